@@ -1,0 +1,41 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`. Both set up .venv first.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+OUT := out
+
+.PHONY: help demo test lint bench clean
+
+help:
+	@echo "make demo   build, verify and show examples/demo.toml in $(OUT)/demo"
+	@echo "make test   run the test suite"
+	@echo "make lint   run ruff and mypy"
+	@echo "make bench  measure speed and noise against a plain Blender loop (minutes)"
+	@echo "make clean  remove $(VENV), $(OUT) and caches"
+
+$(VENV)/.ready: pyproject.toml
+	@echo "setting up $(VENV): stopdown with Blender and the development tools"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --editable ".[render,dev]"
+	@touch $@
+
+demo: $(VENV)/.ready
+	$(BIN)/stopdown build examples/demo.toml --out $(OUT)/demo
+	$(BIN)/stopdown verify $(OUT)/demo
+	$(BIN)/stopdown gallery $(OUT)/demo
+	@echo "open $(OUT)/demo/gallery.html"
+
+test: $(VENV)/.ready
+	$(BIN)/pytest
+
+lint: $(VENV)/.ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.ready
+	$(BIN)/python benchmarks/render_speed.py
+	$(BIN)/python benchmarks/render_noise.py
+
+clean:
+	rm -rf $(VENV) $(OUT) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,243 @@
+"""Building a dataset: which clips are yet to be rendered, rendering them, and writing what the dataset shows.
+
+A clip is finished when its record is in the store; a build killed at any instant goes on from its records.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import shutil
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from generator.dataset import INTERNAL, build_lock, check_target, create_or_resume, finish
+from generator.plan import ClipPlan, Plan
+from generator.progress import Progress
+from generator.render.messages import ClipJob, SceneJob, WorkerSettings
+from generator.render.pool import NoSpaceError, PoolOptions, RenderPool
+from generator.render.worker import NO_SPACE
+from generator.store import ClipRecord, Store
+from scenes.errors import InputError
+from scenes.spec import Optics
+
+SUPPORTED = {(3, 11): "5.0", (3, 13): "5.2"}  # Blender publishes one wheel per Python version
+
+# What a clip takes on the disk, with room to spare: an H.264 pixel at CRF 12, PNG and half-float EXR pixels, and the rest.
+VIDEO_BYTES_PER_PIXEL = 0.06
+STILL_BYTES_PER_PIXEL = {"png": 1.5, "exr": 5.0}
+BYTES_PER_CLIP = 16_384
+BYTES_PER_DATASET = 2**20
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildReport:
+    """What a build did: clips of the plan, rendered now, finished before, failed (message by clip id), and what it cost."""
+
+    path: Path
+    clips: int
+    rendered: int
+    reused: int
+    failed: dict[str, str]
+    cpu_s: float
+    wall_s: float
+
+    @property
+    def complete(self) -> bool:
+        """Whether every clip is there; only then the dataset is finished."""
+        return not self.failed
+
+
+def build(
+    plan: Plan,
+    path: Path,
+    *,
+    workers: int,
+    threads: int,
+    progress: Progress,
+    recycle_clips: int = 500,
+    silence_s: float = 1800.0,
+) -> BuildReport:
+    """Render what a plan lacks in a folder, with `workers` processes of `threads` threads, and finish the dataset.
+
+    Clips that fail twice are in the report; then the dataset stays unfinished, and the same call tries them again. Raises
+    InputError for a folder, a disk or a Blender that cannot be used, NoSpaceError when the disk fills up on the way.
+    """
+    if workers < 1 or threads < 1:
+        raise InputError(f"{workers} workers of {threads} threads; give at least one of each")
+    start_s = time.monotonic()
+    blender = blender_version()
+    resumed = check_target(path, plan)
+    if not resumed:
+        _check_space(plan, plan.clips, path)
+    options = PoolOptions(workers=workers, recycle_clips=recycle_clips, silence_s=silence_s)
+    try:
+        with build_lock(path):
+            report = _build(plan, path, blender, threads, options, progress)
+    except OSError as error:
+        if error.errno in NO_SPACE:
+            raise NoSpaceError(
+                f"{error.strerror} at {path}; free some space and run the same command again to go on"
+            ) from error
+        raise
+    return replace(report, wall_s=time.monotonic() - start_s)
+
+
+def clip_key(plan: Plan, clip: ClipPlan, blender: str) -> str:
+    """Return the key of a clip's record: the sha256 of all its frames depend on, the version of Blender among it."""
+    return hashlib.sha256(f"{plan.media_key(clip)} blender {blender}".encode()).hexdigest()
+
+
+def blender_version() -> str:
+    """Return the version of the installed bpy without importing it; raises InputError where there is none that fits."""
+    try:
+        installed = importlib.metadata.version("bpy") if importlib.util.find_spec("bpy") else None
+    except importlib.metadata.PackageNotFoundError:
+        installed = None
+    return fitting_blender((sys.version_info.major, sys.version_info.minor), installed)
+
+
+def fitting_blender(python: tuple[int, int], installed: str | None) -> str:
+    """Return the installed version of bpy (None: not installed) if Stopdown renders with it; raises InputError."""
+    series = SUPPORTED.get(python)
+    if series is None:
+        allowed = " and ".join(f"{major}.{minor} (bpy {bpy})" for (major, minor), bpy in SUPPORTED.items())
+        raise InputError(
+            f"there is no Blender for Python {python[0]}.{python[1]}; rendering works on Python {allowed}: "
+            'make an environment with one of them and run `pip install "stopdown[render]"` there'
+        )
+    if installed is None:
+        raise InputError('Blender (the bpy package) is not installed; run `pip install "stopdown[render]"`')
+    if not installed.startswith(f"{series}."):
+        raise InputError(
+            f"bpy {installed} is installed; on Python {python[0]}.{python[1]} Stopdown renders with bpy {series}.x: "
+            'run `pip install --upgrade "stopdown[render]"`'
+        )
+    return installed
+
+
+def _build(plan: Plan, path: Path, blender: str, threads: int, options: PoolOptions, progress: Progress) -> BuildReport:
+    sweep_temporaries(path)
+    store = create_or_resume(path, plan)
+    keys = {clip.clip_id: clip_key(plan, clip, blender) for clip in plan.clips}
+    records = {clip_id: record for clip_id, key in keys.items() if (record := store.finished(key)) is not None}
+    pending = [clip for clip in plan.clips if clip.clip_id not in records]
+    reused = len(records)
+    failed: dict[str, str] = {}
+    cpu_s = 0.0
+    if pending:
+        _check_space(plan, pending, path)
+        settings = WorkerSettings(
+            store=store.root, render=plan.recipe.render, video=plan.recipe.video, threads=threads, blender=blender
+        )
+        failed, cpu_s = _render(plan, pending, keys, settings, options, progress)
+        rendered = {clip.clip_id for clip in pending} - failed.keys()
+        records |= {clip_id: _record(store, keys[clip_id]) for clip_id in rendered}
+    if not failed:
+        finish(path, plan, records)
+    return BuildReport(
+        path=path,
+        clips=len(plan.clips),
+        rendered=len(records) - reused,
+        reused=reused,
+        failed={clip.clip_id: failed[clip.clip_id] for clip in plan.clips if clip.clip_id in failed},
+        cpu_s=cpu_s,
+        wall_s=0.0,
+    )
+
+
+def _render(
+    plan: Plan,
+    pending: Sequence[ClipPlan],
+    keys: dict[str, str],
+    settings: WorkerSettings,
+    options: PoolOptions,
+    progress: Progress,
+) -> tuple[dict[str, str], float]:
+    """Render clips; return the messages of those that failed, and the CPU seconds of the others."""
+    jobs = spread(scene_jobs(plan, pending, keys), options.workers)
+    options = replace(options, workers=min(options.workers, len(jobs)))
+    seconds: list[float] = []
+    progress.start(len(plan.clips), len(plan.clips) - len(pending))
+    try:
+        with RenderPool(settings, options, settings.store / "logs", progress) as pool:
+            failed = pool.run(jobs, lambda _, cpu_s: seconds.append(cpu_s))
+    finally:
+        progress.close()
+    return failed, sum(seconds)
+
+
+def scene_jobs(plan: Plan, pending: Sequence[ClipPlan], keys: dict[str, str]) -> list[SceneJob]:
+    """Return the pending clips by scene, the scenes with most frames to render first, so that none is left at the end."""
+    by_scene: dict[str, list[ClipJob]] = defaultdict(list)
+    for clip in pending:
+        by_scene[clip.scene_id].append(
+            ClipJob(clip_id=clip.clip_id, key=keys[clip.clip_id], optics=clip.optics, values=clip.values)
+        )
+    jobs = [
+        SceneJob(scene_id=scene_id, spec=plan.scene_by_id[scene_id].spec, clips=tuple(clips))
+        for scene_id, clips in by_scene.items()
+    ]
+    return sorted(jobs, key=_frames_to_render, reverse=True)
+
+
+def spread(jobs: list[SceneJob], workers: int) -> list[SceneJob]:
+    """Cut the longest scenes in two while there are fewer scenes than workers; clips that share a render stay together."""
+    jobs = list(jobs)
+    while len(jobs) < workers:
+        long = next((job for job in jobs if len(_by_optics(job)) > 1), None)
+        if long is None:
+            break
+        groups = _by_optics(long)
+        half = len(groups) // 2
+        jobs.remove(long)
+        for part in (groups[:half], groups[half:]):
+            clips = tuple(clip for group in part for clip in group)
+            jobs.append(SceneJob(scene_id=long.scene_id, spec=long.spec, clips=clips))
+        jobs.sort(key=_frames_to_render, reverse=True)
+    return jobs
+
+
+def _by_optics(job: SceneJob) -> list[list[ClipJob]]:
+    groups: dict[Optics, list[ClipJob]] = defaultdict(list)
+    for clip in job.clips:
+        groups[clip.optics].append(clip)
+    return list(groups.values())
+
+
+def _frames_to_render(job: SceneJob) -> int:
+    return len(_by_optics(job)) * job.spec.shot.frames
+
+
+def _record(store: Store, key: str) -> ClipRecord:
+    record = store.finished(key)
+    assert record is not None, f"the render process reported clip {key} done, but its record is not in the store"
+    return record
+
+
+def sweep_temporaries(path: Path) -> None:
+    """Remove temporary files that a killed build left in a dataset; call it only while holding the build lock."""
+    for folder in (path, path / "clips", path / "frames"):
+        for leftover in folder.glob(".tmp-*" if folder.name != "frames" else "*/.tmp-*"):
+            leftover.unlink(missing_ok=True)
+    Store(path / INTERNAL).sweep_temporaries()
+
+
+def _check_space(plan: Plan, clips: Sequence[ClipPlan], path: Path) -> None:
+    """Raise InputError where the disk has no room for clips."""
+    video = plan.recipe.video
+    per_pixel = VIDEO_BYTES_PER_PIXEL + sum(STILL_BYTES_PER_PIXEL[kind] for kind in video.keep_frames)
+    frames = sum(clip.frames for clip in clips)
+    needed = int(frames * video.width * video.height * per_pixel) + BYTES_PER_CLIP * len(clips) + BYTES_PER_DATASET
+    existing = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.is_dir())
+    free = shutil.disk_usage(existing).free
+    if free < needed:
+        raise InputError(
+            f"no space for {len(clips)} clips at {path}: about {needed / 1e6:.0f} MB needed, {free / 1e6:.0f} MB free; "
+            "free some space or choose another disk"
+        )

@@ -1,0 +1,200 @@
+"""A dataset on disk (DESIGN section 6): opening, creating, resuming and finishing one.
+
+DATASET/clips/<clip-id>.mp4, .txt   what a person opens: hard links to objects, and captions
+DATASET/frames/<clip-id>/           lossless frames, where the recipe keeps them
+DATASET/labels.parquet, README.md   one typed row per clip; the dataset card
+DATASET/.stopdown/                  plan.json, objects, records, lock
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from generator.card import dataset_card
+from generator.files import write_atomic
+from generator.labels import label_table
+from generator.plan import PLAN_FORMAT, ClipPlan, Plan
+from generator.store import ClipRecord, DamagedError, Store
+from generator.video import decode
+from scenes.errors import InputError, closest
+
+INTERNAL = ".stopdown"
+
+
+class Dataset:
+    """A finished dataset, read lazily: labels as an Arrow table, clips as uint8 frames `[T, H, W, 3]`."""
+
+    def __init__(self, path: Path, plan: Plan) -> None:
+        self.path = path
+        self.plan = plan
+        self.store = Store(path / INTERNAL)
+
+    @classmethod
+    def open(cls, path: Path | str) -> Dataset:
+        """Open a dataset folder; raises InputError when it is none, or not finished."""
+        path = Path(path)
+        plan = stored_plan(path)
+        if plan is None:
+            raise InputError(
+                f"{path} is not a Stopdown dataset (it has no {INTERNAL}/plan.json); build one with `stopdown build`"
+            )
+        if not (path / "labels.parquet").is_file():
+            raise InputError(f"the build of {path} is not finished (no labels.parquet); run the same `stopdown build` again")
+        return cls(path, plan)
+
+    def __len__(self) -> int:
+        return len(self.plan.clips)
+
+    @cached_property
+    def labels(self) -> pa.Table:
+        """The label table, one row per clip; see `generator.labels` for the schema."""
+        try:
+            return pq.read_table(self.path / "labels.parquet")
+        except (pa.ArrowInvalid, OSError) as error:
+            raise DamagedError(f"{self.path / 'labels.parquet'} cannot be read ({error}); run the build again") from None
+
+    def clip(self, clip_id: str) -> ClipPlan:
+        """Return a clip of the plan; raises InputError with the closest id."""
+        return find_clip(self.plan, clip_id)
+
+    def clip_path(self, clip_id: str) -> Path:
+        """Return where a clip's .mp4 lies."""
+        return clip_view(self.path, self.clip(clip_id).clip_id)
+
+    def frames(self, clip_id: str) -> NDArray[np.uint8]:
+        """Return a clip's decoded sRGB frames, uint8 `[T, H, W, 3]`."""
+        return decode(self.clip_path(clip_id))
+
+
+def find_clip(plan: Plan, clip_id: str) -> ClipPlan:
+    """Return a clip of a plan by id; raises InputError with the closest id."""
+    try:
+        return plan.clip_by_id[clip_id]
+    except KeyError:
+        raise InputError(
+            f"no clip '{clip_id}' in '{plan.name}'{closest(clip_id, plan.clip_by_id)}; `stopdown plan --clips` lists all ids"
+        ) from None
+
+
+def clip_view(path: Path, clip_id: str) -> Path:
+    """Return the path of a clip's .mp4 in a dataset folder."""
+    return path / "clips" / f"{clip_id}.mp4"
+
+
+def stored_plan(path: Path) -> Plan | None:
+    """Return the plan of a dataset folder, finished or not, or None when the folder is no dataset."""
+    file = path / INTERNAL / "plan.json"
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise DamagedError(f"{file} cannot be read ({error})") from None
+    try:
+        version = json.loads(text).get("format")
+    except (json.JSONDecodeError, AttributeError):
+        raise DamagedError(f"{file} is damaged: it is not JSON; restore it or build into another folder") from None
+    if version != PLAN_FORMAT:
+        raise InputError(
+            f"{path} has dataset format {version}, this Stopdown reads format {PLAN_FORMAT}; use the one that made it"
+        )
+    try:
+        return Plan.from_json(text)
+    except ValidationError as error:
+        raise DamagedError(f"{file} is damaged: {error.errors()[0]['msg']}; restore it or build into another folder") from None
+
+
+def check_target(path: Path, plan: Plan) -> bool:
+    """Return whether the folder already holds a build of this plan; raises InputError when it must not be written to."""
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{path} is a file; give a folder for the dataset")
+    earlier = stored_plan(path)
+    if earlier is not None:
+        if earlier.digest != plan.digest:
+            state = "holds a dataset" if (path / "labels.parquet").is_file() else "holds an interrupted build"
+            raise InputError(f"{path} {state} of another recipe ({difference(earlier, plan)}); build into another folder")
+        return True
+    if (path / INTERNAL / "objects").exists():
+        raise DamagedError(f"{path / INTERNAL} has objects but no plan.json; restore it or build into another folder")
+    foreign = sorted(entry.name for entry in path.iterdir() if entry.name != INTERNAL) if path.is_dir() else []
+    if foreign:
+        raise InputError(f"{path} is not empty (it has {foreign[0]}) and no Stopdown dataset; give a new or empty folder")
+    return False
+
+
+def create_or_resume(path: Path, plan: Plan) -> Store:
+    """Prepare a folder for a build of a plan and return its store; raises InputError where `check_target` does."""
+    if not check_target(path, plan):
+        write_atomic(path / INTERNAL / "plan.json", plan.to_json().encode())
+    return Store(path / INTERNAL)
+
+
+def difference(earlier: Plan, later: Plan) -> str:
+    """Return the first key in which two plans' recipes differ, as words."""
+    before, after = (_flat(plan.recipe.model_dump(mode="json")) for plan in (earlier, later))
+    for key in sorted(before.keys() | after.keys()):
+        if before.get(key) != after.get(key):
+            return f"{key} is {before.get(key)} there and {after.get(key)} here"
+    return "same recipe, drawn by another version of Stopdown"
+
+
+def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(tree, dict):
+        return {key: value for name, part in tree.items() for key, value in _flat(part, f"{prefix}.{name}").items()}
+    if isinstance(tree, list):
+        return {key: value for n, part in enumerate(tree) for key, value in _flat(part, f"{prefix}.{n}").items()}
+    return {prefix.removeprefix("."): tree}
+
+
+@contextmanager
+def build_lock(path: Path) -> Iterator[None]:
+    """Hold a dataset's build lock; a second build of the same folder on this machine is refused. A kill releases it."""
+    file = path / INTERNAL / "lock"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"another build is writing {path}; wait for it to end or stop it") from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def finish(path: Path, plan: Plan, records: Mapping[str, ClipRecord]) -> Dataset:
+    """Write views, captions, labels and card of a plan whose clips are all rendered; `records` are by clip id.
+
+    Repeating it changes nothing; `labels.parquet` is written last, so its presence says that the dataset is finished.
+    """
+    store = Store(path / INTERNAL)
+    for clip in plan.clips:
+        record = records[clip.clip_id]
+        store.link(record.sha256_bytes, clip_view(path, clip.clip_id))
+        _write_if_changed(clip_view(path, clip.clip_id).with_suffix(".txt"), clip.caption.encode() + b"\n")
+        for name, digest in record.frames.items():
+            store.link(digest, path / "frames" / clip.clip_id / name)
+    table = label_table(plan, records)
+    _write_if_changed(path / "README.md", dataset_card(plan, table).encode())
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    _write_if_changed(path / "labels.parquet", sink.getvalue().to_pybytes())
+    return Dataset(path, plan)
+
+
+def _write_if_changed(target: Path, data: bytes) -> None:
+    if not target.is_file() or target.read_bytes() != data:
+        write_atomic(target, data)

@@ -1,0 +1,60 @@
+"""What a build will cost, estimated before rendering from figures measured with `benchmarks/render_speed.py`."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from generator.plan import layer_counts
+from generator.recipe import Pyramid, Recipe
+from scenes import AXES
+from scenes.spec import Optics
+
+# CPU seconds per megapixel of a rendered 512x512 frame, with everything around it (build, read-back, encode, probe).
+CPU_S_PER_MEGAPIXEL = {"sharp": 0.55, "shutter": 1.4, "aperture": 3.0}
+FIDELITY_FACTOR = {"flat": 1.0, "lit": 5.0, "pbr": 12.0}
+CPU_S_PER_CLIP = 0.25
+BYTES_PER_PIXEL = 0.035  # 110 kB for 12 frames of 512x512 at CRF 12
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """The expected cost of a build."""
+
+    clips: int
+    frames: int
+    rendered_frames: int
+    size_bytes: int
+    cpu_s: float
+
+    @property
+    def wall_s(self) -> float:
+        """Seconds on this machine with all its cores."""
+        return self.cpu_s / (os.cpu_count() or 1)
+
+
+def estimate(recipe: Recipe) -> Estimate:
+    """Return the expected cost of a recipe, without drawing its scenes."""
+    megapixels = recipe.video.width * recipe.video.height / 1e6
+    clips = frames = rendered = 0
+    cpu_s = 0.0
+    for position, _, length, scenes, count in layer_counts(recipe):
+        pyramid = recipe.pyramid[position]
+        kind = _optics_kind(pyramid)
+        renders = scenes if kind == "sharp" else count  # what acts on the image alone shares one render per scene
+        clips += count
+        frames += count * length
+        rendered += renders * length
+        factor = FIDELITY_FACTOR[recipe.render.fidelity] * CPU_S_PER_MEGAPIXEL[kind]
+        cpu_s += renders * length * megapixels * factor + count * CPU_S_PER_CLIP * megapixels * (1 + length / 4)
+    size = int(frames * megapixels * 1e6 * BYTES_PER_PIXEL)
+    return Estimate(clips=clips, frames=frames, rendered_frames=rendered, size_bytes=size, cpu_s=cpu_s)
+
+
+def _optics_kind(pyramid: Pyramid) -> str:
+    optics = Optics()
+    for axis in pyramid.axes:
+        optics = AXES[axis].apply_optics(optics, AXES[axis].default_law.neutral)
+    if optics.f_number is not None:
+        return "aperture"
+    return "shutter" if optics.exposure_s is not None else "sharp"

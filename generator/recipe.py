@@ -1,0 +1,214 @@
+"""The recipe: what a person writes. Declared once, frozen, unknown keys refused; read and checked by `recipe_io`."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from generator.render.settings import RenderSettings
+from generator.sampling import Sampling
+from scenes import AXES, FAMILIES, UnitLaw
+from scenes.errors import InputError, closest
+
+
+class Section(BaseModel):
+    """Base of every section of a recipe."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def nearest_frame_counts(frames: int) -> str:
+    """Return the allowed frame counts (4n+1) around a refused one, as words."""
+    below = max(1, (frames - 1) // 4 * 4 + 1)
+    return f"{below} and {below + 4}" if frames > 1 else "1 and 5"
+
+
+class Video(Section):
+    """The format of every clip and how it is encoded."""
+
+    width: int = Field(default=512, ge=16, le=8192, description="picture width in pixels, even")
+    height: int = Field(default=512, ge=16, le=8192, description="picture height in pixels, even")
+    fps: int = Field(default=16, ge=1, le=240, description="frames per second")
+    crf: int = Field(default=12, ge=0, le=51, description="H.264 constant rate factor, lower is better")
+    preset: Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow"] = Field(
+        default="medium", description="H.264 speed preset"
+    )
+    keep_frames: tuple[Literal["png", "exr"], ...] = Field(
+        default=(),
+        description="lossless frames to keep beside the clip: png (8-bit sRGB), exr (scene-linear half float)",
+    )
+
+    @field_validator("width", "height")
+    @classmethod
+    def _even(cls, value: int) -> int:
+        if value % 2:
+            raise ValueError(f"must be even, because H.264 4:2:0 halves the colour planes; use {value - 1} or {value + 1}")
+        return value
+
+
+class AxisLaw(Section):
+    """Overrides of an axis's unit law `value(c) = neutral * ratio ** c`."""
+
+    neutral: float | None = Field(default=None, gt=0, description="physical value at c = 0")
+    ratio: float | None = Field(default=None, gt=0, description="factor from c = 0 to c = 1")
+
+
+class Pyramid(Section):
+    """One pyramid: which axes are controlled, over which content, in which layers."""
+
+    axes: tuple[str, ...] = Field(min_length=1, description="control axes, one or several")
+    family: tuple[str, ...] = Field(min_length=1, description="scene families, taken in turn by the scenes of a layer")
+    layers: tuple[Annotated[int, Field(ge=1, le=1000)], ...] = Field(
+        default=(9, 7, 5, 3, 1), min_length=1, description="control values per scene, one number per layer"
+    )
+    scenes_per_layer: int = Field(default=2, ge=1, le=1_000_000, description="scenes per layer, at each frame count")
+    frames: tuple[Annotated[int, Field(ge=1, le=1025)], ...] = Field(
+        default=(9,), min_length=1, description="frame counts, each 4n+1 (1 is a still)"
+    )
+    sampling: Sampling = Field(default="pyramid", description="pyramid (stratified), or even, uniform, grid for ablations")
+
+    @field_validator("axes", "family", "frames", "layers", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str | int) and not isinstance(value, bool) else value
+
+    @field_validator("axes")
+    @classmethod
+    def _known_axes(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if name not in AXES:
+                raise ValueError(f"unknown axis '{name}'{closest(name, AXES)}; known: {', '.join(AXES)}")
+        return _distinct(names)
+
+    @field_validator("family")
+    @classmethod
+    def _known_families(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if name not in FAMILIES:
+                raise ValueError(f"unknown scene family '{name}'{closest(name, FAMILIES)}; known: {', '.join(FAMILIES)}")
+        return _distinct(names)
+
+    @field_validator("layers")
+    @classmethod
+    def _layers(cls, values: tuple[int, ...]) -> tuple[int, ...]:
+        return _distinct(values)
+
+    @field_validator("frames")
+    @classmethod
+    def _frames(cls, values: tuple[int, ...]) -> tuple[int, ...]:
+        for value in values:
+            if value % 4 != 1:
+                raise ValueError(
+                    f"{value} is not 4n+1 (video VAEs compress time by 4); nearest allowed: {nearest_frame_counts(value)}"
+                )
+        return _distinct(values)
+
+    @model_validator(mode="after")
+    def _families_show_axes(self) -> Pyramid:
+        for family in self.family:
+            blind = [axis for axis in self.axes if axis not in FAMILIES[family].shows]
+            if blind:
+                able = [name for name, other in FAMILIES.items() if set(self.axes) <= other.shows]
+                raise ValueError(
+                    f"family '{family}' does not show {' and '.join(blind)}; "
+                    + (f"families that show {', '.join(self.axes)}: {', '.join(able)}" if able else "split the axes up")
+                )
+        return self
+
+
+def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    for value in values:
+        if values.count(value) > 1:
+            raise ValueError(f"'{value}' stands twice; name each once")
+    return values
+
+
+class Captions(Section):
+    """How captions are written."""
+
+    mention_effect: bool = Field(default=False, description="add words for the effect, which the method leaves out")
+
+
+class Tolerances(Section):
+    """The bars of `stopdown verify`."""
+
+    median_error: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        default_factory=dict,
+        description="median absolute error per axis, in its unit (stop, mired); default from the axis",
+    )
+    rank_correlation: float = Field(default=0.99, ge=-1, le=1, description="least Spearman correlation within a scene")
+
+    @field_validator("median_error")
+    @classmethod
+    def _known(cls, bars: dict[str, float]) -> dict[str, float]:
+        for name in bars:
+            if name not in AXES:
+                raise ValueError(f"unknown axis '{name}'{closest(name, AXES)}; known: {', '.join(AXES)}")
+        return bars
+
+
+class Recipe(Section):
+    """A whole recipe."""
+
+    name: str = Field(description="name of the dataset: letters, digits, - and _")
+    description: str = Field(default="", description="one line for the dataset card")
+    seed: int = Field(default=0, ge=0, lt=2**63, description="seed of every draw")
+    video: Video = Video()
+    render: RenderSettings = RenderSettings()
+    axes: dict[str, AxisLaw] = Field(default_factory=dict, description="overrides of the axes' unit laws, by axis")
+    pyramid: tuple[Pyramid, ...] = Field(min_length=1, description="one or several pyramids")
+    captions: Captions = Captions()
+    verify: Tolerances = Tolerances()
+
+    @field_validator("name")
+    @classmethod
+    def _slug(cls, value: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", value):
+            raise ValueError("must be 1 to 64 letters, digits, - or _, beginning with a letter or digit")
+        return value
+
+    @model_validator(mode="after")
+    def _laws_hold(self) -> Recipe:
+        used = {axis for pyramid in self.pyramid for axis in pyramid.axes}
+        for name in self.axes:
+            if name not in AXES:
+                raise ValueError(f"axes.{name}: unknown axis{closest(name, AXES)}; known: {', '.join(AXES)}")
+            if name not in used:
+                raise ValueError(f"axes.{name}: no pyramid controls this axis; remove the override or add the axis")
+        for name in sorted(used):
+            try:
+                AXES[name].check_law(self.law(name), self.video.fps)
+            except InputError as error:
+                raise ValueError(f"axes.{name}: {error}") from None
+        return self
+
+    @model_validator(mode="after")
+    def _clips_are_distinct(self) -> Recipe:
+        seen: set[tuple[str, int, int]] = set()
+        for pyramid in self.pyramid:
+            for family in pyramid.family:
+                for layer in pyramid.layers:
+                    for frames in pyramid.frames:
+                        if (family, layer, frames) in seen:
+                            raise ValueError(
+                                f"two pyramids draw the same clips: family '{family}', layer {layer}, {frames} frames; "
+                                "give them other families, layers or frame counts, or join their axes in one pyramid"
+                            )
+                        seen.add((family, layer, frames))
+        return self
+
+    def law(self, axis: str) -> UnitLaw:
+        """Return the unit law of an axis, with the recipe's overrides."""
+        default = AXES[axis].default_law
+        override = self.axes.get(axis, AxisLaw())
+        return UnitLaw(
+            neutral=default.neutral if override.neutral is None else override.neutral,
+            ratio=default.ratio if override.ratio is None else override.ratio,
+        )
+
+    @property
+    def used_axes(self) -> tuple[str, ...]:
+        """The axes that any pyramid controls, in the registry's order."""
+        return tuple(name for name in AXES if any(name in pyramid.axes for pyramid in self.pyramid))

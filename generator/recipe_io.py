@@ -1,0 +1,151 @@
+"""Reads, overrides and checks recipes; every complaint is one line that names file, key, value, what is allowed."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+import types
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from generator.recipe import Recipe
+from scenes.errors import InputError, closest
+
+
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe file and apply `key=value` overrides; raises InputError with one line."""
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; give the recipe's .toml file")
+    try:
+        text = path.read_bytes().decode("utf-8")
+    except FileNotFoundError:
+        near = closest(path.name, [other.name for other in path.parent.glob("*.toml")] if path.parent.is_dir() else [])
+        raise InputError(f"no recipe at {path}{near}") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 text (byte {error.start}); a recipe is a TOML file") from None
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from None
+    return parse_recipe(text, source=str(path), overrides=overrides)
+
+
+def parse_recipe(text: str, *, source: str, overrides: Sequence[str] = ()) -> Recipe:
+    """Parse a recipe from TOML text; `source` names it in errors."""
+    try:
+        tree = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{source} is not valid TOML: {error}") from None
+    for override in overrides:
+        _override(tree, override)
+    try:
+        return Recipe.model_validate(tree)
+    except ValidationError as error:
+        raise InputError(_explain(source, error)) from None
+
+
+def recipe_schema() -> dict[str, Any]:
+    """Return the JSON Schema of a recipe, for editors."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Recipe.model_json_schema()}
+
+
+def _override(tree: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key.strip():
+        raise InputError(f"--set '{override}' is not key=value; for example --set render.samples=32")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text  # a bare word is a string: --set render.fidelity=lit
+    *parents, last = key.strip().split(".")
+    node: Any = tree
+    for depth, part in enumerate(parents):
+        where = ".".join(parents[: depth + 1])
+        node = _child(node, part, where, override)
+    if isinstance(node, list):
+        node[_position(node, last, key, override)] = value
+    else:
+        node[last] = value
+
+
+def _child(node: Any, part: str, where: str, override: str) -> Any:
+    if isinstance(node, list):
+        child = node[_position(node, part, where, override)]
+    else:
+        child = node.setdefault(part, {})
+    if not isinstance(child, dict | list):
+        raise InputError(f"--set '{override}': {where} is a value, not a section; name one of its own keys")
+    return child
+
+
+def _position(node: list[Any], part: str, where: str, override: str) -> int:
+    if not part.isdigit() or int(part) >= len(node):
+        raise InputError(
+            f"--set '{override}': {where} is a list of {len(node)}; number its entries 0 to {len(node) - 1}, "
+            "as in --set pyramid.0.scenes_per_layer=1"
+        )
+    return int(part)
+
+
+def _explain(source: str, error: ValidationError) -> str:
+    details = error.errors(include_url=False)
+    first = details[0]
+    location = [part for part in first["loc"] if part != "[key]"]
+    key = _key(location)
+    more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
+    if first["type"] == "extra_forbidden":
+        known = _known_keys(location[:-1])
+        section = f"[{_key(location[:-1])}]" if len(location) > 1 else "the recipe"
+        return (
+            f"{source}: unknown key '{location[-1]}' in {section}{closest(str(location[-1]), known)}; "
+            f"allowed: {', '.join(known)}{more}"
+        )
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "missing":
+        return f"{source}: key '{key}' is missing; {_describe(location)}{more}"
+    if not location:
+        return f"{source}: {message}{more}"
+    received = json.dumps(first["input"], default=str)
+    received = received if len(received) <= 60 else received[:57] + "..."
+    return f"{source}: key '{key}' = {received}: {message[:1].lower() + message[1:]}{more}"
+
+
+def _key(location: Sequence[int | str]) -> str:
+    words = ""
+    for part in location:
+        words += f"[{part}]" if isinstance(part, int) else f".{part}"
+    return words.removeprefix(".")
+
+
+def _model_at(location: Sequence[int | str]) -> type[BaseModel] | None:
+    """Return the section model at a location, following lists and dicts to the models inside them."""
+    current: Any = Recipe
+    for part in location:
+        if isinstance(current, type) and issubclass(current, BaseModel):
+            field = current.model_fields.get(str(part))
+            if field is None:
+                return None
+            current = field.annotation
+        else:
+            current = _inner(current)
+    while typing.get_origin(current) in (types.UnionType, typing.Union):
+        current = _inner(current)
+    return current if isinstance(current, type) and issubclass(current, BaseModel) else None
+
+
+def _inner(annotation: Any) -> Any:
+    arguments = [a for a in typing.get_args(annotation) if a is not Ellipsis and a is not type(None)]
+    return arguments[-1] if arguments else annotation
+
+
+def _known_keys(location: Sequence[int | str]) -> list[str]:
+    model = _model_at(location)
+    return list(model.model_fields) if model else []
+
+
+def _describe(location: Sequence[int | str]) -> str:
+    model = _model_at(location[:-1])
+    field = model.model_fields.get(str(location[-1])) if model else None
+    return f"it is the {field.description}" if field and field.description else "add it"

@@ -1,0 +1,83 @@
+"""What the build and its render processes say to each other: plain frozen data, small enough to cross a pipe in one piece."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from generator.recipe import Video
+from generator.render.settings import RenderSettings
+from scenes.spec import Optics, SceneSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipJob:
+    """One clip to render: its identity, the key of its record, its optics, and its physical values by axis."""
+
+    clip_id: str
+    key: str
+    optics: Optics
+    values: dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SceneJob:
+    """Clips of one scene, rendered by one process one after the other."""
+
+    scene_id: str
+    spec: SceneSpec
+    clips: tuple[ClipJob, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerSettings:
+    """What every render process of a build shares; `blender` is the version of Blender that its records name."""
+
+    store: Path
+    render: RenderSettings
+    video: Video
+    threads: int
+    blender: str
+
+
+@dataclass(frozen=True)
+class Ready:
+    """The process has loaded Blender and waits for work."""
+
+
+@dataclass(frozen=True)
+class Started:
+    """A clip is being rendered."""
+
+    clip_id: str
+
+
+@dataclass(frozen=True)
+class Done:
+    """A clip's record is in the store, after this many CPU seconds; 0 where another process had finished it before."""
+
+    clip_id: str
+    cpu_s: float
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A clip could not be rendered; `message` is one line."""
+
+    clip_id: str
+    message: str
+
+
+@dataclass(frozen=True)
+class NoSpace:
+    """The disk is full: no clip can be finished."""
+
+    message: str
+
+
+@dataclass(frozen=True)
+class SceneDone:
+    """Every clip of the scene is done or has failed; the process waits for work."""
+
+
+Event = Ready | Started | Done | Failed | NoSpace | SceneDone

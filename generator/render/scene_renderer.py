@@ -1,0 +1,136 @@
+"""Renders one scene at any optics, doing each piece of work once: still scenes, still parts, and optics seen before.
+
+Making a renderer loads Blender, so only render workers do. One renderer is alive at a time per process.
+Array legend: T frames, H rows (top first), W columns, 3 channels (scene-linear Rec.709).
+"""
+
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from generator.render.errors import RenderError
+from generator.render.regions import Box, merged, swept_box
+from generator.render.settings import RenderSettings
+from generator.render.start import start_blender
+from scenes.primitives import mesh
+from scenes.spec import Optics, SceneSpec
+
+if TYPE_CHECKING:
+    from generator.render.cycles import Scratch
+
+Floats = NDArray[np.float32]
+
+BOX_OVERHEAD_PX = 6000  # what starting a render costs, in pixels rendered (benchmarks/render_speed.py)
+CACHE_BYTES = 256 * 2**20
+
+
+class SceneRenderer:
+    """One scene, built once in Blender and rendered at any optics."""
+
+    def __init__(self, scene: SceneSpec, settings: RenderSettings, threads: int) -> None:
+        """Load Blender if need be, empty it and build the scene; main thread only."""
+        start_blender(threads)
+        from generator.render import cycles  # these two import bpy, which `start_blender` must do first
+        from scenes import blender
+
+        self._blender, self._cycles = blender, cycles
+        self.scene = scene
+        self.settings = settings
+        self._handle = self._blender.build(scene, settings.fidelity)
+        self._cycles.set_sampling(self._handle.scene, settings, content_seed(scene, settings), threads)
+        self._movers = tuple(solid for solid in scene.solids if solid.motion.moves)
+        self._vertices = {solid.kind: mesh(solid.kind).vertices_V3 for solid in self._movers}
+        self._frames: dict[Optics, Floats] = {}
+        self._plates: dict[float | None, Floats] = {}
+        self._whole = Box(left=0, top=0, right=scene.shot.width, bottom=scene.shot.height)
+
+    def frames(self, optics: Optics) -> Floats:
+        """Return the clip's scene-linear frames `[T, H, W, 3]`, read-only; rendered only if these optics are new.
+
+        Raises RenderError with what Blender printed, or if the exposure is longer than the frame interval.
+        """
+        self._check(optics)
+        key = optics if self._movers else Optics(f_number=optics.f_number)
+        if key not in self._frames:
+            made_THW3 = self._render(key)
+            while self._frames and (len(self._frames) + 1) * made_THW3.nbytes > CACHE_BYTES:
+                self._frames.pop(next(iter(self._frames)))
+            self._frames[key] = made_THW3
+        return self._frames[key]
+
+    def save_blend(self, path: Path, optics: Optics) -> None:
+        """Save the scene at these optics as a .blend file that renders the same clip."""
+        self._check(optics)
+        self._blender.set_optics(self._handle, optics)
+        scene = self._handle.scene
+        scene.render.use_border = scene.render.use_crop_to_border = False
+        scene.render.filepath = "//frame_####.exr"
+        self._show_movers(True)
+        scene.frame_set(0)
+        self._cycles.save_blend(path)
+
+    def _check(self, optics: Optics) -> None:
+        interval_s = 1.0 / self.scene.shot.fps
+        if optics.exposure_s is not None and not 0.0 < optics.exposure_s <= interval_s * (1 + 1e-6):
+            raise RenderError(
+                f"exposure {optics.exposure_s} s; allowed is more than 0 and at most the frame interval {interval_s} s; "
+                "shorten the exposure or lower the frame rate"
+            )
+
+    def _render(self, optics: Optics) -> Floats:
+        shot = self.scene.shot
+        self._blender.set_optics(self._handle, optics)
+        with self._cycles.Scratch() as scratch:
+            if not self._movers:
+                still_HW3 = self._cycles.render_frame(self._handle.scene, 0, self._whole, scratch)
+                return np.broadcast_to(still_HW3, (shot.frames, *still_HW3.shape))
+            frames_THW3 = np.empty((shot.frames, shot.height, shot.width, 3), dtype=np.float32)
+            for frame in range(shot.frames):
+                frames_THW3[frame] = self._render_moving(frame, optics, scratch)
+        frames_THW3.setflags(write=False)
+        return frames_THW3
+
+    def _render_moving(self, frame: int, optics: Optics, scratch: Scratch) -> Floats:
+        """Render one frame: boxes around what moves, laid over the plate, where that is cheaper than the whole."""
+        boxes = self._boxes(frame, optics)
+        if boxes is None:
+            return self._cycles.render_frame(self._handle.scene, frame, self._whole, scratch)
+        frame_HW3 = self._plate(optics, scratch).copy()
+        for box in boxes:
+            frame_HW3[box.top : box.bottom, box.left : box.right] = self._cycles.render_frame(
+                self._handle.scene, frame, box, scratch
+            )
+        return frame_HW3
+
+    def _boxes(self, frame: int, optics: Optics) -> list[Box] | None:
+        """Return the boxes to render in a frame, or None for the whole picture."""
+        if self.settings.fidelity != "flat" or not self.settings.regions:  # light carries what moves to everywhere
+            return None
+        swept = [swept_box(self.scene, solid, self._vertices[solid.kind], frame, optics) for solid in self._movers]
+        boxes = merged([box for box in swept if box is not None], BOX_OVERHEAD_PX)
+        cost_px = sum(box.area + BOX_OVERHEAD_PX for box in boxes)
+        return boxes if cost_px < self._whole.area + BOX_OVERHEAD_PX else None
+
+    def _plate(self, optics: Optics, scratch: Scratch) -> Floats:
+        """Return the picture of all that stands still, `[H, W, 3]`, rendered once per f-number."""
+        if optics.f_number not in self._plates:
+            self._show_movers(False)
+            self._blender.set_optics(self._handle, Optics(f_number=optics.f_number))
+            self._plates[optics.f_number] = self._cycles.render_frame(self._handle.scene, 0, self._whole, scratch)
+            self._show_movers(True)
+            self._blender.set_optics(self._handle, optics)
+        return self._plates[optics.f_number]
+
+    def _show_movers(self, shown: bool) -> None:
+        for solid in self._movers:
+            self._handle.objects[solid.name].hide_render = not shown
+
+
+def content_seed(scene: SceneSpec, settings: RenderSettings) -> int:
+    """Return the Cycles seed: a hash of the content, so the noise depends on neither control, order nor worker."""
+    return (zlib.crc32(scene.model_dump_json().encode()) ^ settings.seed) & 0x7FFFFFFF

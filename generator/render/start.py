@@ -1,0 +1,37 @@
+"""Loads Blender into this process, with as many threads as it was given and no more."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+
+from scenes.errors import InputError
+
+
+def start_blender(threads: int) -> None:
+    """Import bpy once, its task pool bound to `threads`; later calls do nothing.
+
+    Blender sizes its pool by the CPUs it may use while it loads. A pool larger than Cycles' thread count keeps its idle
+    workers spinning, which doubled the CPU time of one-thread renders (bpy 5.0.1), so the process is confined to `threads`
+    CPUs for the moment of the import (Linux only; elsewhere Cycles' own limit still holds). Raises InputError if bpy is
+    not installed.
+    """
+    if "bpy" in sys.modules:
+        return
+    if importlib.util.find_spec("bpy") is None:
+        version = f"{sys.version_info.major}.{sys.version_info.minor}"
+        raise InputError(
+            f"Blender's Python module 'bpy' is not installed for this Python {version}; it exists for Python 3.11 (5.0) and "
+            "3.13 (5.2); use one of these and run: pip install 'stopdown[render]'"
+        )
+    if sys.platform != "linux":
+        import bpy
+
+        return
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, set(sorted(allowed)[:threads]))
+    try:
+        import bpy  # noqa: F401
+    finally:
+        os.sched_setaffinity(0, allowed)

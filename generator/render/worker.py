@@ -1,0 +1,156 @@
+"""What runs in a render process: Blender is loaded here, and the clips of one scene after another become records in the store.
+
+Everything that this process prints goes to its log, which the parent quotes if the process dies.
+Array legend: T frames, H rows, W columns, 3 channels.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from multiprocessing import parent_process
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from generator.render.messages import (
+    ClipJob,
+    Done,
+    Event,
+    Failed,
+    NoSpace,
+    Ready,
+    SceneDone,
+    SceneJob,
+    Started,
+    WorkerSettings,
+)
+from generator.render.start import start_blender
+from generator.stills import exr_bytes, png_bytes
+from generator.store import ClipRecord, ReadingRecord, Store
+from generator.video import decode, encode, encoder_version, frames_digest
+from scenes.axes import AXES
+from scenes.axes.base import Reading
+from scenes.palette import to_bytes
+
+if TYPE_CHECKING:
+    from generator.render.scene_renderer import SceneRenderer
+
+Floats = NDArray[np.float32]
+Send = Callable[[Event], None]
+
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def work(connection: Connection, settings: WorkerSettings, log: Path) -> None:
+    """Render the scenes that arrive until None or the end of the pipe; the entry point of a spawned process."""
+    _print_to(log)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C too, and ends this process
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        start_blender(settings.threads)
+        from generator.render.scene_renderer import SceneRenderer  # imports bpy, so only now
+
+        connection.send(Ready())
+        while (job := connection.recv()) is not None:
+            render_scene(job, settings, lambda spec: SceneRenderer(spec, settings.render, settings.threads), connection.send)
+            connection.send(SceneDone())
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        return  # the build is over
+
+
+def render_scene(job: SceneJob, settings: WorkerSettings, build: Callable[..., SceneRenderer], send: Send) -> None:
+    """Render every clip of a scene that has no record yet; what fails is reported and the rest goes on."""
+    store = Store(settings.store)
+    renderer: SceneRenderer | None = None
+    for clip in job.clips:
+        send(Started(clip.clip_id))
+        if store.finished(clip.key) is not None:  # a process died between its record and its report
+            send(Done(clip.clip_id, 0.0))
+            continue
+        start_s = time.process_time()
+        try:
+            renderer = renderer or build(job.spec)
+            linear_THW3 = renderer.frames(clip.optics)
+            record = _store_clip(store, clip, linear_THW3, job.spec.shot.fps, settings, start_s)
+        except OSError as error:
+            if error.errno in NO_SPACE:
+                send(NoSpace(f"{error.strerror} while writing clip {clip.clip_id}"))
+                return
+            send(Failed(clip.clip_id, _one_line(error)))
+        except Exception as error:  # whatever is wrong with one clip must not take the others down
+            send(Failed(clip.clip_id, _one_line(error)))
+        else:
+            send(Done(clip.clip_id, record.cpu_s))
+
+
+def _store_clip(
+    store: Store, clip: ClipJob, linear_THW3: Floats, fps: int, settings: WorkerSettings, start_s: float
+) -> ClipRecord:
+    """Develop, encode, measure and store a clip: objects first, the record last."""
+    video = settings.video
+    for name, axis in AXES.items():
+        if name in clip.values:
+            linear_THW3 = axis.apply_image(linear_THW3, clip.values[name])
+    srgb_THW3 = to_bytes(linear_THW3)
+    data = encode(srgb_THW3, fps, video.crf, video.preset)
+    decoded_THW3 = decode(data)
+    readings = {name: _stored(AXES[name].probe(decoded_THW3, fps)) for name in AXES if name in clip.values}
+    stills = _stills(video.keep_frames, srgb_THW3, linear_THW3)
+    record = ClipRecord(
+        key=clip.key,
+        sha256_bytes=store.put(data),
+        sha256_frames=frames_digest(decoded_THW3),
+        size_bytes=len(data),
+        frames={name: store.put(still) for name, still in stills},
+        readings=readings,
+        blender=settings.blender,
+        encoder=encoder_version(),
+        cpu_s=round(time.process_time() - start_s, 4),
+    )
+    store.put_record(record)
+    return record
+
+
+def _stills(kinds: tuple[str, ...], srgb_THW3: NDArray[np.uint8], linear_THW3: Floats) -> Iterator[tuple[str, bytes]]:
+    for index in range(len(srgb_THW3)):
+        if "png" in kinds:
+            yield f"{index:04d}.png", png_bytes(srgb_THW3[index])
+        if "exr" in kinds:
+            yield f"{index:04d}.exr", exr_bytes(linear_THW3[index])
+
+
+def _stored(reading: Reading) -> ReadingRecord:
+    return ReadingRecord.model_validate(asdict(reading))
+
+
+def _one_line(error: Exception) -> str:
+    kind = "" if type(error).__name__.endswith(("InputError", "RenderError")) else f"{type(error).__name__}: "
+    return f"{kind}{' '.join(str(error).split())}"
+
+
+def _print_to(log: Path) -> None:
+    """Send this process's standard output and error, Blender's C++ ones too, to a file."""
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o644)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.close(descriptor)
+
+
+def _end_with_parent() -> None:
+    """Wait for the parent to die and end at once: an orphan would render what the next build renders too."""
+    parent = parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)

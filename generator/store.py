@@ -1,0 +1,190 @@
+"""The content-addressed store under `.stopdown/`: objects by sha256, and one record per rendered clip.
+
+An object is written once (temporary file, fsync, link into place, mode 0444) and never changes; the first writer wins and a
+second one changes nothing. A record is written only after every object that it names, so a record proves a finished clip.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from pydantic import Field, ValidationError
+
+from generator.files import fsync_folder, write_temporary
+from scenes.errors import StopdownError
+from scenes.spec import Spec
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+class DamagedError(StopdownError):
+    """A stored file is missing, truncated or changed."""
+
+    exit_code = 1
+
+
+class MarkRecord(Spec):
+    """A mark of a reading: place and size in pixels."""
+
+    x_px: float
+    y_px: float
+    size_px: float
+
+
+class ReadingRecord(Spec):
+    """A probe's blind reading of one axis, as stored."""
+
+    value: float | None
+    confidence: float
+    marks: tuple[MarkRecord, ...] = ()
+    note: str = ""
+
+
+class ClipRecord(Spec):
+    """What is known of a rendered clip: its objects, its readings and what made it.
+
+    `key` is the sha256 of everything its frames depend on; `sha256_bytes` names the .mp4 object, `sha256_frames` is the
+    hash of the decoded frames; `frames` maps lossless frame files (`0000.png`) to objects; `readings` are by axis.
+    """
+
+    key: str
+    sha256_bytes: str
+    sha256_frames: str
+    size_bytes: int
+    frames: dict[str, str] = Field(default_factory=dict)
+    readings: dict[str, ReadingRecord] = Field(default_factory=dict)
+    blender: str
+    encoder: str
+    cpu_s: float
+
+
+class Store:
+    """Objects and records under one folder (`DATASET/.stopdown`)."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def path(self, digest: str) -> Path:
+        """Return where the object of a sha256 lies; raises DamagedError for anything that is not one."""
+        if not _SHA256.fullmatch(digest):
+            raise DamagedError(f"'{digest}' is not a sha256, so it can name no object; the dataset's metadata is damaged")
+        return self.root / "objects" / digest[:2] / digest
+
+    def has(self, digest: str) -> bool:
+        """Return whether an object is there (its bytes are proven by `verify`)."""
+        return self.path(digest).is_file()
+
+    def put(self, data: bytes) -> str:
+        """Store bytes and return their sha256; an object already there stays as it is."""
+        digest = hashlib.sha256(data).hexdigest()
+        self._put_if_absent(self.path(digest), data)
+        return digest
+
+    def read(self, digest: str) -> bytes:
+        """Return an object's bytes, proven by their hash; raises DamagedError."""
+        path = self.path(digest)
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            raise DamagedError(f"object {digest} is missing from {self.root}; run the build again to make it anew") from None
+        if hashlib.sha256(data).hexdigest() != digest:
+            raise DamagedError(f"object {path} does not match its sha256; delete it and run the build again")
+        return data
+
+    def link(self, digest: str, target: Path) -> None:
+        """Make `target` show an object: a hard link, or a copy where the file system has none; replaces atomically."""
+        source = self.path(digest)
+        if target.exists() and not target.is_symlink() and source.samefile(target):
+            return
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f".tmp-{os.getpid()}-{target.name}")
+        temporary.unlink(missing_ok=True)
+        try:
+            _link_or_copy(source, temporary)
+            os.replace(temporary, target)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def put_record(self, record: ClipRecord) -> None:
+        """Store a clip's record; call it only after every object that it names."""
+        self._put_if_absent(self._record_path(record.key), record.model_dump_json(indent=1).encode())
+
+    def record(self, key: str) -> ClipRecord | None:
+        """Return a clip's record, or None where there is none; raises DamagedError when it cannot be read."""
+        path = self._record_path(key)
+        try:
+            record = ClipRecord.model_validate_json(path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except ValidationError:
+            raise DamagedError(f"record {path} is damaged; delete it and run the build again") from None
+        if record.key != key:
+            raise DamagedError(f"record {path} belongs to another clip ({record.key[:12]}); delete it and run the build again")
+        return record
+
+    def finished(self, key: str) -> ClipRecord | None:
+        """Return the record of a clip whose objects are all there, or None when the clip has yet to be rendered."""
+        record = self.record(key)
+        if record is None or not all(self.has(digest) for digest in (record.sha256_bytes, *record.frames.values())):
+            return None
+        return record
+
+    def forget(self, key: str) -> None:
+        """Remove a record, so that its clip is rendered again."""
+        self._record_path(key).unlink(missing_ok=True)
+
+    def objects(self) -> Iterator[str]:
+        """Yield the sha256 of every object, in order."""
+        for path in sorted((self.root / "objects").glob("??/*")):
+            if _SHA256.fullmatch(path.name):
+                yield path.name
+
+    def sweep_temporaries(self) -> int:
+        """Remove temporary files that killed writers left; call it only while holding the build lock."""
+        leftovers = [path for path in self.root.rglob(".tmp-*") if path.is_file()]
+        for path in leftovers:
+            path.unlink(missing_ok=True)
+        return len(leftovers)
+
+    def _record_path(self, key: str) -> Path:
+        if not _SHA256.fullmatch(key):
+            raise DamagedError(f"'{key}' is not a clip key")
+        return self.root / "records" / key[:2] / f"{key}.json"
+
+    def _put_if_absent(self, target: Path, data: bytes) -> None:
+        if target.is_file():
+            return
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = write_temporary(target.parent, data, mode=0o444)
+        try:
+            os.link(temporary, target)  # unlike a rename, a link never replaces: the first result is the result
+        except FileExistsError:
+            return
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            os.replace(temporary, target)
+        finally:
+            temporary.unlink(missing_ok=True)
+        fsync_folder(target.parent)
+
+
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV, errno.EACCES)
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        with contextlib.suppress(OSError):
+            target.unlink()
+        shutil.copyfile(source, target)

@@ -1,0 +1,205 @@
+"""Reads motion blur from frames alone: what moves, how fast, and how long its blur is.
+
+Array legend: T frames, H rows, W columns, 3 channels (sRGB bytes); F frames of a track, J scan lines; 2 picture coordinates.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scenes.axes.ramps import Edges, Ramps, fit_ramps
+from scenes.axes.scanlines import LUMA_3, Outline, Profiles, Scan, cut, find_outline, read_profiles, sample_edges
+from scenes.axes.tracking import Backdrop, Blob, find_backdrop, find_blobs, find_tracks
+
+Bytes = NDArray[np.uint8]
+Floats = NDArray[np.float64]
+
+SIGMA_PRIOR_PX = (0.45, 0.15)  # of a sharp picture: pixel, render filter, codec
+LINES = (8, 40)  # scan lines per frame of a thing, fewest and most
+LINES_PER_CLIP = 260
+LINE_SPAN = 0.88  # of the thing's extent across the motion
+GOOD_MISFIT = 0.012  # luma in [0, 1]: below, a first fit needs no second start
+RAMP_GUESSES_PX = (4.0, 12.0, 36.0)
+ANGLES = 180  # directions tried on a still
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlurredThing:
+    """One moving thing: place in the first frame, speed (pixels per frame, None on a still), blur and its error (pixels)."""
+
+    x_px: float
+    y_px: float
+    speed_px_per_frame: float | None
+    length_px: float
+    error_px: float
+    misfit: float
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class _Path:
+    """What a thing does: blobs and centres per frame, and the unit direction of its motion."""
+
+    blobs: tuple[Blob, ...]
+    center_F2: Floats
+    direction_2: Floats
+
+
+def read_motion_blur(frames_THW3: Bytes) -> tuple[list[BlurredThing], str]:
+    """Return the moving things whose blur can be read, and, where there is none, why not."""
+    backdrop = find_backdrop(frames_THW3)
+    if backdrop is None:
+        return [], "the backdrop has texture and the frames are too few to see behind what moves"
+    blobs_T = find_blobs(frames_THW3, backdrop)
+    if not any(blobs_T):
+        return [], "nothing stands out from the backdrop inside the frame"
+    if len(frames_THW3) == 1:
+        return _read_still(frames_THW3, backdrop, blobs_T[0])
+    tracks = find_tracks(blobs_T, min_travel_px=max(2.0, 0.01 * max(frames_THW3.shape[1:3])))
+    if not tracks:
+        return [], "nothing moves at an even speed"
+    things: list[BlurredThing] = []
+    lines = _lines(sum(len(track.blobs) for track in tracks))
+    for track in tracks:
+        speed = track.speed_px_per_frame
+        path = _Path(
+            blobs=track.blobs,
+            center_F2=np.stack([track.center_at(blob.frame) for blob in track.blobs]),
+            direction_2=track.velocity_2 / speed,
+        )
+        ramps = _fit(_scan(frames_THW3, backdrop, path, lines), longest_px=1.5 * speed)
+        if ramps is not None:
+            error_px = ramps.length_px * math.hypot(ramps.error_px / ramps.length_px, track.velocity_error / speed)
+            things.append(_thing(track.center_at(0), speed, ramps, error_px))
+    return things, "" if things else "the moving things have too little luma contrast or no readable edges"
+
+
+def _lines(frames: int) -> int:
+    return int(np.clip(LINES_PER_CLIP // frames, *LINES))
+
+
+def _thing(center_2: Floats, speed: float | None, ramps: Ramps, error_px: float) -> BlurredThing:
+    return BlurredThing(
+        x_px=float(center_2[0]),
+        y_px=float(center_2[1]),
+        speed_px_per_frame=speed,
+        length_px=ramps.length_px,
+        error_px=error_px,
+        misfit=float(np.median(np.concatenate(ramps.misfits))),
+    )
+
+
+def _scan(frames_THW3: Bytes, backdrop: Backdrop, path: _Path, lines: int) -> Scan:
+    """Lay scan lines along the motion over a thing in every frame."""
+    across_2 = np.array([-path.direction_2[1], path.direction_2[0]])
+    relative = [blob.points_P2 - center_2 for blob, center_2 in zip(path.blobs, path.center_F2, strict=True)]
+    along = [points_P2 @ path.direction_2 for points_P2 in relative]
+    aside = [points_P2 @ across_2 for points_P2 in relative]
+    low, high = (float(np.median([edge(offsets) for offsets in aside])) for edge in (np.min, np.max))
+    middle, half = (low + high) / 2, (high - low) / 2 * LINE_SPAN
+    patches = [
+        cut(
+            frames_THW3[blob.frame],
+            (float(blob.points_P2[:, 0].min()), float(blob.points_P2[:, 0].max())),
+            (float(blob.points_P2[:, 1].min()), float(blob.points_P2[:, 1].max())),
+        )
+        for blob in path.blobs
+    ]
+    return Scan(
+        patches=tuple(patches),
+        center_F2=path.center_F2,
+        direction_2=path.direction_2,
+        offset_J=np.linspace(middle - half, middle + half, lines),
+        reach=(min(float(offsets.min()) for offsets in along), max(float(offsets.max()) for offsets in along)),
+        backdrop=backdrop,
+    )
+
+
+def _fit(scan: Scan, longest_px: float, sigma_px: float = SIGMA_PRIOR_PX[0]) -> Ramps | None:
+    """Fit the blur length from one first guess, and from others where that one does not explain the picture."""
+    profiles = read_profiles(scan)
+    best: Ramps | None = None
+    for ramp_px in (None, *RAMP_GUESSES_PX):
+        found = _fit_from(scan, profiles, ramp_px, longest_px, sigma_px)
+        if found is not None and (best is None or _cost(found) < _cost(best)):
+            best = found
+        if best is not None and _cost(best) < GOOD_MISFIT:
+            break
+    return best
+
+
+def _cost(ramps: Ramps) -> float:
+    return float(np.percentile(np.concatenate(ramps.misfits), 65.0))
+
+
+def _fit_from(scan: Scan, profiles: Profiles, ramp_px: float | None, longest_px: float, sigma_px: float) -> Ramps | None:
+    outline = find_outline(profiles, ramp_px)
+    if outline is None:
+        return None
+    outline = replace(outline, length_px=float(np.clip(outline.length_px, 0.5, longest_px)))
+    ramps: Ramps | None = None
+    for _ in range(2):
+        groups, codes = sample_edges(scan, outline)
+        kept = [(_readable(edges, code)) for edges, code in zip(groups, codes, strict=True)]
+        groups, codes = tuple(one[0] for one in kept if len(one[1])), tuple(one[1] for one in kept if len(one[1]))
+        if sum(len(code) for code in codes) < 4:
+            return ramps
+        ramps = fit_ramps(groups, outline.length_px, sigma_px, prior=SIGMA_PRIOR_PX)
+        sigma_px = ramps.sigma_px
+        outline = _updated(outline, ramps, codes, longest_px)
+    return ramps
+
+
+def _readable(edges: Edges, code: NDArray[np.intp]) -> tuple[Edges, NDArray[np.intp]]:
+    """Leave out edges without contrast."""
+    good_E = (edges.weight_EN > 0).any(axis=1)
+    return Edges(**{name: getattr(edges, name)[good_E] for name in Edges.__dataclass_fields__}), code[good_E]
+
+
+def _updated(outline: Outline, ramps: Ramps, codes: tuple[NDArray[np.intp], ...], longest_px: float) -> Outline:
+    """Return the outline with the fitted ends and length."""
+    start_FJ, stop_FJ = outline.start_FJ.copy(), outline.stop_FJ.copy()
+    for edges, code in zip(ramps.edges, codes, strict=True):
+        line_E, which_E = code // 3, code % 3
+        start_FJ.flat[line_E[which_E != 1]] = edges.start_E[which_E != 1]
+        stop_FJ.flat[line_E[which_E == 1]] = -edges.start_E[which_E == 1]
+        stop_FJ.flat[line_E[which_E == 2]] = edges.stop_E[which_E == 2]
+    length_px = float(np.clip(ramps.length_px, 0.5, longest_px))
+    return replace(outline, start_FJ=start_FJ, stop_FJ=stop_FJ, length_px=length_px)
+
+
+def _read_still(frames_1HW3: Bytes, backdrop: Backdrop, blobs: list[Blob]) -> tuple[list[BlurredThing], str]:
+    """Read the blur of everything on a still; the direction is the one in which its edges are softest."""
+    things: list[BlurredThing] = []
+    lines = _lines(len(blobs))
+    for blob in blobs:
+        direction_2 = softest_direction(frames_1HW3[0], backdrop, blob)
+        path = _Path(blobs=(blob,), center_F2=blob.center_2[None, :], direction_2=direction_2)
+        ramps = _fit(_scan(frames_1HW3, backdrop, path, lines), longest_px=float(np.ptp(blob.points_P2, axis=0).max()))
+        if ramps is not None:
+            things.append(_thing(blob.center_2, None, ramps, ramps.error_px))
+    return things, "" if things else "nothing has readable edges"
+
+
+def softest_direction(frame_HW3: Bytes, backdrop: Backdrop, blob: Blob) -> Floats:
+    """Return the unit direction along which luma changes most gently, by the fourth power of its slope.
+
+    Along a blur of length L no slope exceeds contrast / L, whatever the shape; the high power keeps long straight sides
+    from outvoting short ones.
+    """
+    low_2, high_2 = blob.points_P2.min(axis=0), blob.points_P2.max(axis=0)
+    patch = cut(frame_HW3, (float(low_2[0]), float(high_2[0])), (float(low_2[1]), float(high_2[1])))
+    rows, columns = np.meshgrid(*(np.arange(n) + 0.5 for n in patch.luma.shape), indexing="ij")
+    change = patch.luma - backdrop.at(columns + patch.left, rows + patch.top) @ LUMA_3
+    by_y, by_x = np.gradient(change)
+    angle_A = np.arange(ANGLES) * (math.pi / ANGLES)
+    cosine_A, sine_A = np.cos(angle_A), np.sin(angle_A)
+    cost_A = sum(
+        math.comb(4, power) * float((by_x**power * by_y ** (4 - power)).sum()) * cosine_A**power * sine_A ** (4 - power)
+        for power in range(5)
+    )
+    best = int(np.argmin(cost_A))
+    return np.array([cosine_A[best], sine_A[best]])

@@ -1,0 +1,15 @@
+"""The scene families. A new family is one module here and one line of `FAMILIES`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from scenes.families.base import Family, Laws, draw_scene
+from scenes.families.depth_row import DEPTH_ROW
+from scenes.families.flyby import FLYBY
+from scenes.families.tabletop import TABLETOP
+
+FAMILIES: Mapping[str, Family] = MappingProxyType({family.name: family for family in (FLYBY, DEPTH_ROW, TABLETOP)})
+
+__all__ = ["FAMILIES", "Family", "Laws", "draw_scene"]

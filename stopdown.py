@@ -1,0 +1,77 @@
+"""The command `stopdown`: mounts generator's and trainer's commands, importing each only when it is called."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import sys
+from typing import Annotated
+
+import typer
+
+from scenes.errors import StopdownError
+
+# name: (module with a function `command`, one-line help)
+COMMANDS: dict[str, tuple[str, str]] = {
+    "plan": ("generator.commands.plan", "Show what a recipe implies, without rendering."),
+    "build": ("generator.commands.build", "Render, encode and measure a recipe's clips into a dataset."),
+    "verify": ("generator.commands.verify", "Prove a dataset: every hash, every label, every probe."),
+    "gallery": ("generator.commands.gallery", "Write an HTML gallery and a contact sheet of a dataset."),
+    "scene": ("generator.commands.scene", "Save one clip's scene as a .blend, or render its frames."),
+    "schema": ("generator.commands.schema", "Print the JSON Schema of recipes, for editors."),
+}
+
+
+_HELP = {"help_option_names": ["-h", "--help"]}
+_TAKE_ALL = {"ignore_unknown_options": True, "allow_extra_args": True}
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings=_HELP,
+    help="Teach a text-to-video diffusion model a physical camera control from Blender-rendered primitives.",
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"stopdown {importlib.metadata.version('stopdown')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    pass
+
+
+def _mount(name: str, module: str, words: str) -> None:
+    """Add a command that hands its words, `--help` among them, to the module that it imports when it runs."""
+
+    @app.command(name, help=words, add_help_option=False, context_settings={**_HELP, **_TAKE_ALL})
+    def forward(ctx: typer.Context) -> None:
+        single = typer.Typer(add_completion=False, pretty_exceptions_enable=False, context_settings=_HELP)
+        single.command()(importlib.import_module(module).command)
+        single(args=ctx.args, prog_name=f"stopdown {name}")
+
+
+for _name, (_module, _words) in COMMANDS.items():
+    _mount(_name, _module, _words)
+
+
+def main() -> None:
+    """Run the command line: a StopdownError becomes one line on stderr and its exit code."""
+    try:
+        app(prog_name="stopdown")
+    except StopdownError as error:
+        print(f"stopdown: error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("stopdown: interrupted; run the same command again to go on", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()
