@@ -23,10 +23,13 @@ from generator.render.messages import ClipJob, SceneJob, WorkerSettings
 from generator.render.pool import NoSpaceError, PoolOptions, RenderPool
 from generator.render.worker import NO_SPACE
 from generator.store import ClipRecord, Store
+from scenes.axes.base import PROBES_VERSION
 from scenes.errors import InputError
 from scenes.spec import Optics
 
 SUPPORTED = {(3, 11): "5.0", (3, 13): "5.2"}  # Blender publishes one wheel per Python version
+
+LOGS = "logs"
 
 # What a clip takes on the disk, with room to spare: an H.264 pixel at CRF 12, PNG and half-float EXR pixels, and the rest.
 VIDEO_BYTES_PER_PIXEL = 0.06
@@ -89,8 +92,8 @@ def build(
 
 
 def clip_key(plan: Plan, clip: ClipPlan, blender: str) -> str:
-    """Return the key of a clip's record: the sha256 of all its frames depend on, the version of Blender among it."""
-    return hashlib.sha256(f"{plan.media_key(clip)} blender {blender}".encode()).hexdigest()
+    """Return the key of a clip's record: the sha256 of all its frames and readings depend on, Blender and probes among it."""
+    return hashlib.sha256(f"{plan.media_key(clip)} blender {blender} probes {PROBES_VERSION}".encode()).hexdigest()
 
 
 def blender_version() -> str:
@@ -165,7 +168,7 @@ def _render(
     seconds: list[float] = []
     progress.start(len(plan.clips), len(plan.clips) - len(pending))
     try:
-        with RenderPool(settings, options, settings.store / "logs", progress) as pool:
+        with RenderPool(settings, options, settings.store / LOGS, progress) as pool:
             failed = pool.run(jobs, lambda _, cpu_s: seconds.append(cpu_s))
     finally:
         progress.close()
@@ -221,11 +224,12 @@ def _record(store: Store, key: str) -> ClipRecord:
 
 
 def sweep_temporaries(path: Path) -> None:
-    """Remove temporary files that a killed build left in a dataset; call it only while holding the build lock."""
+    """Remove temporary files and logs that a killed build left in a dataset; call it only while holding the build lock."""
     for folder in (path, path / "clips", path / "frames"):
         for leftover in folder.glob(".tmp-*" if folder.name != "frames" else "*/.tmp-*"):
             leftover.unlink(missing_ok=True)
     Store(path / INTERNAL).sweep_temporaries()
+    shutil.rmtree(path / INTERNAL / LOGS, ignore_errors=True)
 
 
 def _check_space(plan: Plan, clips: Sequence[ClipPlan], path: Path) -> None:

@@ -19,6 +19,7 @@ from PIL import Image
 from generator.dataset import Dataset
 from generator.files import write_atomic
 from generator.plan import ClipPlan, Plan, ScenePlan
+from generator.scales import scale_values
 from generator.verify_report import AxisReport, ClipMeasurement, axis_reports, stored_measurements
 from scenes import AXES
 from scenes.errors import InputError
@@ -29,7 +30,6 @@ Progress = Callable[[int, int], None]  # clips done, clips in all
 EMBED_LIMIT_BYTES = 60_000_000
 POSTER_PX = 320
 STILL_PX = 1024
-RULER_CONTROLS = (-1.0, -0.5, 0.0, 0.5, 1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,15 +74,19 @@ def gallery(
             if progress is not None:
                 progress(done, len(plan.clips))
         scenes.append(_scene_row(plan, scene, cells))
-    page = _environment().get_template("gallery.html.j2").render(
-        plan=plan,
-        scenes=scenes,
-        facets=_facets(plan),
-        pyramids=[_pyramid(plan, axis) for axis in plan.recipe.used_axes],
-        axes=[_summary(report) for report in reports],
-        embedded=embedded,
-        ring=_aperture_ring(),
-        most_frames=max(clip.frames for clip in plan.clips),
+    page = (
+        _environment()
+        .get_template("gallery.html.j2")
+        .render(
+            plan=plan,
+            scenes=scenes,
+            facets=_facets(plan),
+            pyramids=[_pyramid(plan, axis) for axis in plan.recipe.used_axes],
+            axes=[_summary(report) for report in reports],
+            embedded=embedded,
+            ring=_aperture_ring(),
+            most_frames=max(clip.frames for clip in plan.clips),
+        )
     )
     data = page.encode()
     write_atomic(out, data)
@@ -160,15 +164,14 @@ def _scene_row(plan: Plan, scene: ScenePlan, cells: list[dict[str, Any]]) -> dic
 
 def _ruler(plan: Plan, axis: str, cells: Sequence[dict[str, Any]]) -> dict[str, Any]:
     law = plan.recipe.law(axis)
+    low, high = sorted((law.value(-1.0), law.value(1.0)))
     return {
         "axis": axis,
         "numerals": [
-            {"left": _percent(control), "text": AXES[axis].format(law.value(control)), "control": control}
-            for control in RULER_CONTROLS
+            {"left": _percent(law.control(value)), "text": AXES[axis].format(value)}
+            for value in scale_values(axis, low, high, 9)
         ],
-        "marks": [
-            {"left": _percent(cell["clip"].controls[axis]), "clip_id": cell["clip"].clip_id} for cell in cells
-        ],
+        "marks": [{"left": _percent(cell["clip"].controls[axis]), "clip_id": cell["clip"].clip_id} for cell in cells],
     }
 
 
@@ -183,7 +186,9 @@ def _reading(entry: ClipMeasurement, bar: float) -> dict[str, Any]:
         "value": axis.format(entry.labelled),
         "control": signed(entry.control, 2),
         "measured": "" if entry.measured is None else axis.format(entry.measured),
-        "error": "" if entry.error is None else f"{signed(entry.error, 2 if axis.error_unit == 'stop' else 1)} {axis.error_unit}",
+        "error": ""
+        if entry.error is None
+        else f"{signed(entry.error, 2 if axis.error_unit == 'stop' else 1)} {axis.error_unit}",
         "confidence": f"{entry.confidence:.2f}",
         "note": entry.note,
         "outcome": entry.outcome(bar),
@@ -197,6 +202,8 @@ def _summary(report: AxisReport) -> dict[str, Any]:
         "median": "none" if report.median_error is None else f"{report.median_error:.{digits}f}",
         "worst": "none" if report.worst_error is None else f"{report.worst_error:.{digits}f}",
         "rank": "none" if report.lowest_rank is None else f"{report.lowest_rank:.3f}",
+        "median_bar": f"{report.median_bar:g}",
+        "rank_bar": f"{report.rank_bar:g}",
     }
 
 
@@ -231,10 +238,20 @@ def _pyramid(plan: Plan, axis: str) -> dict[str, Any]:
             if clip.scene_id in line and axis in clip.axes
         ]
         bins = [x_of(-1.0 + 2.0 * edge / layer) for edge in range(layer + 1)]
-        bands.append({"layer": layer, "y": top + position * band, "dots": dots, "bins": bins, "radius": max(1.0, min(2.6, pitch / 2.4))})
+        bands.append(
+            {"layer": layer, "y": top + position * band, "dots": dots, "bins": bins, "radius": max(1.0, min(2.6, pitch / 2.4))}
+        )
     foot = top + len(layers) * band
     numerals = [{"x": x_of(control), "text": AXES[axis].format(law.value(control))} for control in (-1.0, 0.0, 1.0)]
-    return {"axis": axis, "width": width, "height": foot + 22.0, "band": band, "foot": foot, "bands": bands, "numerals": numerals}
+    return {
+        "axis": axis,
+        "width": width,
+        "height": foot + 22.0,
+        "band": band,
+        "foot": foot,
+        "bands": bands,
+        "numerals": numerals,
+    }
 
 
 def _aperture_ring() -> list[str]:

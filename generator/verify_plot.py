@@ -14,6 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 from scipy.optimize import brentq
 
+from generator.scales import scale_values
 from generator.verify_report import AxisReport, ClipMeasurement, VerifyReport
 from scenes import AXES
 
@@ -38,8 +39,16 @@ def plot_report(report: VerifyReport, path: Path) -> None:
         _draw_panel(upper, axis, entries, inks)
         _draw_errors(lower, axis, entries, inks)
     verdict = "verified" if report.passed else "not verified"
-    figure.suptitle(f"{report.name}   ·   {report.clips} clips, {report.scenes} scenes   ·   {verdict}", color=INK, size=13)
-    figure.legend(handles=_legend(inks), loc="outside lower center", ncols=len(inks) + 3, frameon=False, labelcolor=INK, fontsize=9)
+    figure.suptitle(
+        f"{report.name}   ·   {report.clips} clips, {report.scenes} scenes   ·   {verdict}",
+        color=INK,
+        size=13,
+        x=0.008,
+        ha="left",
+    )
+    figure.legend(
+        handles=_legend(inks), loc="outside lower center", ncols=len(inks) + 3, frameon=False, labelcolor=INK, fontsize=9
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, facecolor=PAPER)
 
@@ -53,7 +62,9 @@ def _dress(panel: Axes) -> None:
 
 
 def _draw_panel(panel: Axes, axis: AxisReport, entries: Sequence[ClipMeasurement], inks: dict[int, str]) -> None:
-    panel.set_title(f"{axis.axis}\n{_summary(axis)}", loc="left", color=INK, fontsize=9.5, linespacing=1.5)
+    panel.annotate(
+        axis.axis, (0, 1), (0, 34), "axes fraction", "offset points", color=INK, fontsize=14, family="DejaVu Serif"
+    )
     if not entries:
         panel.text(0.5, 0.5, "no clip could be read", transform=panel.transAxes, ha="center", color=FAINT)
         return
@@ -61,14 +72,16 @@ def _draw_panel(panel: Axes, axis: AxisReport, entries: Sequence[ClipMeasurement
     margin = (max(values) / min(values)) ** 0.06
     low, high = min(values) / max(margin, 1.05), max(values) * max(margin, 1.05)
     truth = np.geomspace(low, high, 80)
-    edges = [[value_at_distance(axis.axis, reference, bar) for reference in truth] for bar in (-axis.median_bar, axis.median_bar)]
+    edges = [
+        [value_at_distance(axis.axis, reference, bar) for reference in truth] for bar in (-axis.median_bar, axis.median_bar)
+    ]
     panel.fill_between(truth, edges[0], edges[1], color=BAND, alpha=0.28, linewidth=0)
     panel.plot(truth, truth, color=INK, linewidth=0.8)
     for entry in entries:
         _dot(panel, entry, entry.measured, inks)
     panel.set(xscale="log", yscale="log", xlim=(low, high), ylim=(low, high))
     panel.set_ylabel("measured", color=FAINT, fontsize=9)
-    ticks = round_values(axis.axis, low, high)
+    ticks = scale_values(axis.axis, low, high)
     for scale in (panel.xaxis, panel.yaxis):
         scale.set_major_locator(FixedLocator(ticks))
         scale.set_major_formatter(FuncFormatter(lambda value, _: AXES[axis.axis].format(value)))
@@ -92,6 +105,8 @@ def _draw_errors(panel: Axes, axis: AxisReport, entries: Sequence[ClipMeasuremen
 
 
 def _dot(panel: Axes, entry: ClipMeasurement, height: float | None, inks: dict[int, str]) -> None:
+    if height is None:
+        return
     ink = inks[entry.layer]
     face = ink if entry.judged else "none"
     panel.plot(
@@ -102,10 +117,10 @@ def _dot(panel: Axes, entry: ClipMeasurement, height: float | None, inks: dict[i
 def _summary(axis: AxisReport) -> str:
     if axis.median_error is None or axis.worst_error is None:
         return f"none of {axis.clips} clips judged"
-    rank = "" if axis.lowest_rank is None else f", rank ≥ {math.floor(axis.lowest_rank * 1000) / 1000:.3f}"
+    rank = "" if axis.lowest_rank is None else f", rank ≥ {math.floor(axis.lowest_rank * 1000 + 1e-6) / 1000:.3f}"
     return (
-        f"median error {axis.median_error:.3f} {axis.unit} (bar {axis.median_bar:g}), worst {axis.worst_error:.3f}{rank}"
-        f"\n{axis.judged} of {axis.clips} clips judged"
+        f"median error {axis.median_error:.3f} {axis.unit} (bar {axis.median_bar:g}), worst {axis.worst_error:.3f}"
+        f"\n{axis.judged} of {axis.clips} clips judged{rank}"
     )
 
 
@@ -126,12 +141,3 @@ def value_at_distance(axis: str, reference: float, distance: float) -> float:
     while away(math.log(reference) - reach) * away(math.log(reference) + reach) > 0 and reach < 20:
         reach *= 1.5
     return math.exp(float(brentq(away, math.log(reference) - reach, math.log(reference) + reach)))
-
-
-def round_values(axis: str, low: float, high: float, most: int = 7) -> list[float]:
-    """Return values to mark on a logarithmic scale, as photographers know them: powers of a whole number of half stops from neutral."""
-    law = AXES[axis].default_law
-    step = 2 ** max(0.25, math.ceil(4 * math.log2(high / low) / most) / 4)
-    first = math.ceil(math.log(low / law.neutral) / math.log(step))
-    last = math.floor(math.log(high / law.neutral) / math.log(step))
-    return [law.neutral * step**power for power in range(first, last + 1)]

@@ -15,7 +15,18 @@ MOST_LISTED = 12
 def print_report(report: VerifyReport, console: Console) -> None:
     """Print the verdict, one line per axis with errors in its unit, and the clips and scenes that fail, worst first."""
     table = Table(title=f"{escape(report.name)}: {report.clips} clips, {report.scenes} scenes", title_justify="left")
-    for heading in ("axis", "judged", "too small", "unreadable", "median error", "bar", "worst error", "lowest rank", "bar", ""):
+    for heading in (
+        "axis",
+        "judged",
+        "too small",
+        "unreadable",
+        "median error",
+        "bar",
+        "worst error",
+        "lowest rank",
+        "bar",
+        "",
+    ):
         table.add_column(heading, justify="left" if heading in ("axis", "") else "right")
     for axis in report.axes:
         table.add_row(*_cells(axis))
@@ -24,7 +35,7 @@ def print_report(report: VerifyReport, console: Console) -> None:
     for axis in report.axes:
         _print_listed(
             console,
-            f"{axis.axis}: clips past {axis.median_bar:g} {axis.unit}",
+            f"{axis.axis}: clips whose own error is past the median's bar, {axis.median_bar:g} {axis.unit}",
             [
                 f"{clip_id}  labelled {AXES[axis.axis].format(entry.labelled)}, read {AXES[axis.axis].format(entry.measured)}, "
                 f"error {entry.error:+.3f} {axis.unit}"

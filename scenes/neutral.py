@@ -3,9 +3,9 @@
 A cell of the picture is a *candidate* where its chromaticity is that of a neutral under some black body. Candidates vote
 over mired. A vote counts by how many luminance levels share its chromaticity, not by area, so that a grey card or a grey ball
 outweighs a large coloured surface that happens to lie near the locus: neutral things keep their chromaticity from black to
-white, a coloured one is seen at few luminances. (Idea: locus-constrained white points, Finlayson, Hordley and Hubel 2001,
-"Color by correlation"; several luminances: Lee 1986.) The winner is refined over all its candidates, one sample a code level, because
-8-bit rounding is shared by all pixels of a level and averages out only across levels.
+white, a coloured one is seen at few luminances. (White points held to the locus: Finlayson, Hordley and Hubel 2001, "Color by
+correlation".) The winner is refined over all its candidates, one sample a code level, because 8-bit rounding is shared by all
+pixels of a level and averages out only across levels.
 
 Legend: B cells, 3 channels, 2 log ratios (ln R/G, ln B/G), M steps of mired, L luminance bins, J code levels; T, H, W as usual.
 """
@@ -82,7 +82,8 @@ def _locus() -> tuple[Floats, Floats, Floats]:
 
 def _pick_frames(frames_THW3: Bytes) -> Bytes:
     count = frames_THW3.shape[0]
-    return frames_THW3[np.unique(np.linspace(0, count - 1, min(count, MAX_FRAMES)).round().astype(int))]
+    picked = np.unique(np.linspace(0, count - 1, min(count, MAX_FRAMES)).round().astype(int))
+    return np.asarray(frames_THW3[picked])
 
 
 def cells_of(frames_THW3: Bytes) -> Cells | None:
@@ -242,12 +243,12 @@ def find_neutral(frames_THW3: Bytes) -> Neutral | None:
 
 def _members(center: float, mired_B: Floats, sigma_B: Floats, distance_B: Floats) -> NDArray[np.bool_]:
     """Return the cells of the neutral: near the peak, on the locus, and among those that say most clearly where they are."""
-    near_B = (np.abs(mired_B - center) < 3 * sigma_B + 4) & (distance_B < 6)
+    near_B: NDArray[np.bool_] = (np.abs(mired_B - center) < 3 * sigma_B + 4) & (distance_B < 6)
     if not near_B.any():
         return near_B
     close_B = near_B & (np.abs(mired_B - center) < 15)  # cells at edges to coloured things are vague and lie far off
     clear = float(np.quantile(sigma_B[close_B if close_B.any() else near_B], 0.4))
-    return near_B & (sigma_B <= max(2.0, 2.0 * clear))
+    return np.asarray(near_B & (sigma_B <= max(2.0, 2.0 * clear)))
 
 
 def _refine(cells: Cells, near_B: NDArray[np.bool_], center: float) -> tuple[float, float]:

@@ -61,8 +61,10 @@ def planckian_xy(kelvin: ArrayLike) -> Floats:
 
     Source: Planck's law through colour-science 0.4.6 (`sd_blackbody`), tabulated.
     """
-    scaled = (1e6 / np.asarray(kelvin, dtype=np.float64) - 512.5) / 487.5
-    return np.stack([np.polynomial.chebyshev.chebval(scaled, np.array(row)) for row in _PLANCKIAN_XY], axis=-1)
+    scaled = np.clip((1e6 / np.asarray(kelvin, dtype=np.float64) - 512.5) / 487.5, -1.0, 1.0)
+    coefficients = np.array(_PLANCKIAN_XY)
+    basis = np.cos(np.arccos(scaled)[..., None] * np.arange(coefficients.shape[1]))
+    return np.asarray(basis @ coefficients.T)
 
 
 def white_xyz(kelvin: float) -> Floats:
@@ -97,7 +99,7 @@ def adaptation_33(kelvin: float) -> Floats:
 
 def neutral_rgb(kelvin: float) -> Floats:
     """Return the linear Rec.709 `[3]` of a neutral of luminance 1 under a cast."""
-    return adaptation_33(kelvin).sum(axis=1)
+    return np.asarray(adaptation_33(kelvin).sum(axis=1))
 
 
 def peak_gain(kelvin: float) -> float:

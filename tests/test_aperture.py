@@ -9,10 +9,14 @@ import math
 
 import numpy as np
 import pytest
-from generator.video import decode, encode
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from scipy import ndimage
+from scipy.signal import fftconvolve
+from scipy.stats import spearmanr
+
+from generator.video import decode, encode
 from scenes.axes.aperture import Aperture, expected_discs
 from scenes.axes.base import Mark, Reading, UnitLaw
 from scenes.axes.blur_discs import find_spots
@@ -23,9 +27,6 @@ from scenes.families.base import draw_scene
 from scenes.families.depth_row import DEPTH_ROW
 from scenes.palette import to_bytes
 from scenes.spec import Optics, Shot
-from scipy import ndimage
-from scipy.signal import fftconvolve
-from scipy.stats import spearmanr
 
 FINE = 3  # grid points per pixel
 APERTURE = Aperture()

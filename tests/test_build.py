@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -46,7 +45,7 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_what_is_built_is_what_is_recorded(reference: Path) -> None:
     dataset = Dataset.open(reference)
-    assert len({record for record in digests(reference).values()}) == 15
+    assert len(set(digests(reference).values())) == 15
     for row in dataset.labels.to_pylist():
         data = (reference / "clips" / f"{row['clip_id']}.mp4").read_bytes()
         assert len(data) == row["size_bytes"]
@@ -102,7 +101,7 @@ def test_processes_are_recycled(reference: Path, tmp_path: Path) -> None:
 
 
 def test_a_poisonous_scene_is_reported_and_the_rest_stays(reference: Path, tmp_path: Path) -> None:
-    report, events = run(tiny.plan(poison=True), tmp_path / "d")
+    report, events = run(tiny.plan(poison=1), tmp_path / "d")
     poisoned = {"tiny-1-0", "tiny-1-1", "tiny-1-2"}
     assert set(report.failed) == poisoned and not report.complete
     assert all("no-such-kind" in message and "\n" not in message for message in report.failed.values())
@@ -110,12 +109,21 @@ def test_a_poisonous_scene_is_reported_and_the_rest_stays(reference: Path, tmp_p
     tries = Counter(event["state"].split()[-1] for event in events if event.get("state", "").startswith("rendering"))
     assert all(tries[clip] == 2 for clip in poisoned)  # tried once more, no oftener
     assert (report.rendered, not (tmp_path / "d" / "labels.parquet").exists()) == (12, True)
-    plan, store = tiny.plan(poison=True), Store(tmp_path / "d" / ".stopdown")
+    plan, store = tiny.plan(poison=1), Store(tmp_path / "d" / ".stopdown")
     expected = digests(reference)
     for clip in plan.clips:
         record = store.finished(clip_key(plan, clip, "5.0.1"))
         assert (record is None) == (clip.clip_id in poisoned)
         assert record is None or record.sha256_frames == expected[clip.clip_id]
+
+
+def test_clips_of_a_scene_cut_in_two_are_each_tried_twice(tmp_path: Path) -> None:
+    whole = tiny.plan(poison=0)
+    plan = whole.model_copy(update={"scenes": whole.scenes[:2], "clips": whole.clips[:6]})
+    report, events = run(plan, tmp_path / "d", workers=3)
+    tries = Counter(event["state"].split()[-1] for event in events if event.get("state", "").startswith("rendering"))
+    assert set(report.failed) == {"tiny-0-0", "tiny-0-1", "tiny-0-2"} and report.rendered == 3
+    assert tries == {clip.clip_id: 2 if clip.clip_id in report.failed else 1 for clip in plan.clips}
 
 
 def test_a_process_that_never_speaks_ends_the_build(tmp_path: Path) -> None:

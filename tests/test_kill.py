@@ -11,7 +11,6 @@ import resource
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -156,13 +155,13 @@ def test_a_build_killed_again_and_again_is_finished_by_the_last_run(
 ) -> None:
     rng, path = random.Random(kill.__name__), tmp_path / "dataset"
     # The first dies while Blender loads; each later one dies some random milliseconds after some number of clips.
-    for finished in (0, rng.randint(1, 2), 0, rng.randint(1, 3), rng.randint(1, 2)):
+    for finished in (0, rng.randint(1, 2), rng.randint(1, 2), rng.randint(1, 2)):
         build = Build(path)
         trigger = "done" if finished else "worker"
 
         def hook(run: Build, event: dict[str, object], word: str = trigger, count: int = max(1, finished)) -> None:
             if event["event"] == word and sum(seen["event"] == word for seen in run.events) == count:
-                time.sleep(rng.uniform(0.0, 0.15))
+                time.sleep(rng.uniform(0.0, 0.06))
                 kill(run)
 
         code = build.follow(hook)
@@ -270,16 +269,3 @@ def test_files_that_may_not_grow_fail_their_clips_and_break_nothing(tmp_path: Pa
     assert records(path) == finished
     assert not leftovers(path)
     finish(path, expected)
-
-
-def test_events_come_while_the_build_runs(tmp_path: Path) -> None:
-    """A reader of --json hears of a clip while later ones are rendered, and can stop listening without harm."""
-    build = Build(tmp_path / "dataset")
-    heard = threading.Event()
-
-    def hook(run: Build, event: dict[str, object]) -> None:
-        if event["event"] == "done" and not heard.is_set():
-            heard.set()
-            assert len(records(run.path)) < len(KEYS)
-
-    assert build.follow(hook) == 0 and heard.is_set()

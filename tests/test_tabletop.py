@@ -30,7 +30,7 @@ def scene_of(seed: int, shot: tuple[int, int, int], laws: dict[str, UnitLaw] = L
 
 @pytest.mark.parametrize("shot", SHOTS)
 def test_every_seed_gives_a_scene_that_shows_its_card(shot: tuple[int, int, int]) -> None:
-    for seed in range(200 if shot[2] == 1 else 60):
+    for seed in range(40):
         scene = scene_of(seed, shot)
         patches, things = scene.with_role("patch"), scene.with_role("subject", "prop")
         assert 5 <= len(patches) <= 7
@@ -103,7 +103,7 @@ def test_variety() -> None:
     assert spots.std(axis=0).min() > 12
 
 
-def test_a_picture_too_narrow_for_a_layout_is_refused_in_one_line() -> None:
+def test_a_picture_too_small_for_its_rules_is_refused_in_one_line() -> None:
     with pytest.raises(SceneError, match="tabletop") as caught:
-        scene_of(0, (2048, 64, 1))
+        scene_of(0, (8, 8, 1))
     assert "\n" not in str(caught.value)

@@ -14,8 +14,8 @@ from scenes.axes.temperature import Temperature
 from scenes.errors import InputError
 from scenes.neutral import imitates_neutral
 from scenes.palette import COLORS, to_bytes
-from scenes.spec import Camera, Light, Material, Motion, Optics, SceneSpec, Shot, Solid
 from scenes.spec import Background as Backdrop
+from scenes.spec import Camera, Light, Material, Motion, Optics, SceneSpec, Shot, Solid
 from scenes.white import LUMINANCE_3, MAX_KELVIN, MIN_KELVIN, adaptation_33, mired, neutral_rgb, planckian_xy, white_xyz
 
 Floats = NDArray[np.float32]
@@ -28,7 +28,8 @@ GREYS = (0.9, 0.59, 0.36, 0.19, 0.09, 0.045)
 
 
 def test_the_locus_is_that_of_colour_science() -> None:
-    import colour  # noqa: PLC0415  a second to import
+    import colour
+
     observer = colour.MSDS_CMFS["CIE 1931 2 Degree Standard Observer"]
     for kelvin in np.geomspace(MIN_KELVIN, MAX_KELVIN, 25):
         radiator = colour.sd_blackbody(kelvin, observer.shape)
@@ -38,7 +39,8 @@ def test_the_locus_is_that_of_colour_science() -> None:
 
 @pytest.mark.parametrize("kelvin", [2000.0, 3200.0, 5000.0, 9000.0, 21125.0])
 def test_the_adaptation_is_bradford_of_colour_science(kelvin: float) -> None:
-    import colour  # noqa: PLC0415  a second to import
+    import colour
+
     from_xyz, to_xyz = white_xyz(6500.0), white_xyz(kelvin)
     cat = colour.adaptation.matrix_chromatic_adaptation_VonKries(from_xyz, to_xyz, transform="Bradford")
     to_709 = colour.RGB_COLOURSPACES["ITU-R BT.709"].matrix_RGB_to_XYZ
@@ -276,7 +278,7 @@ def test_extrapolated_casts_are_still_told_apart(control: float) -> None:
 
 
 def test_relative_refuses_clips_of_two_sizes() -> None:
-    with pytest.raises(InputError, match="8x4.*4x4"):
+    with pytest.raises(InputError, match=r"8x4.*4x4"):
         AXIS.relative(np.zeros((1, 4, 8, 3), np.uint8), np.zeros((1, 4, 4, 3), np.uint8), 16.0)
 
 

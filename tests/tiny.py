@@ -50,8 +50,8 @@ def spec(number: int, axis: str, kind: str = "sphere") -> SceneSpec:
     )  # fmt: skip
 
 
-def plan(*, poison: bool = False, keep_frames: tuple[str, ...] = ()) -> Plan:
-    """Return five scenes of three clips each; with `poison` the second scene names a mesh that no renderer knows."""
+def plan(*, poison: int | None = None, keep_frames: tuple[str, ...] = ()) -> Plan:
+    """Return five scenes of three clips each; the scene numbered `poison` names a mesh that no renderer knows."""
     pyramids = [{"axes": [axis], "family": [FAMILY[axis]], "layers": [3], "frames": [FRAMES[axis]]} for axis in FAMILY]
     recipe = Recipe.model_validate(
         {
@@ -66,7 +66,7 @@ def plan(*, poison: bool = False, keep_frames: tuple[str, ...] = ()) -> Plan:
     for number, axis in enumerate(AXIS_OF_SCENE):
         scene_id = f"tiny-{number}"
         ids = tuple(f"{scene_id}-{index}" for index in range(len(CONTROLS)))
-        kind = "no-such-kind" if poison and number == 1 else ("sphere", "cube", "cone", "torus", "cylinder")[number]
+        kind = "no-such-kind" if number == poison else ("sphere", "cube", "cone", "torus", "cylinder")[number]
         scenes.append(ScenePlan(scene_id=scene_id, spec=spec(number, axis, kind), clip_ids=ids))
         for index, control in enumerate(CONTROLS):
             clips.append(
@@ -84,12 +84,10 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("out", type=Path)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--poison", action="store_true")
     options = parser.parse_args()
     progress = make_progress(sys.stdout, json_lines=True)
     try:
-        tiny = plan(poison=options.poison)
-        report = build(tiny, options.out, workers=options.workers, threads=1, progress=progress)
+        report = build(plan(), options.out, workers=options.workers, threads=1, progress=progress)
     except StopdownError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

@@ -59,6 +59,7 @@ class _Worker:
     job: SceneJob | None = None
     current: str | None = None
     settled: set[str] = field(default_factory=set)
+    retries: list[str] = field(default_factory=list)
     clips: int = 0
 
 
@@ -75,7 +76,6 @@ class RenderPool:
         self._retired: list[BaseProcess] = []
         self._queue: deque[SceneJob] = deque()
         self._attempts: Counter[str] = Counter()
-        self._retries: dict[str, list[str]] = {}
         self._failures: dict[str, str] = {}
         self._dead_starts = 0
 
@@ -135,6 +135,7 @@ class RenderPool:
                 continue
             worker.job, worker.current, worker.heard_s = job, None, time.monotonic()
             worker.settled.clear()
+            worker.retries = []
 
     def _patience_s(self) -> float | None:
         """Return the seconds until the first process has been silent for too long, or None when none is at work."""
@@ -169,9 +170,8 @@ class RenderPool:
                 self._progress.done(clip_id)
             case Failed(clip_id, message):
                 worker.settled.add(clip_id)
-                assert worker.job is not None
                 if self._try_again(clip_id, message):
-                    self._retries.setdefault(worker.job.scene_id, []).append(clip_id)
+                    worker.retries.append(clip_id)
             case NoSpace(message):
                 raise NoSpaceError(f"{message}; free some space and run the same command again to go on")
             case SceneDone():
@@ -179,8 +179,7 @@ class RenderPool:
 
     def _end_scene(self, worker: _Worker) -> None:
         assert worker.job is not None
-        again = self._retries.pop(worker.job.scene_id, [])
-        self._requeue(worker.job, again, first=False)
+        self._requeue(worker.job, worker.retries, first=False)
         worker.job = worker.current = None
         self._progress.worker(worker.number, "idle")
         if worker.clips >= self._options.recycle_clips:
@@ -201,11 +200,12 @@ class RenderPool:
             if self._dead_starts >= MAX_DEAD_STARTS:
                 raise RenderError(f"Blender does not come up: {words}; try `python -c 'import bpy'`")
         if worker.job is not None:
-            retries = self._retries.pop(worker.job.scene_id, [])
             left = [clip.clip_id for clip in worker.job.clips if clip.clip_id not in worker.settled]
             guilty = worker.current if worker.current in left else next(iter(left), None)
-            left = [clip_id for clip_id in left if clip_id != guilty or self._try_again(clip_id, words)]
-            self._requeue(worker.job, [*left, *retries], first=True)
+            if guilty is not None and self._try_again(guilty, words):
+                worker.retries.append(guilty)
+            self._requeue(worker.job, [clip_id for clip_id in left if clip_id != guilty], first=True)
+            self._requeue(worker.job, worker.retries, first=False)
         else:
             self._progress.note(f"{words}; starting another")
         self._start(worker.number)

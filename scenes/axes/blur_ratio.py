@@ -29,7 +29,7 @@ MAX_MISMATCH = 0.12  # natural log, between the two widths that ought to be the 
 SAME = 0.02
 LEAST_SPOTS = 2
 EDGE_SCALES_PX = (1.0, 2.0, 4.0)
-LEAST_EDGE_PIXELS = 60
+LEAST_EDGE_PIXELS = 24
 LEAST_GRADIENT = 0.004  # linear per pixel
 LEAST_SOFT_PX = 2.0  # an edge softer than this in one of the clips is out of focus there
 WIDEST_IN_SCALES = 8.0  # how much wider than the scale a blur may be to be read at it
@@ -59,7 +59,7 @@ def relative_stops(frames_THW3: Bytes, reference_THW3: Bytes) -> float | None:
 
 
 def _spot_votes(spots: tuple[Spot, ...], others: tuple[Spot, ...]) -> tuple[list[tuple[float, float]], int]:
-    """Return (natural log of the blur ratio, smaller blur in pixels) of spots readable in both clips, and how many both have."""
+    """Return (natural log of the blur ratio, smaller blur in pixels) where it can be read, and how many spots both have."""
     votes, shared = [], 0
     for spot in spots:
         near = [(math.hypot(spot.x_px - other.x_px, spot.y_px - other.y_px), index) for index, other in enumerate(others)]
@@ -96,7 +96,7 @@ def _edge_stops(frames_THW3: Bytes, reference_THW3: Bytes) -> float | None:
     scales_px = (*EDGE_SCALES_PX, 2 * EDGE_SCALES_PX[-1])
     slopes_SHW, other_slopes_SHW = (np.stack([_gradients(part, s) for s in scales_px]) for part in (linear_HW, other_HW))
     weaker_HW = np.minimum(slopes_SHW[1], other_slopes_SHW[1])
-    ridge_HW = (weaker_HW >= 0.97 * ndimage.maximum_filter(weaker_HW, size=3)) & (weaker_HW > LEAST_GRADIENT)
+    ridge_HW = (weaker_HW >= ndimage.maximum_filter(weaker_HW, size=3)) & (weaker_HW > LEAST_GRADIENT)
     sizes_SP = _edge_sizes_px(slopes_SHW[:, ridge_HW])
     other_sizes_SP = _edge_sizes_px(other_slopes_SHW[:, ridge_HW])
     larger_SP, smaller_SP = np.maximum(sizes_SP, other_sizes_SP), np.minimum(sizes_SP, other_sizes_SP)

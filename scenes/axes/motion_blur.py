@@ -22,14 +22,22 @@ SIGMA_PRIOR_PX = (0.45, 0.15)  # of a sharp picture: pixel, render filter, codec
 LINES = (8, 40)  # scan lines per frame of a thing, fewest and most
 LINES_PER_CLIP = 260
 LINE_SPAN = 0.88  # of the thing's extent across the motion
+MIN_USED = 0.5  # the share of edges that must agree
 GOOD_MISFIT = 0.012  # luma in [0, 1]: below, a first fit needs no second start
+CORNER_LOSS_PX = 0.12  # ramps are read this much short: pixels and codec round their corners (H.264 CRF 12, 2 to 45 px)
+SIGMA_DOUBT_PX2 = 0.04  # how far the variance of the Gaussian is in doubt; it passes for a blur of its own
 RAMP_GUESSES_PX = (4.0, 12.0, 36.0)
 ANGLES = 180  # directions tried on a still
+TURNS = 4  # times that the scan lines are turned on a still
+STRAIGHT_RAD = 0.01
 
 
 @dataclass(frozen=True, kw_only=True)
 class BlurredThing:
-    """One moving thing: place in the first frame, speed (pixels per frame, None on a still), blur and its error (pixels)."""
+    """One moving thing: place in the first frame, speed (pixels per frame, None on a still), blur and its error (pixels).
+
+    `misfit` is the usual misfit of its edges in luma, `used` the share of edges that agree.
+    """
 
     x_px: float
     y_px: float
@@ -37,6 +45,7 @@ class BlurredThing:
     length_px: float
     error_px: float
     misfit: float
+    used: float
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -82,13 +91,16 @@ def _lines(frames: int) -> int:
 
 
 def _thing(center_2: Floats, speed: float | None, ramps: Ramps, error_px: float) -> BlurredThing:
+    length_px = ramps.length_px + CORNER_LOSS_PX
+    doubt_px = 6.0 * SIGMA_DOUBT_PX2 / length_px  # a box has the variance length^2 / 12
     return BlurredThing(
         x_px=float(center_2[0]),
         y_px=float(center_2[1]),
         speed_px_per_frame=speed,
-        length_px=ramps.length_px,
-        error_px=error_px,
+        length_px=length_px,
+        error_px=math.hypot(error_px, doubt_px),
         misfit=float(np.median(np.concatenate(ramps.misfits))),
+        used=ramps.used,
     )
 
 
@@ -118,12 +130,12 @@ def _scan(frames_THW3: Bytes, backdrop: Backdrop, path: _Path, lines: int) -> Sc
     )
 
 
-def _fit(scan: Scan, longest_px: float, sigma_px: float = SIGMA_PRIOR_PX[0]) -> Ramps | None:
+def _fit(scan: Scan, longest_px: float, turn_spread: float = 1e-4) -> Ramps | None:
     """Fit the blur length from one first guess, and from others where that one does not explain the picture."""
     profiles = read_profiles(scan)
     best: Ramps | None = None
     for ramp_px in (None, *RAMP_GUESSES_PX):
-        found = _fit_from(scan, profiles, ramp_px, longest_px, sigma_px)
+        found = _fit_from(scan, profiles, ramp_px, longest_px, turn_spread)
         if found is not None and (best is None or _cost(found) < _cost(best)):
             best = found
         if best is not None and _cost(best) < GOOD_MISFIT:
@@ -132,14 +144,16 @@ def _fit(scan: Scan, longest_px: float, sigma_px: float = SIGMA_PRIOR_PX[0]) -> 
 
 
 def _cost(ramps: Ramps) -> float:
-    return float(np.percentile(np.concatenate(ramps.misfits), 65.0))
+    misfit = float(np.percentile(np.concatenate(ramps.misfits), 65.0))
+    return misfit if ramps.used >= MIN_USED else 1.0 + misfit
 
 
-def _fit_from(scan: Scan, profiles: Profiles, ramp_px: float | None, longest_px: float, sigma_px: float) -> Ramps | None:
+def _fit_from(scan: Scan, profiles: Profiles, ramp_px: float | None, longest_px: float, turn_spread: float) -> Ramps | None:
     outline = find_outline(profiles, ramp_px)
     if outline is None:
         return None
     outline = replace(outline, length_px=float(np.clip(outline.length_px, 0.5, longest_px)))
+    sigma_px = SIGMA_PRIOR_PX[0]
     ramps: Ramps | None = None
     for _ in range(2):
         groups, codes = sample_edges(scan, outline)
@@ -147,7 +161,7 @@ def _fit_from(scan: Scan, profiles: Profiles, ramp_px: float | None, longest_px:
         groups, codes = tuple(one[0] for one in kept if len(one[1])), tuple(one[1] for one in kept if len(one[1]))
         if sum(len(code) for code in codes) < 4:
             return ramps
-        ramps = fit_ramps(groups, outline.length_px, sigma_px, prior=SIGMA_PRIOR_PX)
+        ramps = fit_ramps(groups, outline.length_px, sigma_px, sigma_prior=SIGMA_PRIOR_PX, turn_spread=turn_spread)
         sigma_px = ramps.sigma_px
         outline = _updated(outline, ramps, codes, longest_px)
     return ramps
@@ -172,16 +186,32 @@ def _updated(outline: Outline, ramps: Ramps, codes: tuple[NDArray[np.intp], ...]
 
 
 def _read_still(frames_1HW3: Bytes, backdrop: Backdrop, blobs: list[Blob]) -> tuple[list[BlurredThing], str]:
-    """Read the blur of everything on a still; the direction is the one in which its edges are softest."""
+    """Read the blur of everything on a still, along the direction that its own edges tell."""
     things: list[BlurredThing] = []
     lines = _lines(len(blobs))
     for blob in blobs:
-        direction_2 = softest_direction(frames_1HW3[0], backdrop, blob)
-        path = _Path(blobs=(blob,), center_F2=blob.center_2[None, :], direction_2=direction_2)
-        ramps = _fit(_scan(frames_1HW3, backdrop, path, lines), longest_px=float(np.ptp(blob.points_P2, axis=0).max()))
+        ramps = _fit_turning(frames_1HW3, backdrop, blob, lines)
         if ramps is not None:
             things.append(_thing(blob.center_2, None, ramps, ramps.error_px))
     return things, "" if things else "nothing has readable edges"
+
+
+def _fit_turning(frames_1HW3: Bytes, backdrop: Backdrop, blob: Blob, lines: int) -> Ramps | None:
+    """Fit from the softest direction, turning the scan lines to where the edges' leanings say the motion is."""
+    direction_2 = softest_direction(frames_1HW3[0], backdrop, blob)
+    longest_px = float(np.ptp(blob.points_P2, axis=0).max())
+    best: Ramps | None = None
+    for _ in range(TURNS):
+        path = _Path(blobs=(blob,), center_F2=blob.center_2[None, :], direction_2=direction_2)
+        ramps = _fit(_scan(frames_1HW3, backdrop, path, lines), longest_px, turn_spread=0.5)
+        if ramps is None:
+            break
+        best = ramps
+        if abs(ramps.angle_rad) < STRAIGHT_RAD:
+            break
+        cosine, sine = math.cos(ramps.angle_rad), math.sin(ramps.angle_rad)
+        direction_2 = np.array([[cosine, -sine], [sine, cosine]]) @ direction_2
+    return best
 
 
 def softest_direction(frame_HW3: Bytes, backdrop: Backdrop, blob: Blob) -> Floats:

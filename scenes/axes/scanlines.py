@@ -26,6 +26,7 @@ Bools = NDArray[np.bool_]
 
 LUMA_3 = np.array([0.2126, 0.7152, 0.0722])  # ITU-R BT.709
 MIN_CONTRAST = 0.05  # luma in [0, 1] between the two sides of an edge that can be read
+MIN_CHANGE = 0.01  # the same in linear brightness, to find an edge at all
 ONE_SIDED_SAMPLES, TWO_SIDED_SAMPLES = 32, 64
 MARGIN_PX = 3.5
 STEEPEST = 2.0  # an edge may lean so much: pixels along the motion per pixel across it
@@ -94,19 +95,19 @@ def cut(frame_HW3: Bytes, x_range: tuple[float, float], y_range: tuple[float, fl
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Profiles:
-    """Change of luma along every line, made positive, at positions `x_X` (pixels from the centre)."""
+    """Change of linear brightness along every line, made positive, at positions `x_X` (pixels from the centre)."""
 
     x_X: Floats
     change_FJX: Floats
 
 
 def read_profiles(scan: Scan) -> Profiles:
-    """Read how the luma of every line differs from the backdrop."""
+    """Read how the brightness of every line, luma made linear as if grey, differs from the backdrop."""
     first, last = scan.reach[0] - MARGIN_PX, scan.reach[1] + MARGIN_PX
     x_X = np.linspace(first, last, int(np.clip(last - first, 16, 200)))
     x_FJX, y_FJX = scan.points(np.broadcast_to(x_X, (len(scan.patches), len(scan.offset_J), len(x_X))))
     luma = np.stack([patch.luma_at(x, y, order=1) for patch, x, y in zip(scan.patches, x_FJX, y_FJX, strict=True)])
-    change_FJX = luma - scan.backdrop.at(x_FJX, y_FJX) @ LUMA_3
+    change_FJX = srgb_decode(np.clip(luma, 0.0, 1.0)) - srgb_decode(scan.backdrop.at(x_FJX, y_FJX) @ LUMA_3)
     return Profiles(x_X=x_X, change_FJX=change_FJX * np.where(change_FJX.sum(axis=2) < 0, -1.0, 1.0)[..., None])
 
 
@@ -133,7 +134,7 @@ def find_outline(profiles: Profiles, ramp_px: float | None = None) -> Outline | 
 def _half_level(change_EX: Floats, x_X: Floats, ramp_px: float | None) -> tuple[Floats, Floats]:
     """Return, per line, where the first edge reaches half its height, and its length if it were a straight ramp."""
     peak_E = change_EX.max(axis=1)
-    above = change_EX > np.maximum(0.15 * peak_E, MIN_CONTRAST / 2)[:, None]
+    above = change_EX > np.maximum(0.15 * peak_E, MIN_CHANGE / 2)[:, None]
     first_E = above.argmax(axis=1)
     last_E = len(x_X) - 1 - above[:, ::-1].argmax(axis=1)
     step = abs(float(x_X[1] - x_X[0]))
@@ -143,7 +144,7 @@ def _half_level(change_EX: Floats, x_X: Floats, ramp_px: float | None) -> tuple[
     level_E = np.where(np.arange(len(x_X)) <= stop_E[:, None], change_EX, 0.0).max(axis=1)
     crossings = [_crossing(change_EX, x_X, share * level_E) for share in (0.2, 0.5, 0.8)]
     rise_E = np.maximum(np.abs(crossings[2] - crossings[0]) / 0.6, 0.5 * step)
-    return np.where(level_E > MIN_CONTRAST, crossings[1], np.nan), rise_E
+    return np.where(level_E > MIN_CHANGE, crossings[1], np.nan), rise_E
 
 
 def _crossing(change_EX: Floats, x_X: Floats, level_E: Floats) -> Floats:
@@ -206,8 +207,7 @@ def _one_sided(
         weight_EN=weight_EN,
         start_E=inward * end_E,
         stop_E=np.full(len(end_E), math.inf),
-        slant_E=np.sqrt(1.0 + lean_FJ[chosen] ** 2),
-        share_E=np.ones(len(end_E)),
+        lean_E=lean_FJ[chosen],
     )
     return edges, np.flatnonzero(chosen) * 3 + which
 
@@ -226,14 +226,13 @@ def _two_sided(scan: Scan, chosen: Bools, outline: Outline, lean_FJ: Floats) -> 
         weight_EN=weight_EN,
         start_E=start_E,
         stop_E=stop_E,
-        slant_E=np.sqrt(1.0 + lean_FJ[chosen] ** 2),
-        share_E=np.ones(len(start_E)),
+        lean_E=lean_FJ[chosen],
     )
     return edges, np.flatnonzero(chosen) * 3 + 2
 
 
 def _coverage(scan: Scan, chosen: Bools, x_EN: Floats, inside_E3: Floats, covered_E: Floats) -> tuple[Floats, Floats]:
-    """Return coverage and its weight (squared luma per coverage) at positions on the chosen lines.
+    """Return coverage and its weight at positions on the chosen lines.
 
     `inside_E3` are positions that show the object's colour, covered by the share `covered_E`. Edges without contrast, or
     whose luma does not tell coverage apart, get weight 0.
@@ -262,7 +261,11 @@ def _coverage(scan: Scan, chosen: Bools, x_EN: Floats, inside_E3: Floats, covere
 
 
 def solve_coverage(luma_EN: Floats, behind_EN3: Floats, object_E3: Floats) -> tuple[Floats, Floats]:
-    """Invert luma for coverage of a scene-linear colour over a scene-linear backdrop, by Newton's method."""
+    """Invert luma for coverage of a scene-linear colour over a scene-linear backdrop, by Newton's method.
+
+    Weights are luma per coverage, squared for noise in luma alone; here once its slope and once its mean, because dark ends
+    would otherwise count a hundredfold.
+    """
     toward_EN3 = object_E3[:, None, :] - behind_EN3
     ends = [_luma(behind_EN3 + at * toward_EN3, toward_EN3) for at in (0.0, 1.0)]
     contrast_EN = ends[1][0] - ends[0][0]
@@ -274,7 +277,8 @@ def solve_coverage(luma_EN: Floats, behind_EN3: Floats, object_E3: Floats) -> tu
     sign = np.sign(contrast_EN)
     plain_E = (np.abs(contrast_EN) > MIN_CONTRAST).all(axis=1)
     plain_E &= (ends[0][1] * sign > 0.02).all(axis=1) & (ends[1][1] * sign > 0.02).all(axis=1)
-    return y_EN, np.where(plain_E[:, None], slope * slope, 0.0)
+    usual_E1 = np.abs(contrast_EN).mean(axis=1, keepdims=True)
+    return y_EN, np.where(plain_E[:, None], np.abs(slope) * usual_E1, 0.0)
 
 
 def _luma(linear_EN3: Floats, toward_EN3: Floats) -> tuple[Floats, Floats]:

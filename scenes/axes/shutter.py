@@ -25,6 +25,7 @@ from scenes.spec import Optics, SceneSpec
 
 READABLE_PX = 0.6  # below, no blur can be told from a sharp edge
 JUDGED_PX = 2.0  # expected blur from which the tolerance holds
+MIN_USED = 0.3  # the share of edges that must agree on one blur
 MAX_MISFIT = 0.04  # luma in [0, 1]: above, the edges are not motion-blurred ones
 AGREE_STOPS = 0.35  # things of one clip share an exposure
 FLOOR_ERROR = 0.02  # relative error that no number of edges beats
@@ -160,7 +161,8 @@ class Shutter:
 
 
 def _is_read(thing: BlurredThing) -> bool:
-    return thing.length_px >= READABLE_PX and thing.error_px < 0.5 * thing.length_px and thing.misfit < MAX_MISFIT
+    sure = thing.length_px >= READABLE_PX and thing.error_px < 0.5 * thing.length_px
+    return sure and thing.misfit < MAX_MISFIT and thing.used >= MIN_USED
 
 
 def _confidence(relative_K: np.ndarray[tuple[int], np.dtype[np.float64]]) -> float:

@@ -60,7 +60,10 @@ class Temperature:
         return optics
 
     def apply_image(self, linear_THW3: Floats, value: float) -> Floats:
-        """Return scene-linear Rec.709 frames under `value` kelvin, float32, negative channels clipped; 6500 K is the same array."""
+        """Return scene-linear Rec.709 frames under `value` kelvin: float32, negative channels clipped.
+
+        At 6500 K it is the same array. Raises InputError outside 1000 to 40000 K.
+        """
         _check_kelvin(value, "temperature")
         if value == REFERENCE_KELVIN:
             return linear_THW3
@@ -74,7 +77,7 @@ class Temperature:
         """Read the kelvin of the light on what is neutral, absolute, from sRGB frames alone (`scenes.neutral`)."""
         found = find_neutral(frames_THW3)
         if found is None:
-            note = "nothing between black and clipped white has the chromaticity of a neutral under any light from 1000 to 40000 K"
+            note = "nothing between black and clipped white looks like a neutral under any light from 1000 to 40000 K"
             return Reading(value=None, confidence=0.0, note=note)
         lead = 1.0 - min(1.0, found.rival_levels / found.levels)
         support = min(1.0, found.levels / FULL_LEVELS)

@@ -8,8 +8,9 @@ from types import MappingProxyType
 from scenes.families.base import Family, Laws, draw_scene
 from scenes.families.depth_row import DEPTH_ROW
 from scenes.families.flyby import FLYBY
+from scenes.families.studio import STUDIO
 from scenes.families.tabletop import TABLETOP
 
-FAMILIES: Mapping[str, Family] = MappingProxyType({family.name: family for family in (FLYBY, DEPTH_ROW, TABLETOP)})
+FAMILIES: Mapping[str, Family] = MappingProxyType({family.name: family for family in (FLYBY, DEPTH_ROW, TABLETOP, STUDIO)})
 
 __all__ = ["FAMILIES", "Family", "Laws", "draw_scene"]

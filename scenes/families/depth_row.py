@@ -46,7 +46,7 @@ FOCUS_PLACES = ("near", "middle", "far")
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Spot:
+class Circle:
     """A circle of the picture that one thing needs: centre, radius, and its own blur disc at the widest aperture (pixels)."""
 
     x_px: float
@@ -68,36 +68,47 @@ def widest_f_number(laws: Laws) -> float:
     return min(law.value(-1.0), law.value(1.0))
 
 
+def widest_disc_px(shot: Shot) -> float:
+    """Return the usual disc diameter (pixels) at the widest aperture; in small pictures a larger share of the side."""
+    side = min(shot.width, shot.height)
+    return DISC_SHARE * side * (FULL_SIDE_PX / side) ** 0.1
+
+
+def disc_depth_m(camera: Camera, shot: Shot, circle: Circle, f_number: float) -> float:
+    """Return the depth (metres) at which a circle's blur disc at an f-number is as wide as it says, in front or behind."""
+    opening_m = camera.focal_length_mm / 1000.0 / f_number
+    shift = circle.disc_px / (opening_m * focal_px(camera, shot))
+    return 1.0 / (1.0 / camera.focus_distance_m + (-shift if circle.behind else shift))
+
+
 def depth_row(rng: np.random.Generator, shot: Shot, laws: Laws) -> SceneSpec:
     """Draw one scene; the caller checks the family's rules."""
     side = min(shot.width, shot.height)
-    disc_px = DISC_SHARE * side * (FULL_SIDE_PX / side) ** 0.1
+    disc_px = widest_disc_px(shot)
     drift_px = float(rng.uniform(0.03, 0.07)) * side
     row = _row_spots(rng, shot, disc_px, drift_px)
-    spots = (*row, *_light_spots(rng, shot, disc_px, row))
-    camera = _camera(rng, shot, max(spot.disc_px for spot in spots), widest_f_number(laws))
+    spots = (*row, *light_spots(rng, shot, disc_px, row))
+    camera = camera_rand(rng, shot, max(spot.disc_px for spot in spots), widest_f_number(laws))
     background = BACKGROUNDS[DARK[int(rng.integers(len(DARK)))]]
     focal = focal_px(camera, shot)
     light = _light(rng, camera)
-    opening_m = camera.focal_length_mm / 1000.0 / widest_f_number(laws)
-    facing = _facing(camera)
-    peak = _peak_gain(laws)
+    turn = facing(camera)
+    peak = light_gain(laws)
     solids: list[Solid] = []
     taken: list[str] = []
     for index, spot in enumerate(spots):
-        shift = spot.disc_px / (opening_m * focal)
-        depth = 1.0 / (1.0 / camera.focus_distance_m + (-shift if spot.behind else shift))
+        depth = disc_depth_m(camera, shot, spot, widest_f_number(laws))
         place = unproject(camera, shot, spot.x_px, spot.y_px, depth)
         if index < len(row):
             solids.append(_object(rng, camera, shot, spot, depth, index, drift_px, background, taken))
             taken.append(solids[-1].material.color_name)
         else:
             glow = float(rng.uniform(0.5, 0.75)) / peak
-            solids.append(_lamp(index - len(row), _vec3(place), spot.size_px * depth / focal, facing, glow))
+            solids.append(lamp(index - len(row), _vec3(place), spot.size_px * depth / focal, turn, glow))
     return SceneSpec(family="depth_row", shot=shot, camera=camera, light=light, background=background, solids=tuple(solids))
 
 
-def _row_spots(rng: np.random.Generator, shot: Shot, disc_px: float, drift_px: float) -> tuple[_Spot, ...]:
+def _row_spots(rng: np.random.Generator, shot: Shot, disc_px: float, drift_px: float) -> tuple[Circle, ...]:
     """Place the three objects from left to right in any order of depth, one of them in focus (it comes first)."""
     side = min(shot.width, shot.height)
     focus = int(rng.integers(3))
@@ -114,18 +125,18 @@ def _row_spots(rng: np.random.Generator, shot: Shot, disc_px: float, drift_px: f
         x = shot.width * (1 + 2 * int(columns[place])) / 6 + float(rng.uniform(-0.02, 0.02)) * side
         y = row_y + float(rng.uniform(-0.06, 0.06)) * side
         reach = radius + blur_3[place] / 2 + 1.0 + (drift_px / 2 if place == focus else 0.0)
-        spots.append(_Spot(x_px=x, y_px=y, reach_px=reach, size_px=2 * radius, disc_px=blur_3[place], behind=place > focus))
+        spots.append(Circle(x_px=x, y_px=y, reach_px=reach, size_px=2 * radius, disc_px=blur_3[place], behind=place > focus))
     return (spots[focus], *(spot for place, spot in enumerate(spots) if place != focus))
 
 
-def _light_spots(rng: np.random.Generator, shot: Shot, disc_px: float, row: Sequence[_Spot]) -> tuple[_Spot, ...]:
+def light_spots(rng: np.random.Generator, shot: Shot, disc_px: float, row: Sequence[Circle]) -> tuple[Circle, ...]:
     """Place lights at random where their blurred outlines touch nothing; as many as fit of the number drawn."""
-    spots: list[_Spot] = []
+    spots: list[Circle] = []
     for _ in range(int(rng.integers(LIGHTS[0], LIGHTS[1] + 1))):
         own = disc_px * float(rng.uniform(0.92, 1.08))
         size = own * float(rng.uniform(*LIGHT_OVER_DISC))
         reach = (own + size) / 2 + 1.0 + 0.005 * min(shot.width, shot.height)
-        blank = _Spot(x_px=0.0, y_px=0.0, reach_px=reach, size_px=size, disc_px=own, behind=bool(rng.random() < 0.6))
+        blank = Circle(x_px=0.0, y_px=0.0, reach_px=reach, size_px=size, disc_px=own, behind=bool(rng.random() < 0.6))
         for x, y in rng.uniform(reach, [shot.width - reach, shot.height - reach], (TRIES, 2)):
             if all(math.hypot(x - other.x_px, y - other.y_px) > reach + other.reach_px for other in (*row, *spots)):
                 spots.append(replace(blank, x_px=float(x), y_px=float(y)))
@@ -133,12 +144,20 @@ def _light_spots(rng: np.random.Generator, shot: Shot, disc_px: float, row: Sequ
     return tuple(spots)
 
 
-def _camera(rng: np.random.Generator, shot: Shot, widest_disc_px: float, f_number: float) -> Camera:
-    """Draw a pose and a lens; the focus lies so near that a disc of the wanted size fits in front of infinity."""
-    focal_length_mm = float(rng.uniform(70.0, 135.0))
+def camera_rand(
+    rng: np.random.Generator,
+    shot: Shot,
+    widest_disc_px: float,
+    f_number: float,
+    *,
+    focal_lengths_mm: tuple[float, float] = (70.0, 135.0),
+    disc_shares: tuple[float, float] = (0.5, 0.72),
+) -> Camera:
+    """Draw a pose and a lens; the widest disc wanted is a share, drawn from `disc_shares`, of that of a point at infinity."""
+    focal_length_mm = float(rng.uniform(*focal_lengths_mm))
     focal = focal_length_mm / 36.0 * shot.width
     shift = widest_disc_px * f_number / (focal_length_mm / 1000.0 * focal)
-    focus_m = float(rng.uniform(0.5, 0.72)) / shift
+    focus_m = float(rng.uniform(*disc_shares)) / shift
     target_3 = np.array([float(rng.uniform(-1, 1)), float(rng.uniform(-1, 1)), float(rng.uniform(0.8, 1.6))])
     yaw, pitch = float(rng.uniform(0, 2 * math.pi)), float(rng.uniform(-0.25, 0.3))
     back_3 = np.array([math.cos(yaw) * math.cos(pitch), math.sin(yaw) * math.cos(pitch), math.sin(pitch)])
@@ -157,13 +176,13 @@ def _light(rng: np.random.Generator, camera: Camera) -> Light:
     return Light(direction=_vec3(toward_3 / np.linalg.norm(toward_3)), strength=float(rng.uniform(0.85, 1.05)))
 
 
-def _peak_gain(laws: Laws) -> float:
+def light_gain(laws: Laws) -> float:
     """Return by how much the trained temperatures may raise a channel: lights stay below display white all the same."""
     law = laws.get("temperature")
     return max(1.0, *(peak_gain(law.value(control)) for control in (-1.0, 0.0, 1.0))) if law is not None else 1.0
 
 
-def _facing(camera: Camera) -> Quaternion:
+def facing(camera: Camera) -> Quaternion:
     """Return the orientation in which a disc's +Z looks along the optical axis towards the camera."""
     x, y, z, w = Rotation.from_matrix(rotation_33(camera)).as_quat()
     return (float(w), float(x), float(y), float(z))
@@ -173,7 +192,7 @@ def _object(
     rng: np.random.Generator,
     camera: Camera,
     shot: Shot,
-    spot: _Spot,
+    spot: Circle,
     depth: float,
     index: int,
     drift_px: float,
@@ -214,7 +233,7 @@ def _object(
     )
 
 
-def _lamp(index: int, place: Vec3, diameter_m: float, facing: Quaternion, glow: float) -> Solid:
+def lamp(index: int, place: Vec3, diameter_m: float, turn: Quaternion, glow: float) -> Solid:
     """Return one neutral light of a given radiance."""
     return Solid(
         name=f"light {index}",
@@ -222,7 +241,7 @@ def _lamp(index: int, place: Vec3, diameter_m: float, facing: Quaternion, glow: 
         kind="disc",
         scale_m=(diameter_m, diameter_m, diameter_m),
         material=Material(color_name="white", albedo=(1.0, 1.0, 1.0), emission=glow),
-        motion=Motion(location_m=place, orientation=facing),
+        motion=Motion(location_m=place, orientation=turn),
     )
 
 

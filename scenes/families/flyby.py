@@ -47,6 +47,8 @@ class Stage:
     background: Background
     path_frames: float
     blur_frames: float
+    color_names: tuple[str, ...] = tuple(COLORS)
+    depth_spread: float = 0.1  # of the focus distance, to either side of it
 
     @property
     def unit_px(self) -> float:
@@ -141,14 +143,14 @@ def _radius_px(rng: np.random.Generator, stage: Stage, count: int) -> float:
 def thing_rand(rng: np.random.Generator, stage: Stage, index: int, radius_px: float, heading_rad: float) -> Solid | None:
     """Draw a thing at rest at the picture's centre: kind, colour, shape, orientation, spin; None if no colour shows."""
     behind = (stage.background.bottom, stage.background.top)
-    names = [name for name, albedo in COLORS.items() if luma_gap(albedo, stage.light, behind) >= MIN_LUMA_CONTRAST]
+    names = [name for name in stage.color_names if luma_gap(COLORS[name], stage.light, behind) >= MIN_LUMA_CONTRAST]
     if not names:
         return None
     name = names[int(rng.integers(len(names)))]
     kind = KINDS[int(rng.integers(len(KINDS)))]
     round_thing = kind in ("sphere", "icosphere", "star_prism")
     shape = np.ones(3) if round_thing else rng.uniform(0.75, 1.0, 3)
-    depth_m = stage.camera.focus_distance_m * float(rng.uniform(0.9, 1.1))
+    depth_m = stage.camera.focus_distance_m * float(rng.uniform(1 - stage.depth_spread, 1 + stage.depth_spread))
     reach = float(np.linalg.norm(hull_points(kind) * shape, axis=1).max())
     size_m = radius_px * depth_m / focal_px(stage.camera, stage.shot) / reach
     center_3 = unproject(stage.camera, stage.shot, stage.shot.width / 2, stage.shot.height / 2, depth_m)
@@ -202,8 +204,10 @@ def _speed_px(rng: np.random.Generator, stage: Stage, solid: Solid, radius_px: f
     return min(fastest, CHORD_SHARE * chord_px / stage.blur_frames) * float(rng.uniform(0.85, 0.99))
 
 
-def _placed(rng: np.random.Generator, stage: Stage, index: int, count: int, heading_rad: float, taken: list[Capsule]) -> Solid | None:
-    """Draw a thing and a free path for it; None where none is found."""
+def placed(
+    rng: np.random.Generator, stage: Stage, index: int, count: int, heading_rad: float, taken: list[Capsule]
+) -> Solid | None:
+    """Draw a thing and a free path for it, which is added to those taken; None where none is found."""
     margin_px = 0.01 * stage.unit_px
     for _ in range(PLACE_TRIES):
         radius_px = _radius_px(rng, stage, count)
@@ -251,7 +255,7 @@ def draw(rng: np.random.Generator, shot: Shot, laws: Laws) -> SceneSpec:
         own = heading_rad + float(rng.integers(2)) * math.pi + float(rng.uniform(-0.1, 0.1))
         if shot.frames == 1:
             own = float(rng.uniform(0, 2 * math.pi))
-        solid = _placed(rng, stage, index, count, own, taken)
+        solid = placed(rng, stage, index, count, own, taken)
         if solid is not None:
             solids.append(solid)
     return SceneSpec(

@@ -39,6 +39,7 @@ PEAK = 0.9  # the most that a white thing facing the light may reach, linear, at
 NEUTRAL_GROUNDS = ("white", "grey")
 FINISHES: tuple[Literal["matte", "gloss", "metal"], ...] = ("matte", "matte", "gloss", "metal")
 TEXTURES: tuple[Literal["none", "noise", "checker"], ...] = ("none", "none", "noise", "checker")
+STRETCHED = ("cube", "cylinder", "cone", "pyramid", "hex_prism")
 LAYOUT_TRIES = 40
 
 
@@ -95,7 +96,7 @@ def ray_to_height(camera: Camera, shot: Shot, place_px: tuple[float, float], hei
     drop = (camera.location_m[2] - height_m) / -way_3[2] if way_3[2] < 0 else math.inf
     if not 0 < drop < 1000:
         raise SceneError(f"pixel {place_px} does not see the ground; look further down")
-    return np.asarray(camera.location_m) + way_3 * drop
+    return np.asarray(np.asarray(camera.location_m) + way_3 * drop)
 
 
 def camera_rand(rng: np.random.Generator) -> Camera:
@@ -164,11 +165,17 @@ def grey_card(stage: Stage, place_px: tuple[float, float], layout: tuple[int, in
     """Return the squares of a card, `layout` = (columns, rows, side in patch_px), standing on the ground at a pixel."""
     columns, rows, side = layout
     side_m = metres_at(stage, place_px, side * stage.patch_px)
+    rise_m = 0.5 * (rows * side_m * (1 + GAP)) * abs(matrix_33(quat)[2, 1]) + 0.02 * side_m
+    center_3 = ray_to_height(stage.camera, stage.shot, place_px, rise_m)
+    return card_squares(center_3, side_m, (columns, rows), quat)
+
+
+def card_squares(center_3: Floats, side_m: float, layout: tuple[int, int], quat: Quaternion) -> list[Solid]:
+    """Return the squares of a card, `layout` = (columns, rows), about a centre (metres)."""
+    columns, rows = layout
     rotation = matrix_33(quat)
     pitch_m = side_m * (1 + GAP)
     places = [((c - (columns - 1) / 2) * pitch_m, ((rows - 1) / 2 - r) * pitch_m) for r in range(rows) for c in range(columns)]
-    rise_m = 0.5 * (rows * pitch_m) * abs(rotation[2, 1]) + 0.02 * side_m
-    center_3 = ray_to_height(stage.camera, stage.shot, place_px, rise_m)
     spread = np.linspace(0, len(CARD_GREYS) - 1, len(places)).round().astype(int)
     greys = [CARD_GREYS[index] for index in spread]
     return [
@@ -222,7 +229,7 @@ def grey_ball_rand(rng: np.random.Generator, stage: Stage) -> Solid:
 def thing_rand(rng: np.random.Generator, stage: Stage, index: int, color_name: str, moves: bool) -> Solid:
     """Draw a primitive that rests on the ground; one that moves turns about the vertical or drifts over the ground."""
     kind = str(rng.choice(SOLID_KINDS))
-    shape = _vec3(rng.uniform(0.75, 1.0, 3)) if kind in ("cube", "cylinder", "cone", "pyramid", "hex_prism") else (1.0, 1.0, 1.0)
+    shape = _vec3(rng.uniform(0.75, 1.0, 3)) if kind in STRETCHED else (1.0, 1.0, 1.0)
     radius_px = float(rng.uniform(0.09, 0.15)) * stage.unit_px
     drift_px = float(rng.uniform(0.03, 0.09)) * stage.unit_px if moves and rng.random() < 0.5 else 0.0
     place_px = take_place(rng, stage, radius_px + drift_px / 2)

@@ -1,0 +1,52 @@
+"""`stopdown commit`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+
+from generator.commands.options import Json
+from generator.commands.version_options import DatasetFolder, Message, print_json, version_json
+from generator.versions.commit_folder import commit_folder
+from generator.versions.history import History
+from generator.versions.splits import SplitRatios
+from scenes.errors import InputError
+
+
+def command(
+    dataset: DatasetFolder,
+    message: Message = "",
+    splits: Annotated[
+        str | None,
+        typer.Option(
+            "--splits", metavar="TRAIN,VALIDATION,TEST", help="Shares of the scenes (0.8,0.1,0.1). Default: as before."
+        ),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Make the working folder the next version.
+
+    labels.parquet says which clips there are; a deleted .mp4 removes its clip, an edited .txt is its new caption.
+    """
+    history = History.open(dataset)
+    before = history.refs.head()
+    version = commit_folder(history, message, splits=_ratios(splits))
+    if json:
+        print_json({"new": version.id != before, **version_json(version)})
+    elif version.id == before:
+        Console().print(f"nothing to commit; the folder is version {version.short}")
+    else:
+        Console().print(f"version {version.short}: {version.summary.clips:,} clips")
+
+
+def _ratios(words: str | None) -> SplitRatios | None:
+    if words is None:
+        return None
+    try:
+        train, validation, test = (float(word) for word in words.split(","))
+        return SplitRatios(train=train, validation=validation, test=test)
+    except (ValueError, ValidationError):
+        raise InputError(f"--splits '{words}' is no split; give three shares that sum to 1, as in 0.8,0.1,0.1") from None

@@ -1,0 +1,36 @@
+"""`stopdown gc`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from generator.commands.options import Json
+from generator.commands.version_options import DatasetFolder, print_json
+from generator.versions.gc import GRACE_S, gc
+from generator.versions.history import History
+
+
+def command(
+    dataset: DatasetFolder,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
+    uncommitted: Annotated[
+        bool, typer.Option("--uncommitted", help="Also remove finished clips that no version and no label names.")
+    ] = False,
+    grace: Annotated[float, typer.Option("--grace", min=0, help="Spare files younger than so many seconds.")] = GRACE_S,
+    json: Json = False,
+) -> None:
+    """Remove objects that nothing reaches. Whatever a version, a tag, a finished clip or a running build needs stays."""
+    report = gc(History.open(dataset), grace_s=grace, uncommitted=uncommitted, dry_run=dry_run)
+    if json:
+        print_json(asdict(report))
+        return
+    words = "would remove" if dry_run else "removed"
+    young = f"; {report.kept_young} spared, being young" if report.kept_young else ""
+    Console().print(
+        f"{words} {report.objects} objects, {report.records} records, {report.versions} unfinished versions and "
+        f"{report.temporaries} temporary files, {report.size_bytes / 1e6:.1f} MB{young}"
+    )

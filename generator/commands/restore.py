@@ -1,0 +1,28 @@
+"""`stopdown restore`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from rich.console import Console
+
+from generator.commands.options import Json
+from generator.commands.version_options import DatasetFolder, Force, Ref, print_json
+from generator.versions.history import History
+from generator.versions.restore import restore
+
+
+def command(dataset: DatasetFolder, ref: Ref, force: Force = False, json: Json = False) -> None:
+    """Make the working folder exactly a version. Refuses to lose what is in no version, unless forced.
+
+    A restore that was cut off is finished by running it again.
+    """
+    report = restore(History.open(dataset), ref, force=force)
+    if json:
+        lost = [asdict(difference) for difference in report.lost]
+        print_json({"version": report.version.id, "written": report.written, "removed": report.removed, "lost": lost})
+        return
+    console = Console()
+    for difference in report.lost:
+        console.print(f"lost: {difference.path} ({difference.detail})", markup=False, soft_wrap=True)
+    console.print(f"version {report.version.short}: {report.written} files written, {report.removed} removed")

@@ -1,0 +1,76 @@
+"""Fixtures that several test modules share: a small dataset of the three families, built once per session by real renders."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+
+from generator.build import build
+from generator.dataset import Dataset
+from generator.plan import make_plan
+from generator.progress import JsonProgress
+from generator.recipe_io import parse_recipe
+
+DEMO_RECIPE = """
+name = "demo-tiny"
+description = "Three families at 64 pixels, <b>for tests</b> & nothing else."
+seed = 5
+[video]
+width = 64
+height = 64
+[render]
+samples = 16
+[axes.shutter]
+neutral = 0.03125
+ratio = 2.0
+[verify.median_error]
+shutter = 0.3
+aperture = 0.3
+[[pyramid]]
+axes = ["shutter"]
+family = ["flyby"]
+layers = [3, 1]
+scenes_per_layer = 1
+frames = [9]
+[[pyramid]]
+axes = ["aperture"]
+family = ["depth_row"]
+layers = [3]
+scenes_per_layer = 1
+frames = [1, 5]
+[[pyramid]]
+axes = ["temperature"]
+family = ["tabletop"]
+layers = [5]
+scenes_per_layer = 1
+frames = [5]
+"""
+
+
+@pytest.fixture(scope="session")
+def demo_dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """Return a finished 64-pixel dataset of 15 clips, three families, some stills; do not change it."""
+    path = tmp_path_factory.mktemp("demo") / "demo-tiny"
+    plan = make_plan(parse_recipe(DEMO_RECIPE, source="demo-tiny.toml"))
+    report = build(plan, path, workers=2, threads=1, progress=JsonProgress(io.StringIO()))
+    assert report.complete, report.failed
+    return Dataset.open(path)
+
+
+@pytest.fixture
+def copied_dataset(demo_dataset: Dataset, tmp_path: Path) -> Path:
+    """Return the folder of a copy of the demo dataset, with its hard links, for a test to damage."""
+    target = tmp_path / "copy"
+    for source in sorted(demo_dataset.path.rglob("*")):
+        place = target / source.relative_to(demo_dataset.path)
+        if source.is_dir():
+            place.mkdir(parents=True, exist_ok=True)
+        elif source.parent.name != "clips" or source.suffix != ".mp4":
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(source.read_bytes())
+    copy = Dataset.open(target)
+    for row in copy.labels.to_pylist():
+        copy.store.link(row["sha256_bytes"], copy.clip_path(row["clip_id"]))
+    return target
