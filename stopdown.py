@@ -17,6 +17,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "build": ("generator.commands.build", "Render, encode and measure a recipe's clips into a dataset."),
     "verify": ("generator.commands.verify", "Prove a dataset: every hash, every label, every probe."),
     "gallery": ("generator.commands.gallery", "Write an HTML gallery and a contact sheet of a dataset."),
+    "export": ("generator.commands.export", "Export a dataset in a layout that trainers read."),
     "scene": ("generator.commands.scene", "Save one clip's scene as a .blend, or render its frames."),
     "schema": ("generator.commands.schema", "Print the JSON Schema of recipes, for editors."),
 }

@@ -168,8 +168,9 @@ def _ruler(plan: Plan, axis: str, cells: Sequence[dict[str, Any]]) -> dict[str, 
     return {
         "axis": axis,
         "numerals": [
-            {"left": _percent(law.control(value)), "text": AXES[axis].format(value)}
+            {"left": left, "shift": 0 if left < 5 else 100 if left > 95 else 50, "text": AXES[axis].format(value)}
             for value in scale_values(axis, low, high, 9)
+            for left in [_percent(law.control(value))]
         ],
         "marks": [{"left": _percent(cell["clip"].controls[axis]), "clip_id": cell["clip"].clip_id} for cell in cells],
     }

@@ -138,6 +138,9 @@ class Tolerances(Section):
         default_factory=dict,
         description="median absolute error per axis, in its unit (stop, mired); default from the axis",
     )
+    unreadable_share: float = Field(
+        default=0.05, ge=0, le=1, description="most clips, of those whose effect is large enough, that a probe may fail to read"
+    )
     rank_correlation: float = Field(default=0.99, ge=-1, le=1, description="least Spearman correlation within a scene")
 
     @field_validator("median_error")

@@ -31,6 +31,9 @@ def print_report(report: VerifyReport, console: Console) -> None:
     for axis in report.axes:
         table.add_row(*_cells(axis))
     console.print(table)
+    for axis in report.axes:
+        if axis.too_small:
+            console.print(f"{axis.axis}: {axis.too_small} of {axis.clips} clips show too little to be judged", style="dim")
     by_clip = {(entry.axis, entry.clip_id): entry for entry in report.measurements}
     for axis in report.axes:
         _print_listed(
@@ -42,6 +45,11 @@ def print_report(report: VerifyReport, console: Console) -> None:
                 for clip_id in axis.clips_past_bar
                 if (entry := by_clip[axis.axis, clip_id]).measured is not None and entry.error is not None
             ],
+        )
+        _print_listed(
+            console,
+            f"{axis.axis}: clips that could not be read",
+            [f"{clip_id}  {by_clip[axis.axis, clip_id].note}" for clip_id in axis.clips_unread],
         )
         _print_listed(
             console,
@@ -64,6 +72,8 @@ def failures(report: VerifyReport) -> list[str]:
             reasons.append(f"{axis.axis}: no clip could be judged")
         elif axis.median_error > axis.median_bar:
             reasons.append(f"{axis.axis}: median error {axis.median_error:.3g} {axis.unit} is past {axis.median_bar:g}")
+        if not axis.reads_enough:
+            reasons.append(f"{axis.axis}: the probe could not read {axis.unreadable} of {axis.judged + axis.unreadable} clips")
         if axis.scenes_past_bar:
             reasons.append(f"{axis.axis}: {len(axis.scenes_past_bar)} scenes out of order")
     return reasons
@@ -74,8 +84,8 @@ def _cells(axis: AxisReport) -> tuple[str, ...]:
     worst = "none" if axis.worst_error is None else f"{axis.worst_error:.3f} {axis.unit}"
     rank = "none" if axis.lowest_rank is None else f"{axis.lowest_rank:.3f}"
     verdict = "[green]pass[/]" if axis.passed else "[red]FAIL[/]"
-    counts = (f"{axis.judged} of {axis.clips}", str(axis.too_small), str(axis.unreadable))
-    return (axis.axis, *counts, median, f"{axis.median_bar:g}", worst, rank, f"{axis.rank_bar:g}", verdict)
+    read = f"{axis.judged}/{axis.judged + axis.unreadable}"
+    return (axis.axis, read, median, f"{axis.median_bar:g}", worst, rank, f"{axis.rank_bar:g}", verdict)
 
 
 def _print_listed(console: Console, title: str, lines: list[str]) -> None:

@@ -51,10 +51,10 @@ class ClipMeasurement(Spec):
 
     def outcome(self, bar: float) -> Outcome:
         """Return how the clip stands to a bar on the absolute error."""
-        if self.measured is None or self.error is None:
-            return "unreadable"
         if not self.judged:
             return "too small"
+        if self.measured is None or self.error is None:
+            return "unreadable"
         return "within" if abs(self.error) <= bar else "past"
 
 
@@ -79,8 +79,10 @@ class AxisReport(Spec):
     worst_error: float | None
     worst_clip: str | None
     median_bar: float
+    unreadable_bar: float
     rank_bar: float
     clips_past_bar: tuple[str, ...]
+    clips_unread: tuple[str, ...]
     ranks: tuple[SceneRank, ...]
 
     @computed_field  # type: ignore[prop-decorator]
@@ -97,9 +99,16 @@ class AxisReport(Spec):
 
     @computed_field  # type: ignore[prop-decorator]
     @property
+    def reads_enough(self) -> bool:
+        """Whether the probe read enough of the clips that show the effect; `unreadable_bar` is the share it may miss."""
+        return self.unreadable <= self.unreadable_bar * (self.judged + self.unreadable)
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
     def passed(self) -> bool:
-        """Whether the median and every scene's rank meet their bars; an axis of which nothing could be judged does not pass."""
-        return self.median_error is not None and self.median_error <= self.median_bar and not self.scenes_past_bar
+        """Whether median, readability and every scene's rank meet their bars; an axis with nothing judged does not pass."""
+        within = self.median_error is not None and self.median_error <= self.median_bar
+        return within and self.reads_enough and not self.scenes_past_bar
 
 
 class VerifyReport(Spec):
@@ -198,8 +207,10 @@ def _axis_report(plan: Plan, axis: str, entries: Sequence[ClipMeasurement]) -> A
         worst_error=_absolute_error(worst) if worst else None,
         worst_clip=worst.clip_id if worst else None,
         median_bar=bar,
+        unreadable_bar=plan.recipe.verify.unreadable_share,
         rank_bar=plan.recipe.verify.rank_correlation,
         clips_past_bar=tuple(entry.clip_id for entry in past),
+        clips_unread=tuple(entry.clip_id for entry in by_outcome["unreadable"]),
         ranks=scene_ranks(entries),
     )
 

@@ -18,8 +18,8 @@ from scenes.spec import Optics, SceneSpec, Solid
 
 Floats = NDArray[np.float64]
 
-FILTER_PX = 0.75  # half the width of the pixel filter
-SLACK_PX = 0.75  # chords of the spin, float32 in Cycles
+FILTER_PX = 1.5  # half the support of the pixel filter: Cycles doubles the width it is given for Blackman-Harris
+SLACK_PX = 0.5  # chords of the spin, float32 in Cycles
 SPIN_STEP_RAD = 0.1
 NEAR_M = 1e-2
 

@@ -109,7 +109,7 @@ class Aperture:
             widest = max((disc.disc_px for disc in expected), default=0.0)
             found = f"{len(reading.marks)} discs, none at any of {len(expected)} highlights"
             note = reading.note or f"{found} (widest expected {widest:.1f} px)"
-            return Measurement(labelled=value, measured=None, error=None, judged=False, confidence=0.0, note=note)
+            return Measurement(labelled=value, measured=None, error=None, judged=bool(large), confidence=0.0, note=note)
         logs = np.array([math.log(disc.disc_px / mark.size_px) for disc, mark in pairs])
         measured = value * math.exp(pool(logs, np.array([disc.disc_px for disc, _ in pairs])))
         note = "" if large else f"every expected disc is below {LEAST_JUDGED_PX:g} px"

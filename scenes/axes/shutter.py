@@ -23,7 +23,7 @@ from scenes.errors import InputError
 from scenes.motion import location_at
 from scenes.spec import Optics, SceneSpec
 
-READABLE_PX = 0.6  # below, no blur can be told from a sharp edge
+READABLE_PX = 0.9  # below, no blur can be told from a sharp edge
 JUDGED_PX = 2.0  # expected blur from which the tolerance holds
 MIN_USED = 0.3  # the share of edges that must agree on one blur
 MAX_MISFIT = 0.04  # luma in [0, 1]: above, the edges are not motion-blurred ones
@@ -154,7 +154,7 @@ class Shutter:
             labelled=value,
             measured=measured,
             error=None if measured is None else self.stops(measured, value),
-            judged=measured is not None and longest_px >= JUDGED_PX,
+            judged=longest_px >= JUDGED_PX,
             confidence=reading.confidence,
             note=note if measured is None or longest_px < JUDGED_PX else "",
         )

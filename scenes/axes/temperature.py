@@ -104,12 +104,12 @@ class Temperature:
 
     def measure(self, reading: Reading, scene: SceneSpec, optics: Optics, value: float) -> Measurement:
         """Hold the blind kelvin against the label, in mired; not judged where the scene promises no neutral patch."""
+        promised = bool(scene.with_role("patch"))
         if reading.value is None:
             return Measurement(
-                labelled=value, measured=None, error=None, judged=False, confidence=reading.confidence, note=reading.note
+                labelled=value, measured=None, error=None, judged=promised, confidence=reading.confidence, note=reading.note
             )
         error = self.stops(reading.value, value)
-        promised = bool(scene.with_role("patch"))
         notes = [reading.note] if reading.note else []
         if not promised:
             notes.append(f"family '{scene.family}' promises no neutral patch")

@@ -71,7 +71,7 @@ def widest_f_number(laws: Laws) -> float:
 def widest_disc_px(shot: Shot) -> float:
     """Return the usual disc diameter (pixels) at the widest aperture; in small pictures a larger share of the side."""
     side = min(shot.width, shot.height)
-    return DISC_SHARE * side * (FULL_SIDE_PX / side) ** 0.1
+    return DISC_SHARE * side * float((FULL_SIDE_PX / side) ** 0.1)
 
 
 def disc_depth_m(camera: Camera, shot: Shot, circle: Circle, f_number: float) -> float:

@@ -21,8 +21,16 @@ from scenes.families.base import Check, Family, Laws
 from scenes.motion import random_orientation, vertices_at
 from scenes.palette import BACKGROUNDS, COLORS, srgb_encode
 from scenes.primitives import SOLID_KINDS
-from scenes.rules import background_at, contrast, hull_points, image_velocity_px_per_s, in_frame, min_size, none_hidden
-from scenes.rules import strongest_exposure_s
+from scenes.rules import (
+    background_at,
+    contrast,
+    hull_points,
+    image_velocity_px_per_s,
+    in_frame,
+    min_size,
+    none_hidden,
+    strongest_exposure_s,
+)
 from scenes.spec import Background, Camera, Light, Material, Motion, SceneSpec, Shot, Solid, Vec3
 
 Floats = NDArray[np.float64]
@@ -226,7 +234,7 @@ def placed(
         for _ in range(PLACE_TRIES):
             middle_2 = rng.uniform(keep_2, size_2 - keep_2)
             capsule = Capsule(start_2=middle_2 - half_2, stop_2=middle_2 + half_2, radius_px=radius_px)
-            if all(capsule.apart(other, 0.03 * stage.unit_px) for other in taken):
+            if all(capsule.apart(other, max(4.0, 0.03 * stage.unit_px)) for other in taken):
                 taken.append(capsule)
                 return launched(solid, stage, middle_2, velocity_2, radius_px)
     return None

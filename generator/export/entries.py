@@ -1,0 +1,56 @@
+"""What an export consists of: a list of entries, each one file or folder at a path relative to the export's root.
+
+Formats only say which entries there are; `generator.export.folder` puts them on the disk. Entries are pure and repeatable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextFile:
+    """A small file whose bytes are known."""
+
+    path: str
+    data: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipFile:
+    """A clip's .mp4, linked or copied; its bytes are proven against the sha256 of its label first."""
+
+    path: str
+    clip_id: str
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class MadeFile:
+    """A file that is written by a function, too large to hold in memory; `size_bytes` is what it must come out as."""
+
+    path: str
+    write: Callable[[Path], None]
+    size_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class StillFile:
+    """The only frame of a one-frame clip as PNG, for trainers that take stills as pictures."""
+
+    path: str
+    clip_id: str
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class MadeFolder:
+    """A folder that a library writes as a whole, such as a Lance table; it appears in one rename."""
+
+    path: str
+    write: Callable[[Path], None]
+
+
+Entry = TextFile | ClipFile | MadeFile | StillFile | MadeFolder

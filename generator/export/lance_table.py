@@ -1,0 +1,54 @@
+"""Lance: one table with every label column and the clip's bytes in `video`. Needs the extra `lance`.
+
+Rows and schema are the same every time; the library draws file names inside a table at random, so the bytes are not.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pyarrow as pa
+
+from generator.export.base import Exporter, Job
+from generator.export.entries import Entry, MadeFolder
+from generator.export.folder import proven_bytes
+from scenes.errors import InputError
+
+ROWS_PER_BATCH = 64
+
+
+def _entries(job: Job) -> Iterator[Entry]:
+    if importlib.util.find_spec("lance") is None:
+        raise InputError(
+            'the format lance needs the package pylance, which is not installed; run `pip install "stopdown[lance]"`'
+        )
+    yield MadeFolder(path=f"{job.source.origin.name}.lance", write=partial(_write, job))
+
+
+def _write(job: Job, target: Path) -> None:
+    import lance
+
+    schema = job.table.schema.append(pa.field("video", pa.large_binary(), nullable=False, metadata={"description": "the .mp4"}))
+    reader = pa.RecordBatchReader.from_batches(schema, _batches(job, schema))
+    lance.write_dataset(reader, str(target), mode="create")
+
+
+def _batches(job: Job, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    for start in range(0, job.table.num_rows, ROWS_PER_BATCH):
+        part = job.table.slice(start, ROWS_PER_BATCH).combine_chunks()
+        keys = zip(part["clip_id"].to_pylist(), part["sha256_bytes"].to_pylist(), strict=True)
+        clips = [proven_bytes(job.source, clip_id, digest) for clip_id, digest in keys]
+        columns = [column.combine_chunks() for column in part.columns]
+        yield pa.RecordBatch.from_arrays([*columns, pa.array(clips, pa.large_binary())], schema=schema)
+
+
+LANCE = Exporter(
+    summary="one Lance table of labels and clip bytes (extra `lance`)",
+    entries=_entries,
+    usage=lambda job: f'lance.dataset("{job.place(job.source.origin.name)}.lance")',
+    several_splits=True,
+    holds_labels=True,
+)

@@ -1,0 +1,98 @@
+"""What can be exported: anything with labels, clips and a known origin."""
+
+from __future__ import annotations
+
+import re
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol
+
+import pyarrow as pa
+
+from generator.dataset import Dataset
+from generator.lineage.licence import check_licence
+from generator.lineage.origin import Maker, Origin, plan_origin
+from generator.store import ClipRecord, DamagedError
+
+_CLIP_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
+STORAGE_COLUMNS = ("key", "lossless")  # what a version's rows say to the store, and to nobody else
+
+
+class ExportSource(Protocol):
+    """A dataset, or one version of it. `labels` has the schema of `generator.labels`, and a column `split` if it has splits."""
+
+    @property
+    def path(self) -> Path:
+        """The dataset's folder; nothing is exported into it."""
+        ...
+
+    @property
+    def labels(self) -> pa.Table:
+        """One row per clip."""
+        ...
+
+    @property
+    def origin(self) -> Origin:
+        """Where the clips come from."""
+        ...
+
+    @property
+    def license(self) -> str | None:
+        """The SPDX identifier that its owner chose, or None."""
+        ...
+
+    def clip_path(self, clip_id: str) -> Path:
+        """Return where a clip's .mp4 lies."""
+        ...
+
+
+class DatasetSource:
+    """A finished dataset folder as it stands, as a source of exports."""
+
+    def __init__(self, dataset: Dataset, license: str | None = None) -> None:
+        self._dataset = dataset
+        self.license = None if license is None else check_licence(license)
+
+    @property
+    def path(self) -> Path:
+        """The dataset's folder."""
+        return self._dataset.path
+
+    @property
+    def labels(self) -> pa.Table:
+        """One row per clip."""
+        return self._dataset.labels
+
+    @cached_property
+    def origin(self) -> Origin:
+        """The plan and the makers of the clips, from the dataset's records."""
+        return plan_origin(self._dataset.plan, makers=makers(self._dataset))
+
+    def clip_path(self, clip_id: str) -> Path:
+        """Return where a clip's .mp4 lies."""
+        return self._dataset.clip_path(clip_id)
+
+
+def makers(dataset: Dataset) -> dict[str, Maker]:
+    """Return what made each clip, by clip id, from the store's records; a clip without a record is left out."""
+    by_bytes: dict[str, ClipRecord] = {}
+    for path in sorted((dataset.store.root / "records").glob("??/*.json")):
+        record = dataset.store.record(path.stem)
+        if record is not None:
+            by_bytes[record.sha256_bytes] = record
+    found = {}
+    for clip_id, digest in zip(dataset.labels["clip_id"].to_pylist(), dataset.labels["sha256_bytes"].to_pylist(), strict=True):
+        if (made := by_bytes.get(digest)) is not None:
+            found[clip_id] = Maker(blender=made.blender, encoder=made.encoder, key=made.key)
+    return found
+
+
+def check_clip_ids(labels: pa.Table) -> None:
+    """Raise DamagedError for ids that are no plain file names (`../x`, `/x`) or that stand twice."""
+    seen: set[str] = set()
+    for clip_id in labels["clip_id"].to_pylist():
+        if not isinstance(clip_id, str) or not _CLIP_ID.fullmatch(clip_id):
+            raise DamagedError(f"labels.parquet has the clip id {clip_id!r}, which is no file name; the labels are damaged")
+        if clip_id in seen:
+            raise DamagedError(f"labels.parquet has the clip '{clip_id}' twice; the labels are damaged")
+        seen.add(clip_id)

@@ -1,0 +1,85 @@
+"""WebDataset: tar shards of `ID.json` (all labels), `ID.mp4` and `ID.txt` (caption), in the dataset's order.
+
+A sample's files stand together and share the name up to the first dot, as the format asks. What varies between machines in a
+header (time, owner) is fixed, so a shard has the same bytes everywhere.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+from generator.export.base import Exporter, Job, Row
+from generator.export.entries import Entry, MadeFile
+from generator.export.folder import proven_bytes
+from generator.export.source import ExportSource
+from scenes.errors import InputError
+
+CLIPS_PER_SHARD = 1000
+BYTES_PER_SHARD = 500_000_000
+_BLOCK = 512
+
+
+def _entries(job: Job) -> Iterator[Entry]:
+    dotted = next((row["clip_id"] for row in job.rows if "." in row["clip_id"]), None)
+    if dotted is not None:
+        raise InputError(f"clip '{dotted}' has a dot in its id, and WebDataset ends a sample's name there; use another format")
+    for split, rows in job.splits.items():
+        for number, part in enumerate(_shards(rows)):
+            yield MadeFile(
+                path=f"{split}/{split}-{number:06d}.tar", write=partial(_write, job.source, part), size_bytes=_tar_size(part)
+            )
+
+
+def _shards(rows: tuple[Row, ...]) -> Iterator[tuple[Row, ...]]:
+    part: list[Row] = []
+    size = 0
+    for row in rows:
+        if part and (len(part) == CLIPS_PER_SHARD or size + row["size_bytes"] > BYTES_PER_SHARD):
+            yield tuple(part)
+            part, size = [], 0
+        part.append(row)
+        size += row["size_bytes"]
+    if part:
+        yield tuple(part)
+
+
+def _texts(row: Row) -> dict[str, bytes]:
+    return {
+        "json": json.dumps(dict(row), ensure_ascii=False, sort_keys=True).encode(),
+        "txt": row["caption"].encode(),
+    }
+
+
+def _write(source: ExportSource, rows: tuple[Row, ...], target: Path) -> None:
+    with tarfile.open(target, "w", format=tarfile.USTAR_FORMAT) as tar:
+        for row in rows:
+            members = _texts(row) | {"mp4": proven_bytes(source, row["clip_id"], row["sha256_bytes"])}
+            for ending in ("json", "mp4", "txt"):
+                header = tarfile.TarInfo(f"{row['clip_id']}.{ending}")
+                header.size, header.mode, header.mtime = len(members[ending]), 0o644, 0
+                tar.addfile(header, io.BytesIO(members[ending]))
+
+
+def _tar_size(rows: tuple[Row, ...]) -> int:
+    sizes = [size for row in rows for size in (row["size_bytes"], *(len(text) for text in _texts(row).values()))]
+    content = sum(_BLOCK + -(-size // _BLOCK) * _BLOCK for size in sizes) + 2 * _BLOCK
+    return -(-content // tarfile.RECORDSIZE) * tarfile.RECORDSIZE
+
+
+def _usage(job: Job) -> str:
+    split = next(iter(job.splits))
+    return f'wds.WebDataset(sorted(glob.glob("{job.place(split)}/*.tar")), shardshuffle=False)'
+
+
+WEBDATASET = Exporter(
+    summary="tar shards of clip, caption and labels, by split",
+    entries=_entries,
+    usage=_usage,
+    several_splits=True,
+    holds_labels=True,
+)

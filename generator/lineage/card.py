@@ -1,0 +1,236 @@
+"""The dataset card (README.md): what a dataset holds, what the probes found, what it cannot do; for people and for the hub.
+
+The front matter is what the hub and `datasets` read (https://huggingface.co/docs/hub/datasets-cards); its values are written as
+JSON, which is YAML.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import jinja2
+import pyarrow as pa
+
+from generator.lineage.licence import hub_licence
+from generator.lineage.limits import LIMITS, USES
+from generator.lineage.origin import Origin
+from scenes import AXES
+
+# Categories of the hub, by the number of clips that they begin above.
+_SIZES = ((1_000_000, "1M<n<10M"), (100_000, "100K<n<1M"), (10_000, "10K<n<100K"), (1_000, "1K<n<10K"), (0, "n<1K"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class HubConfig:
+    """One configuration for `datasets`: explicit files by split, so that nothing else in the folder is taken for data."""
+
+    name: str
+    data_files: Mapping[str, Sequence[str]]
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def tree(self) -> dict[str, Any]:
+        """Return the configuration as the front matter has it."""
+        files = [{"split": split, "path": list(paths)} for split, paths in self.data_files.items()]
+        return {"config_name": self.name, "data_files": files, **self.options}
+
+
+# The plain dataset folder: the clips alone (one builder reads all configurations, so the labels cannot be another).
+FOLDER_CONFIGS = (HubConfig(name="default", data_files={"train": ("clips/*.mp4",)}, options={"drop_labels": True}),)
+
+FOLDER_READING = (
+    "`clips/` holds videos and captions, `labels.parquet` has one row per clip. `datasets.load_dataset` on this folder "
+    "gives the videos alone; `stopdown export` writes folders that load with captions and labels."
+)
+
+_CARD = jinja2.Environment(
+    trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined, autoescape=False, keep_trailing_newline=True
+).from_string(
+    """\
+---
+{% for key, value in front.items() %}
+{{ key }}: {{ value }}
+{% endfor %}
+---
+
+# {{ origin.name }}
+
+{{ origin.description or "Clips rendered by Stopdown for a physical camera control." }}
+
+{{ clips }} clips of {{ scenes }} scenes, {{ shapes }}, {{ seconds }} of video in {{ size }}. \
+{% if origin.version %}
+Version `{{ origin.version[:16] }}`{{ " of " + origin.created if origin.created else "" }}.
+{% else %}
+Not committed as a version when this card was written.
+{% endif %}
+
+## Labels and what the probes found
+
+| axis | range of labels | judged clips | median error | worst error |
+|---|---|---|---|---|
+{% for row in axes %}
+| {{ row.name }} | {{ row.low }} to {{ row.high }} | {{ row.judged }} of {{ row.clips }} | {{ row.median }} | {{ row.worst }} |
+{% endfor %}
+
+Every label is a physical quantity. Errors are what a blind probe, which sees only the encoded frames, measured against
+the label. A clip is judged where the effect is large enough to be held to the bar; a probe that cannot read says so.
+{% for row in axes if row.unread %}
+The {{ row.name }} probe could not read {{ row.unread }} of {{ row.clips }} clips.
+{% endfor %}
+
+## What is in it
+
+| split | scenes | clips |
+|---|---|---|
+{% for row in splits %}
+| {{ row.name }} | {{ row.scenes }} | {{ row.clips }} |
+{% endfor %}
+
+| family | layer (values per scene) | frames | scenes | clips |
+|---|---|---|---|---|
+{% for row in layers %}
+| {{ row.family }} | {{ row.layer }} | {{ row.frames }} | {{ row.scenes }} | {{ row.clips }} |
+{% endfor %}
+
+| column | type | meaning |
+|---|---|---|
+{% for row in columns %}
+| `{{ row.name }}` | {{ row.type }} | {{ row.meaning }} |
+{% endfor %}
+
+{{ reading }}
+
+## How it was made
+
+{% for part in origin.parts %}
+Recipe `{{ part.recipe_digest[:16] }}` with seed {{ part.seed }} gives plan `{{ part.plan_digest[:16] }}`.
+{% endfor %}
+A plan gives every scene and every label; Stopdown \
+{{ origin.engine }} rendered and measured the clips\
+{{ " with Blender " + origin.blenders | join(", ") if origin.blenders else "" }}\
+{{ ", encoded by " + origin.encoders | join("; ") if origin.encoders else "" }}. Captions and labels are machine-generated; no
+person annotated, filmed or appears in anything here.{{ provenance }}
+
+## Use and limits
+
+Meant for: {{ uses }}
+
+{% for limit in limits %}
+- {{ limit }}
+{% endfor %}
+
+## Licence
+
+{% if license %}
+{{ license }}, chosen by the owner of this dataset.
+{% else %}
+No licence was chosen by the owner of this dataset; ask before using it.
+{% endif %}
+Made with Blender; the rendered clips carry no licence of Blender's or Stopdown's.
+"""
+)
+
+
+def dataset_card(
+    origin: Origin,
+    table: pa.Table,
+    *,
+    license: str | None = None,
+    configs: Sequence[HubConfig] = FOLDER_CONFIGS,
+    reading: str = FOLDER_READING,
+) -> str:
+    """Return the card's Markdown for a label table.
+
+    `license` is an SPDX identifier, `configs` say which files are data for the hub, `reading` how the folder is opened.
+    """
+    sizes = table["size_bytes"].to_pylist()
+    return _CARD.render(
+        front=_front(origin, table.num_rows, license, configs),
+        origin=origin,
+        license=license,
+        clips=table.num_rows,
+        scenes=len(set(table["scene_id"].to_pylist())),
+        shapes=_shapes(table),
+        seconds=f"{sum(f / r for f, r in zip(table['frames'].to_pylist(), table['fps'].to_pylist(), strict=True)):.1f} s",
+        size=f"{sum(sizes) / 1e6:.1f} MB",
+        axes=[axis_row(name, table) for name in origin.axes],
+        splits=_splits(table),
+        layers=_layers(table),
+        columns=_columns(table),
+        provenance=" `provenance.json` has the whole chain, clip by clip." if origin.makers else "",
+        reading=reading,
+        uses=USES,
+        limits=LIMITS,
+    )
+
+
+def axis_row(name: str, table: pa.Table) -> dict[str, object]:
+    """Return one axis's row of the probe table: range of labels, judged and unreadable clips, median and worst error."""
+    axis = AXES[name]
+    values = [value for value in table[axis.column].to_pylist() if value is not None]
+    read = [value for value in table[f"{name}_measured"].to_pylist() if value is not None]
+    judged = zip(table[f"{name}_error"].to_pylist(), table[f"{name}_judged"].to_pylist(), strict=True)
+    errors = [abs(error) for error, was_judged in judged if was_judged and error is not None]
+    unit = axis.error_unit
+    return {
+        "name": name,
+        "low": axis.format(min(values)) if values else "none",
+        "high": axis.format(max(values)) if values else "none",
+        "clips": len(values),
+        "judged": len(errors),
+        "unread": len(values) - len(read),
+        "median": f"{statistics.median(errors):.3g} {unit}" if errors else "not judged",
+        "worst": f"{max(errors):.3g} {unit}" if errors else "not judged",
+    }
+
+
+def _front(origin: Origin, clips: int, license: str | None, configs: Sequence[HubConfig]) -> dict[str, str]:
+    keys: dict[str, Any] = {
+        **hub_licence(license),
+        "pretty_name": origin.name,
+        "language": ["en"],
+        "annotations_creators": ["machine-generated"],
+        "language_creators": ["machine-generated"],
+        "source_datasets": ["original"],
+        "task_categories": ["text-to-video"],
+        "size_categories": [next(name for least, name in _SIZES if clips >= least)],
+        "tags": ["synthetic", "camera-control", "blender", "stopdown", *origin.axes],
+        "configs": [config.tree() for config in configs],
+    }
+    return {key: json.dumps(value, ensure_ascii=False) for key, value in keys.items()}
+
+
+def _shapes(table: pa.Table) -> str:
+    columns = ("width", "height", "fps", "fidelity")
+    found = sorted(set(zip(*(table[name].to_pylist() for name in columns), strict=True)))
+    return ", ".join(f"{width}x{height} at {fps} fps, fidelity `{fidelity}`" for width, height, fps, fidelity in found)
+
+
+def _splits(table: pa.Table) -> list[dict[str, object]]:
+    scenes = table["scene_id"].to_pylist()
+    names = table["split"].to_pylist() if "split" in table.column_names else ["not split"] * len(scenes)
+    clips = Counter(names)
+    apart = Counter(name for name, _ in set(zip(names, scenes, strict=True)))
+    return [{"name": name, "clips": clips[name], "scenes": apart[name]} for name in clips]
+
+
+def _layers(table: pa.Table) -> list[dict[str, object]]:
+    columns = ("family", "layer", "frames")
+    keys = list(zip(*(table[name].to_pylist() for name in columns), strict=True))
+    clips = Counter(keys)
+    scenes = Counter(key for key, _ in set(zip(keys, table["scene_id"].to_pylist(), strict=True)))
+    order = sorted(clips, key=lambda key: (key[0], -key[1], key[2]))
+    return [{**dict(zip(columns, key, strict=True)), "clips": clips[key], "scenes": scenes[key]} for key in order]
+
+
+def _columns(table: pa.Table) -> list[dict[str, str]]:
+    return [{"name": field.name, "type": str(field.type), "meaning": column_meaning(field)} for field in table.schema]
+
+
+def column_meaning(column: pa.Field) -> str:
+    """Return what a column of the label table means, from its schema."""
+    return (column.metadata or {}).get(b"description", b"").decode() or "not described"
