@@ -23,9 +23,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from generator.card import dataset_card
 from generator.files import write_atomic
 from generator.labels import label_table
+from generator.lineage.files import lineage_files
+from generator.lineage.origin import plan_origin
 from generator.plan import PLAN_FORMAT, ClipPlan, Plan
 from generator.store import ClipRecord, DamagedError, Store
 from generator.video import decode
@@ -188,10 +189,12 @@ def finish(path: Path, plan: Plan, records: Mapping[str, ClipRecord]) -> Dataset
         for name, digest in record.frames.items():
             store.link(digest, path / "frames" / clip.clip_id / name)
     table = label_table(plan, records)
-    _write_if_changed(path / "README.md", dataset_card(plan, table).encode())
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")
-    _write_if_changed(path / "labels.parquet", sink.getvalue().to_pybytes())
+    labels = sink.getvalue().to_pybytes()
+    for name, data in lineage_files(plan_origin(plan), table, labels, license=plan.recipe.license).items():
+        _write_if_changed(path / name, data)
+    _write_if_changed(path / "labels.parquet", labels)
     return Dataset(path, plan)
 
 

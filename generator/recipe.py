@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from generator.lineage.licence import check_licence
 from generator.render.settings import RenderSettings
 from generator.sampling import Sampling
 from scenes import AXES, FAMILIES, UnitLaw
@@ -157,6 +158,7 @@ class Recipe(Section):
 
     name: str = Field(description="name of the dataset: letters, digits, - and _")
     description: str = Field(default="", description="one line for the dataset card")
+    license: str | None = Field(default=None, description="licence of the dataset you build, an SPDX id such as CC-BY-4.0")
     seed: int = Field(default=0, ge=0, lt=2**63, description="seed of every draw")
     video: Video = Video()
     render: RenderSettings = RenderSettings()
@@ -171,6 +173,14 @@ class Recipe(Section):
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", value):
             raise ValueError("must be 1 to 64 letters, digits, - or _, beginning with a letter or digit")
         return value
+
+    @field_validator("license")
+    @classmethod
+    def _spdx(cls, value: str | None) -> str | None:
+        try:
+            return None if value is None else check_licence(value)
+        except InputError as error:
+            raise ValueError(str(error)) from None
 
     @model_validator(mode="after")
     def _laws_hold(self) -> Recipe:

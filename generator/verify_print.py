@@ -15,19 +15,8 @@ MOST_LISTED = 12
 def print_report(report: VerifyReport, console: Console) -> None:
     """Print the verdict, one line per axis with errors in its unit, and the clips and scenes that fail, worst first."""
     table = Table(title=f"{escape(report.name)}: {report.clips} clips, {report.scenes} scenes", title_justify="left")
-    for heading in (
-        "axis",
-        "judged",
-        "too small",
-        "unreadable",
-        "median error",
-        "bar",
-        "worst error",
-        "lowest rank",
-        "bar",
-        "",
-    ):
-        table.add_column(heading, justify="left" if heading in ("axis", "") else "right")
+    for heading in ("axis", "read", "median error", "bar", "worst", "rank", "bar", ""):
+        table.add_column(heading, justify="left" if heading in ("axis", "") else "right", no_wrap=True)
     for axis in report.axes:
         table.add_row(*_cells(axis))
     console.print(table)

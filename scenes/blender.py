@@ -9,9 +9,9 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import bpy
+import bpy  # noqa: TID251 - the one module of scenes/ that may
 import numpy as np
-from mathutils import Matrix, Vector
+from mathutils import Matrix, Vector  # noqa: TID251
 
 from scenes.camera import rotation_33
 from scenes.motion import location_at, orientation_at

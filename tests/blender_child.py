@@ -1,4 +1,4 @@
-"""Runs test code where Blender may live: in a spawned process, because a process that imported bpy cannot spawn or fork others."""
+"""Runs test code where Blender may live: in a spawned process; one that imported bpy can start no others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The studio family: it keeps what each axis shows apart from the others, and every axis is read blind with all three at work."""
+"""The studio family: what each axis shows is kept apart, and every axis is read blind while all three act."""
 
 from __future__ import annotations
 
@@ -174,4 +174,7 @@ def test_a_sweep_of_one_axis_leaves_the_other_readings_where_they_are() -> None:
             read = AXES[other].relative(clip, reference, FPS)
             truth = AXES[other].stops(values[other], neutral[other])
             assert read is not None, (axis, other)
-            assert abs(read - truth) <= 2 * AXES[other].tolerance, (axis, other)
+            if other == axis:
+                assert 0.8 < read / truth < 1.2, axis
+            else:
+                assert abs(read) <= AXES[other].tolerance, (axis, other)

@@ -77,7 +77,8 @@ class Scratch:
 def render_frame(scene: Any, frame: int, box: Box, scratch: Scratch) -> Floats:
     """Render one box of one frame and return its scene-linear pixels `[H, W, 3]`.
 
-    A box is cropped on whole pixels, so its pixels are those of the whole frame up to the sampling pattern. Raises RenderError with what Blender printed.
+    A box is cropped on whole pixels, so its pixels are those of the whole frame up to the sampling pattern. Raises RenderError
+    with what Blender printed.
     """
     scene.frame_set(frame)
     _set_border(scene.render, box)

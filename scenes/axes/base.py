@@ -71,9 +71,9 @@ class Reading:
 class Measurement:
     """A blind reading held against the closed form of its scene.
 
-    `measured` and `labelled` are physical values; `error` is signed, in the axis's `error_unit`. `judged` says whether the closed
-    form makes the effect large enough to be held to the tolerance, whatever the probe read; a judged clip with `measured` None is
-    a failure of the probe. `note` says why a clip is not judged or not read.
+    `measured` and `labelled` are physical values; `error` is signed, in the axis's `error_unit`. `judged` says whether the
+    closed form makes the effect large enough to be held to the tolerance, whatever the probe read; a judged clip with
+    `measured` None is a failure of the probe. `note` says why a clip is not judged or not read.
     """
 
     labelled: float

@@ -71,6 +71,7 @@ def read_motion_blur(frames_THW3: Bytes) -> tuple[list[BlurredThing], str]:
     if not tracks:
         return [], "nothing moves at an even speed"
     things: list[BlurredThing] = []
+    hidden = False
     lines = _lines(sum(len(track.blobs) for track in tracks))
     for track in tracks:
         speed = track.speed_px_per_frame
@@ -79,10 +80,16 @@ def read_motion_blur(frames_THW3: Bytes) -> tuple[list[BlurredThing], str]:
             center_F2=np.stack([track.center_at(blob.frame) for blob in track.blobs]),
             direction_2=track.velocity_2 / speed,
         )
-        ramps = _fit(_scan(frames_THW3, backdrop, path, lines), longest_px=1.5 * speed)
+        scan = _scan(frames_THW3, backdrop, path, lines)
+        if backdrop.picture_HW3 is not None and scan.reach[1] - scan.reach[0] > 0.5 * len(frames_THW3) * speed:
+            hidden = True  # it covers places for most of the clip: the median over time shows it, not what is behind it
+            continue
+        ramps = _fit(scan, longest_px=1.5 * speed)
         if ramps is not None:
             error_px = ramps.length_px * math.hypot(ramps.error_px / ramps.length_px, track.velocity_error / speed)
             things.append(_thing(track.center_at(0), speed, ramps, error_px))
+    if hidden and not things:
+        return [], "the textured backdrop stays hidden behind what moves for most of the clip"
     return things, "" if things else "the moving things have too little luma contrast or no readable edges"
 
 
@@ -222,7 +229,7 @@ def softest_direction(frame_HW3: Bytes, backdrop: Backdrop, blob: Blob) -> Float
     """
     low_2, high_2 = blob.points_P2.min(axis=0), blob.points_P2.max(axis=0)
     patch = cut(frame_HW3, (float(low_2[0]), float(high_2[0])), (float(low_2[1]), float(high_2[1])))
-    rows, columns = np.meshgrid(*(np.arange(n) + 0.5 for n in patch.luma.shape), indexing="ij")
+    rows, columns = (np.asarray(index + 0.5, dtype=np.float64) for index in np.indices(patch.luma.shape))
     change = patch.luma - backdrop.at(columns + patch.left, rows + patch.top) @ LUMA_3
     by_y, by_x = np.gradient(change)
     angle_A = np.arange(ANGLES) * (math.pi / ANGLES)

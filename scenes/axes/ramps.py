@@ -3,8 +3,9 @@
 Along the motion, an edge that is sharp in scene-linear light becomes a straight ramp as long as the blur. The object's side of
 an edge is a polynomial (its shading), starting at the edge; blurred by a box (the shutter) and a Gaussian (lens, pixels,
 codec), each of its terms has a closed form. Per edge its place and shading are free; blur length and Gaussian width are
-common to all. Scanned at an angle `t` to the motion, the ramp of an edge that leans by `m` is `cos t - m sin t` times the blur,
-so the leanings tell the angle, which is the third common unknown. Solved by Gauss-Newton with the per-edge unknowns eliminated (variable projection; Golub & Pereyra, 1973).
+common to all. Scanned at an angle `t` to the motion, the ramp of an edge that leans by `m` is `cos t - m sin t` times the
+blur, so the leanings tell the angle, which is the third common unknown. Solved by Gauss-Newton with the per-edge unknowns
+eliminated (variable projection; Golub & Pereyra, 1973).
 
 Array legend: E edges, N samples of an edge, K shading terms, M local unknowns of an edge.
 """

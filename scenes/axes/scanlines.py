@@ -70,7 +70,8 @@ class Scan:
         """Return picture coordinates of positions along the lines (pixels from the centre)."""
         across_2 = np.array([-self.direction_2[1], self.direction_2[0]])
         base_FJ2 = self.center_F2[:, None, :] + self.offset_J[None, :, None] * across_2
-        return tuple(base_FJ2[..., None, axis] + x_FJX * self.direction_2[axis] for axis in (0, 1))  # type: ignore[return-value]
+        x, y = (base_FJ2[..., None, axis] + x_FJX * self.direction_2[axis] for axis in (0, 1))
+        return x, y
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -187,7 +188,7 @@ def _lean(end_FJ: Floats, offset_J: Floats) -> Floats:
     """Return how an edge leans: pixels along the motion per pixel across; large where a neighbour is missing."""
     if len(offset_J) < 3:
         return np.zeros_like(end_FJ)
-    return np.nan_to_num(np.gradient(end_FJ, offset_J, axis=1), nan=10 * STEEPEST)
+    return np.asarray(np.nan_to_num(np.gradient(end_FJ, offset_J, axis=1), nan=10 * STEEPEST))
 
 
 def _one_sided(

@@ -15,6 +15,7 @@ from fractions import Fraction
 from typing import cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from scenes.axes.base import Bytes, ErrorUnit, Floats, Mark, Measurement, Reading, UnitLaw
 from scenes.axes.motion_blur import BlurredThing, read_motion_blur
@@ -23,13 +24,16 @@ from scenes.errors import InputError
 from scenes.motion import location_at
 from scenes.spec import Optics, SceneSpec
 
-READABLE_PX = 0.9  # below, no blur can be told from a sharp edge
+READABLE_PX = 1.1  # below, no blur can be told from a sharp edge
 JUDGED_PX = 2.0  # expected blur from which the tolerance holds
 MIN_USED = 0.3  # the share of edges that must agree on one blur
 MAX_MISFIT = 0.04  # luma in [0, 1]: above, the edges are not motion-blurred ones
 AGREE_STOPS = 0.35  # things of one clip share an exposure
 FLOOR_ERROR = 0.02  # relative error that no number of edges beats
-FORM = re.compile(r"\s*(?:(?P<over>\d+)\s*/\s*(?P<under>\d+(?:\.\d+)?)|(?P<number>\d*\.?\d+(?:e-?\d+)?))\s*(?P<unit>ms|s)?\s*", re.I)
+LAW = UnitLaw(neutral=1 / 80, ratio=5.0)
+FORM = re.compile(
+    r"\s*(?:(?P<over>\d+)\s*/\s*(?P<under>\d+(?:\.\d+)?)|(?P<number>\d*\.?\d+(?:e-?\d+)?))\s*(?P<unit>ms|s)?\s*", re.I
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +52,7 @@ class Shutter:
 
     name: str = "shutter"
     column: str = "shutter_exposure_s"
-    default_law: UnitLaw = UnitLaw(neutral=1 / 80, ratio=5.0)
+    default_law: UnitLaw = LAW
     error_unit: ErrorUnit = "stop"
     tolerance: float = 0.10
     effect_words: tuple[str, str] = ("short exposure, frozen motion", "long exposure, motion blur")
@@ -165,15 +169,13 @@ def _is_read(thing: BlurredThing) -> bool:
     return sure and thing.misfit < MAX_MISFIT and thing.used >= MIN_USED
 
 
-def _confidence(relative_K: np.ndarray[tuple[int], np.dtype[np.float64]]) -> float:
+def _confidence(relative_K: NDArray[np.float64]) -> float:
     """Return 1 for a small standard error (relative), 0.5 at a tenth of a stop and less beyond."""
     pooled = 1.0 / math.sqrt(float((relative_K**-2.0).sum()))
     return float(1.0 / (1.0 + (pooled / 0.07) ** 2))
 
 
-def _pooled(
-    stops_K: np.ndarray[tuple[int], np.dtype[np.float64]], relative_K: np.ndarray[tuple[int], np.dtype[np.float64]]
-) -> tuple[float, np.ndarray[tuple[int], np.dtype[np.bool_]]]:
+def _pooled(stops_K: NDArray[np.float64], relative_K: NDArray[np.float64]) -> tuple[float, NDArray[np.bool_]]:
     """Return the weighted mean of the things that agree with the surest ones, and which agree."""
     weight_K = relative_K**-2.0
     order = np.argsort(stops_K)
@@ -196,9 +198,7 @@ def expected_motion(scene: SceneSpec) -> list[Expected]:
             continue
         speed = float(np.hypot(*(pixels[2] - pixels[0]))) / (2 * step_s)
         reach = max(solid.scale_m) * scene.camera.focal_length_mm / scene.camera.sensor_width_mm * scene.shot.width / depth[1]
-        found.append(
-            Expected(x_px=float(pixels[1, 0]), y_px=float(pixels[1, 1]), speed_px_per_s=speed, reach_px=float(reach))
-        )
+        found.append(Expected(x_px=float(pixels[1, 0]), y_px=float(pixels[1, 1]), speed_px_per_s=speed, reach_px=float(reach)))
     return found
 
 

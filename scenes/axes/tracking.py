@@ -134,7 +134,7 @@ def find_blobs(frames_THW3: Bytes, backdrop: Backdrop) -> list[list[Blob]]:
     mask_Thw = size_Thw > max(9.0 / 255, 6.0 * backdrop.noise)
     flat = np.zeros((3, 3, 3), dtype=bool)
     flat[1] = True
-    labels_Thw, count = ndimage.label(ndimage.binary_dilation(mask_Thw, flat), structure=flat)
+    labels_Thw, _ = ndimage.label(ndimage.binary_dilation(mask_Thw, flat), structure=flat)
     found: list[list[Blob]] = [[] for _ in range(frames)]
     for label, box in enumerate(ndimage.find_objects(labels_Thw), start=1):
         frame, top, left = (part.start for part in box)

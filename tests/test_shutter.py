@@ -1,0 +1,368 @@
+"""The `shutter` axis: its law and units, and its blind probe on frames that no renderer made, on real renders and on junk.
+
+The procedural frames are exact: silhouettes with shading or texture, 4 x 4 samples a pixel, blurred along their motion by
+a box in linear light through the Fourier transform, over smooth or textured backdrops, then sRGB, noise and H.264.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from scipy.stats import spearmanr
+
+from generator.render.settings import RenderSettings
+from generator.video import decode, encode
+from scenes.axes.base import Mark, Reading, UnitLaw
+from scenes.axes.shutter import Shutter, expected_motion
+from scenes.errors import InputError
+from scenes.families.base import draw_scene
+from scenes.families.flyby import FLYBY
+from scenes.palette import srgb_encode
+from scenes.spec import Optics, SceneSpec, Shot
+from tests.blender_child import run_in_blender
+
+SHUTTER = Shutter()
+LAW = SHUTTER.default_law
+FPS = 16
+FINE = 4  # samples a pixel, each way
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clip:
+    """A procedural clip: its frames, and the exposure as a share of the frame interval."""
+
+    frames: np.ndarray
+    blur_px: float
+    speed_px: float
+
+
+def texture(rng, side: int, slope: float = 1.6) -> np.ndarray:
+    """Return a photograph-like texture: a 1 / f^slope spectrum, zero mean, unit variance."""
+    f = np.fft.fftfreq(side)
+    radius = np.hypot(*np.meshgrid(f, f))
+    radius[0, 0] = 1.0
+    field = np.fft.ifft2(np.fft.fft2(rng.standard_normal((side, side))) / radius**slope).real
+    return (field - field.mean()) / field.std()
+
+
+def procedural(
+    seed: int,
+    share: float,
+    *,
+    side=192,
+    frames=5,
+    textured=False,
+    noise=0.0,
+    crf: int | None = 12,
+    kind="any",
+    contrast=0.15,
+    size_share=None,
+) -> Clip:
+    """Return one thing that crosses the picture; `share` is the exposure in frame intervals."""
+    rng = np.random.default_rng(seed)
+    size = side * (rng.uniform(0.22, 0.3) if size_share is None else size_share)
+    angle = rng.uniform(0, 2 * math.pi)
+    unit = np.array([math.cos(angle), math.sin(angle)])
+    speed = (0.92 * side - 1.1 * size) / frames * rng.uniform(0.85, 1.0) if frames > 1 else 0.8 * size
+    blur = speed * share
+    while True:
+        back, front = rng.uniform(0.05, 0.7, 3), rng.uniform(0.02, 0.8, 3)
+        luma = srgb_encode(np.stack([back, 0.6 * front, front])) @ [0.2126, 0.7152, 0.0722]
+        if (
+            abs(luma[0] - luma[1]) > contrast
+            and abs(luma[0] - luma[2]) > contrast
+            and (luma[1] > luma[0]) == (luma[2] > luma[0])
+        ):
+            break
+    ramp = np.linspace(1.0, 0.8, side)[:, None, None] * back
+    backdrop = np.broadcast_to(ramp, (side, side, 3))
+    if textured:
+        backdrop = np.clip(backdrop * (1 + 0.25 * texture(rng, side)[..., None]), 0.01, 1.0)
+    patch = int(2 * math.ceil((size + blur) * 0.55 + 5))
+    inside, shade = silhouette(rng, str(rng.choice(["disc", "box", "star"])) if kind == "any" else kind, size, patch)
+    if textured:
+        shade = shade * np.clip(1 + 0.2 * texture(rng, patch * FINE), 0.4, 1.6)
+    picture = np.repeat(backdrop[None], frames, axis=0)
+    start = np.full(2, side / 2) - unit * speed * (frames - 1) / 2 + rng.uniform(-1, 1, 2)
+    for frame in range(frames):
+        lay_over(picture[frame], (inside, shade), start + unit * speed * frame, unit * blur, front)
+    sharp = srgb_encode(picture) * 255 + rng.standard_normal(picture.shape) * noise
+    made = np.clip(np.rint(sharp), 0, 255).astype(np.uint8)
+    return Clip(frames=made if crf is None else decode(encode(made, FPS, crf, "medium")), blur_px=blur, speed_px=speed)
+
+
+def silhouette(rng, kind: str, size: float, patch: int) -> tuple[np.ndarray, np.ndarray]:
+    y, x = (np.mgrid[: patch * FINE, : patch * FINE] + 0.5) / FINE - patch / 2
+    turn, radius = rng.uniform(0, math.pi), size / 2
+    u, v = x * math.cos(turn) + y * math.sin(turn), y * math.cos(turn) - x * math.sin(turn)
+    lit = 0.8 + 0.2 * np.clip(u / radius, -1, 1)
+    if kind == "disc":
+        return (u * u + v * v < radius**2).astype(float), lit
+    if kind == "box":
+        return ((np.abs(u) < radius) & (np.abs(v) < 0.65 * radius)).astype(float), np.where(v > 0.2 * radius, 0.7, 1.0)
+    rim = radius * (0.85 + 0.15 * np.cos(5 * np.arctan2(v, u)))
+    return (np.hypot(u, v) < rim).astype(float), lit
+
+
+def lay_over(frame, thing, center, blur_2, color) -> None:
+    """Lay a blurred thing over a linear frame, in place."""
+    inside, shade = thing
+    corner = np.floor(center).astype(int)
+    shift = (center - corner) * FINE
+    f = np.fft.fftfreq(len(inside))
+    fx, fy = np.meshgrid(f, f)
+    kernel = np.sinc((fx * blur_2[0] + fy * blur_2[1]) * FINE) * np.exp(-2j * np.pi * (fx * shift[0] + fy * shift[1]))
+    kernel *= np.exp(-2 * (np.pi * 0.3 * FINE) ** 2 * (fx**2 + fy**2))
+    patch = len(inside) // FINE
+    cover, light = (
+        np.fft.ifft2(np.fft.fft2(part) * kernel).real.reshape(patch, FINE, patch, FINE).mean(axis=(1, 3))
+        for part in (inside, inside * shade)
+    )
+    left, top = corner - patch // 2
+    ys, xs = slice(max(top, 0), min(top + patch, len(frame))), slice(max(left, 0), min(left + patch, len(frame)))
+    own = (slice(ys.start - top, ys.stop - top), slice(xs.start - left, xs.stop - left))
+    frame[ys, xs] = frame[ys, xs] * (1 - cover[own][..., None]) + light[own][..., None] * color
+
+
+def stops_off(reading: Reading, clip: Clip) -> float:
+    assert reading.value is not None, reading.note
+    return math.log2(reading.value * FPS * clip.speed_px / clip.blur_px)
+
+
+@given(st.floats(-1.0, 1.0))
+def test_the_law_and_its_words_round_trip(control):
+    value = LAW.value(control)
+    assert LAW.control(value) == pytest.approx(control, abs=1e-9)
+    assert SHUTTER.parse(SHUTTER.format(value)) == pytest.approx(value, rel=0.005)
+    assert SHUTTER.stops(value, LAW.neutral) == pytest.approx(control * math.log2(5), abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("1/50", 0.02),
+        ("0.02", 0.02),
+        ("20ms", 0.02),
+        ("1/50s", 0.02),
+        (" 1/50 s ", 0.02),
+        ("2", 2.0),
+        ("1e-3", 0.001),
+        (".5 S", 0.5),
+    ],
+)
+def test_people_s_ways_to_write_a_time_are_understood(text, seconds):
+    assert SHUTTER.parse(text) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize("text", ["", "fast", "-1/50", "1/0", "0", "f/2", "3200K", "1/50/2", "nan", "inf", "1e999"])
+def test_what_is_no_time_is_refused_in_one_line(text):
+    with pytest.raises(InputError) as caught:
+        SHUTTER.parse(text)
+    assert repr(text) in str(caught.value) or f"'{text}'" in str(caught.value)
+    assert "1/50" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_values_are_written_as_on_a_camera():
+    assert [SHUTTER.format(value) for value in (1 / 80, 1 / 16, 1 / 400, 0.5, 1 / 33.3)] == [
+        "1/80",
+        "1/16",
+        "1/400",
+        "0.5s",
+        "1/33.3",
+    ]
+
+
+@pytest.mark.parametrize("fps", [1, 8, 15, 16])
+def test_exposures_up_to_the_frame_interval_are_allowed(fps):
+    SHUTTER.check_law(LAW, fps)
+    SHUTTER.check_law(UnitLaw(neutral=1 / (3 * fps), ratio=3.0), fps)
+    SHUTTER.check_law(UnitLaw(neutral=1 / (3 * fps), ratio=1 / 3), fps)
+
+
+@pytest.mark.parametrize(
+    ("law", "fps", "word"),
+    [
+        (LAW, 17, "1/17"),
+        (UnitLaw(neutral=1 / 80, ratio=0.19), 16, "1/16"),
+        (UnitLaw(neutral=0.0, ratio=5.0), 16, "neutral"),
+        (UnitLaw(neutral=-0.01, ratio=5.0), 16, "neutral"),
+        (UnitLaw(neutral=0.01, ratio=0.0), 16, "ratio"),
+        (UnitLaw(neutral=0.01, ratio=-2.0), 16, "ratio"),
+        (UnitLaw(neutral=0.01, ratio=1.0), 16, "ratio"),
+        (UnitLaw(neutral=math.nan, ratio=5.0), 16, "neutral"),
+    ],
+)
+def test_impossible_laws_are_refused(law, fps, word):
+    with pytest.raises(InputError, match=word):
+        SHUTTER.check_law(law, fps)
+
+
+def test_the_axis_acts_on_the_camera_alone():
+    frames = np.zeros((1, 4, 4, 3), dtype=np.float32)
+    assert SHUTTER.apply_image(frames, 0.02) is frames
+    assert SHUTTER.apply_optics(Optics(f_number=4.0), 0.02) == Optics(f_number=4.0, exposure_s=0.02)
+
+
+@pytest.mark.parametrize("textured", [False, True], ids=["flat", "textured"])
+@pytest.mark.parametrize("share", [0.12, 0.25, 0.5, 1.0])
+def test_procedural_clips_are_read_within_the_tolerance(textured, share):
+    own = {"side": 256, "frames": 9, "size_share": 0.14, "textured": True} if textured else {}
+    clips = [procedural(seed, share, noise=2.0 if seed % 2 else 0.0, **own) for seed in range(6)]
+    assert all(clip.blur_px > 1.3 for clip in clips)
+    errors = [abs(stops_off(SHUTTER.probe(clip.frames, FPS), clip)) for clip in clips]
+    assert np.median(errors) <= 0.07 and max(errors) <= 0.35
+
+
+def test_stills_show_blur_lengths_but_no_time():
+    ratios = []
+    for seed in range(8):
+        clip = procedural(seed, 0.1 + 0.1 * seed, frames=1)
+        reading = SHUTTER.probe(clip.frames, FPS)
+        assert reading.value is None and reading.confidence > 0 and len(reading.marks) == 1
+        ratios.append(math.log2(reading.marks[0].size_px / clip.blur_px))
+    assert np.median(np.abs(ratios)) <= 0.07
+
+
+def test_the_reading_follows_the_exposure_in_order():
+    for seed in range(3):
+        shares = np.exp(np.linspace(math.log(0.06), 0.0, 9) + np.random.default_rng(seed).uniform(-0.1, 0.1, 9))
+        readings = [SHUTTER.probe(procedural(seed, float(share)).frames, FPS).value for share in np.minimum(shares, 1.0)]
+        assert None not in readings
+        assert spearmanr(readings, shares).statistic >= 0.99
+
+
+def test_frames_per_second_only_scale_the_time():
+    clip = procedural(1, 0.4)
+    slow, fast = SHUTTER.probe(clip.frames, 8), SHUTTER.probe(clip.frames, 24)
+    assert slow.value == pytest.approx(3 * fast.value)
+
+
+def test_turning_and_mirroring_the_picture_changes_little():
+    clip = procedural(2, 0.4)
+    values = [
+        SHUTTER.probe(np.ascontiguousarray(turned), FPS).value
+        for turned in (
+            clip.frames,
+            clip.frames[:, ::-1],
+            clip.frames[:, :, ::-1],
+            clip.frames.transpose(0, 2, 1, 3),
+            clip.frames[::-1],
+        )
+    ]
+    assert np.ptp(np.log2(values)) < 0.05
+
+
+def test_relative_readings_compare_clips_and_stills():
+    neutral, long = procedural(3, 0.2), procedural(3, 0.8)
+    assert SHUTTER.relative(long.frames, neutral.frames, FPS) == pytest.approx(2.0, abs=0.12)
+    assert SHUTTER.relative(neutral.frames, long.frames, FPS) == pytest.approx(-2.0, abs=0.12)
+    assert SHUTTER.relative(long.frames[2:3], neutral.frames[2:3], FPS) == pytest.approx(2.0, abs=0.15)
+    assert SHUTTER.relative(np.zeros_like(long.frames), neutral.frames, FPS) is None
+
+
+def test_what_shows_no_motion_is_not_guessed():
+    clip = procedural(4, 0.5)
+    still = np.repeat(clip.frames[:1], 5, axis=0)
+    empty = np.full_like(clip.frames, 90)
+    sharp = procedural(4, 0.0005).frames
+    for frames, word in ((still, "moves"), (empty, "stands out"), (sharp, "sharp")):
+        reading = SHUTTER.probe(frames, FPS)
+        assert reading.value is None and reading.confidence == 0.0 and word in reading.note
+
+
+def test_a_slow_thing_over_texture_is_refused():
+    for seed in range(3):
+        reading = SHUTTER.probe(procedural(seed, 1.0, textured=True).frames, FPS)
+        assert reading.value is None and reading.confidence == 0.0 and "hidden" in reading.note
+        assert "few" in SHUTTER.probe(procedural(seed, 1.0, textured=True, frames=1).frames, FPS).note
+
+
+def test_low_contrast_lowers_confidence_or_is_refused():
+    clip = procedural(5, 0.5, crf=None)
+    flat = np.rint(120 + (clip.frames.astype(float) - 120) * 0.02).astype(np.uint8)
+    assert SHUTTER.probe(flat, FPS).confidence < SHUTTER.probe(clip.frames, FPS).confidence
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    hnp.arrays(
+        np.uint8,
+        st.tuples(st.integers(1, 6), st.integers(1, 40), st.integers(1, 40), st.just(3)),
+        elements=st.integers(0, 255),
+        fill=st.integers(0, 255),
+    )
+)
+def test_any_bytes_give_a_reading(frames):
+    reading = SHUTTER.probe(frames, FPS)
+    assert 0.0 <= reading.confidence <= 1.0
+    assert (reading.value is None or reading.value > 0) and (reading.confidence > 0 or reading.note)
+
+
+@pytest.mark.parametrize("frames", [1, 2, 5, 9])
+def test_noise_and_moving_noise_give_a_reading(frames):
+    rng = np.random.default_rng(frames)
+    noise = rng.integers(0, 256, (frames, 96, 128, 3), dtype=np.uint8)
+    blobs = np.full((frames, 96, 128, 3), 60, dtype=np.uint8)
+    for frame in range(frames):
+        blobs[frame, 30:60, 10 + 8 * frame : 45 + 8 * frame] = rng.integers(0, 256, (30, 35, 3), dtype=np.uint8)
+    for clip in (noise, blobs):
+        reading = SHUTTER.probe(clip, FPS)
+        assert reading.value is None or reading.confidence < 0.9
+
+
+def scene_at(seed: int, frames: int, side: int) -> SceneSpec:
+    shot = Shot(width=side, height=side, fps=FPS, frames=frames)
+    return draw_scene(FLYBY, np.random.default_rng(seed), shot, {"shutter": LAW})
+
+
+def test_measure_holds_a_reading_against_the_closed_form():
+    scene = scene_at(1, 5, 512)
+    exact = Reading(value=0.02, confidence=0.9)
+    measured = SHUTTER.measure(exact, scene, Optics(exposure_s=0.02), 0.02)
+    assert measured.error == pytest.approx(0.0) and measured.judged and measured.confidence == 0.9
+    off = SHUTTER.measure(Reading(value=0.04, confidence=0.9), scene, Optics(exposure_s=0.02), 0.02)
+    assert off.error == pytest.approx(1.0) and off.judged
+    short = SHUTTER.measure(exact, scene, Optics(exposure_s=1e-5), 1e-5)
+    assert not short.judged and "below" in short.note
+    blind = SHUTTER.measure(Reading(value=None, confidence=0.0, note="nothing moves"), scene, Optics(), 0.02)
+    assert blind.measured is None and blind.error is None and blind.judged and blind.note == "nothing moves"
+
+
+def test_measure_reads_a_still_through_the_closed_form_speed():
+    scene = scene_at(2, 1, 512)
+    marks = tuple(
+        Mark(x_px=one.x_px + 1, y_px=one.y_px - 1, size_px=one.speed_px_per_s * 0.03) for one in expected_motion(scene)
+    )
+    measured = SHUTTER.measure(Reading(value=None, confidence=0.8, marks=marks), scene, Optics(), 0.02)
+    assert measured.measured == pytest.approx(0.03) and measured.error == pytest.approx(math.log2(1.5)) and measured.judged
+    astray = Reading(value=None, confidence=0.8, marks=(Mark(x_px=-900.0, y_px=-900.0, size_px=9.0),))
+    lost = SHUTTER.measure(astray, scene, Optics(), 0.02)
+    assert lost.measured is None and lost.judged and lost.note
+
+
+def render_sweep(scene_json: str, controls: list[float]) -> list[np.ndarray]:
+    from generator.render.scene_renderer import SceneRenderer
+    from scenes.palette import to_bytes
+
+    renderer = SceneRenderer(SceneSpec.model_validate_json(scene_json), RenderSettings(), 1)
+    return [to_bytes(renderer.frames(Optics(exposure_s=LAW.value(control)))) for control in controls]
+
+
+def test_renders_are_read_within_the_tolerance_and_in_order():
+    errors = []
+    for seed, frames in ((0, 5), (3, 1)):
+        scene = scene_at(seed, frames, 192)
+        controls = [-0.6, -0.2, 0.1, 0.15, 0.5, 0.98]
+        measured = []
+        for control, clip in zip(controls, run_in_blender(render_sweep, scene.model_dump_json(), controls), strict=True):
+            reading = SHUTTER.probe(decode(encode(clip, FPS, 12, "medium")), FPS)
+            measured.append(SHUTTER.measure(reading, scene, Optics(), LAW.value(control)))
+        errors += [abs(one.error) for one in measured if one.judged]
+        assert spearmanr([one.measured for one in measured], controls).statistic >= 0.99
+    assert len(errors) >= 10 and np.median(errors) <= SHUTTER.tolerance
