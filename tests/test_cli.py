@@ -115,7 +115,7 @@ def test_bad_input_is_one_line_and_writes_nothing(words: list[str], said: str, r
 
 
 def test_a_family_that_cannot_meet_its_rules_fails_loudly(recipe: Path, tmp_path: Path) -> None:
-    """At 2 frames a second, 257 frames of flight cannot stay in the picture at a speed that shows the shutter."""
+    """A flight of 257 frames cannot stay in a picture of 64 px at a speed that shows the shutter."""
     words = refused("plan", recipe, "--set", "pyramid.0.frames=[257]", cwd=tmp_path)
     assert "met its rules in none of" in words and "flyby" in words
 

@@ -1,4 +1,4 @@
-"""The renderer against closed forms and against itself; every picture is a real render of at most 96 px, in a spawned process."""
+"""The renderer against closed forms and against itself; every picture is a real render, at most 96 px, in a spawned process."""
 
 from __future__ import annotations
 
@@ -187,7 +187,9 @@ def test_motion_blur_is_a_linear_ramp_of_the_right_length_about_the_same_centre(
     speed_px, shot = 200.0, scene(frames=5).shot
     start = vec3(unproject(CAMERA, shot, 24.0, 32.0, 6.0))
     velocity = vec3(image_plane_velocity(CAMERA, shot, (speed_px, 0.0), 6.0))
-    bar = solid("bar", "plane", Motion(location_m=start, velocity_m_per_s=velocity, orientation=FACING), size=1.2, material=GLOW)
+    bar = solid(
+        "bar", "plane", Motion(location_m=start, velocity_m_per_s=velocity, orientation=FACING), size=1.2, material=GLOW
+    )
     pictures = run_in_blender(
         frames_of, scene(bar, frames=5), FINE, Optics(), *(Optics(exposure_s=each) for each in EXPOSURES_S)
     )
@@ -314,7 +316,7 @@ def save_nowhere(path: Path) -> None:
 
 def test_what_blender_complains_about_becomes_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
-    with pytest.raises(RenderError, match="Blender failed: .+") as caught:
+    with pytest.raises(RenderError, match=r"Blender failed: .+") as caught:
         run_in_blender(save_nowhere, tmp_path / "file" / "scene.blend")
     assert "\n" not in str(caught.value)
 

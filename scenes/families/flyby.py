@@ -40,6 +40,7 @@ CHORD_SHARE = 0.75  # the longest blur, as a share of the mean chord along the m
 CHORD_LIMIT = 0.85  # the same, as the rule
 MIN_LUMA_CONTRAST = 0.1  # encoded luma, lit and shaded side alike: what the codec keeps at full resolution
 LUMA_3 = np.array([0.2126, 0.7152, 0.0722])  # ITU-R BT.709
+READABLE_PX = 2.0  # at the longest exposure; a clip of very many frames leaves no room for such a speed
 SPIN_SHARE = 0.04  # the rim turns at most at this share of the speed
 GENTLE_SPEED = (0.01, 0.04)  # unit_px per frame, where shutter is not an axis
 PLACE_TRIES = 30
@@ -297,6 +298,8 @@ def blur_readable() -> Check:
         for solid in scene.solids:
             velocity = image_velocity_px_per_s(solid, scene.camera, scene.shot, 0.0)
             speed_px = math.hypot(*velocity) / scene.shot.fps
+            if speed_px * blur_frames < READABLE_PX:
+                return f"{solid.role} blurred by less than {READABLE_PX:g} px at the longest exposure"
             if speed_px < 0.999 * speed_floor_px(scene.shot, blur_frames):
                 return f"{solid.role} too slow to show the exposure"
             chords = [mean_chord_px(solid, scene.camera, scene.shot, time) for time in (0.0, scene.shot.times_s[-1])]
