@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+from blender_child import run_in_blender
 from scipy.stats import spearmanr
 
 from generator.render.settings import RenderSettings
@@ -18,7 +19,6 @@ from scenes.families.depth_row import DEPTH_ROW, least_lights, widest_f_number
 from scenes.palette import to_bytes
 from scenes.rules import depth_m
 from scenes.spec import Optics, SceneSpec, Shot
-from tests.blender_child import run_in_blender
 
 APERTURE = Aperture()
 LAWS = {"aperture": APERTURE.default_law}

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from blender_child import run_in_blender
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -25,7 +26,6 @@ from scenes.families.base import draw_scene
 from scenes.families.flyby import FLYBY
 from scenes.palette import srgb_encode
 from scenes.spec import Optics, SceneSpec, Shot
-from tests.blender_child import run_in_blender
 
 SHUTTER = Shutter()
 LAW = SHUTTER.default_law

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from blender_child import run_in_blender
 from scipy.stats import spearmanr
 
 from generator.plan import make_plan
@@ -24,7 +25,6 @@ from scenes.palette import to_bytes
 from scenes.rules import depth_m, swept_bounds_px
 from scenes.spec import Optics, SceneSpec, Shot
 from scenes.white import adaptation_33, neutral_rgb
-from tests.blender_child import run_in_blender
 
 LAWS = {name: axis.default_law for name, axis in AXES.items()}
 SHOTS = [(512, 512, 9), (256, 256, 5), (64, 64, 1), (64, 64, 9), (64, 64, 13), (832, 480, 13), (480, 832, 5), (128, 128, 1)]
