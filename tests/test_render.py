@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from generator.render.errors import RenderError
-from generator.render.lattice import MARGIN_PX, develop, weights
 from generator.render.regions import Box, merged
 from generator.render.scene_renderer import SceneRenderer
 from generator.render.settings import RenderSettings
@@ -111,33 +110,6 @@ def test_merged_boxes_cover_the_same_pixels_at_no_more_cost(given_boxes: list[Bo
     for box in given_boxes:
         assert any(one.around(box) == one for one in joined)
     assert sum(one.area + overhead_px for one in joined) <= sum(one.area + overhead_px for one in given_boxes)
-
-
-@pytest.mark.parametrize("side", [2, 3, 4])
-def test_the_lattice_filter_keeps_constants_gradients_and_centroids(side: int) -> None:
-    box = Box(left=4, top=3, right=20, bottom=17)
-    reach = box.grown(MARGIN_PX, 64, 64)
-    fine_y, fine_x = np.mgrid[: 16 * side, : 18 * side]
-    ramp = (fine_x + 0.5) / side + 100.0 * (fine_y + 0.5) / side  # in pixels from the corner of `reach`
-    picture = develop(np.repeat(ramp[..., None], 3, axis=2).astype(np.float32), side, reach, box)
-    y, x = np.mgrid[:14, :16] + 0.5
-    assert picture[..., 0] == pytest.approx(x + 1 + 100.0 * (y + 1), rel=1e-5)
-    assert weights(side).sum() == pytest.approx(1.0, abs=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("wanted", "blurred", "samples"),
-    [
-        ({}, False, 24),
-        ({}, True, 16),
-        ({"samples": 40}, True, 40),
-        ({"samples": 2}, False, 2),
-        ({"fidelity": "lit"}, True, 128),
-    ],
-)
-def test_a_pixel_takes_the_samples_asked_for(wanted: dict[str, object], blurred: bool, samples: int) -> None:
-    sampling = RenderSettings.model_validate(wanted).sampling(blurred=blurred)
-    assert sampling.per_subpixel * sampling.side**2 == samples
 
 
 # --- regions against whole frames, still scenes, caching ----------------------------------------------------------------
@@ -329,16 +301,13 @@ def saved_and_opened(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
     bpy.ops.wm.open_mainfile(filepath=str(path))
     with Scratch() as scratch:
-        opened = render_frame(bpy.context.scene, 2, Box(left=0, top=0, right=96, bottom=96), 1, scratch)
+        opened = render_frame(bpy.context.scene, 2, Box(left=0, top=0, right=96, bottom=96), scratch)
     return kept[2], opened
 
 
 def test_a_saved_file_renders_the_same_clip(tmp_path: Path) -> None:
     kept, opened = run_in_blender(saved_and_opened, tmp_path / "scene.blend")
-    assert opened.std() > 0.05
-    off = np.abs(kept - opened)  # two sampling patterns: only the noise of soft edges may differ
-    assert off.max() < 0.15
-    assert off.mean() < 2e-3
+    assert np.abs(to_bytes(kept).astype(int) - to_bytes(opened).astype(int)).max() <= 1
 
 
 def save_nowhere(path: Path) -> None:
