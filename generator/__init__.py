@@ -1,0 +1,23 @@
+"""From a recipe to a proven, versioned dataset; `Dataset` reads one.
+
+    from generator import Dataset
+
+    train = Dataset.open("datasets/demo", "latest").split("train")
+    for clip in train.shuffled(seed=0):
+        frames_THW3, exposure_s = clip.frames(), clip["shutter_exposure_s"]
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["Dataset"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the reader only when it is asked for: commands must start without pyarrow and PyAV."""
+    if name == "Dataset":
+        from generator.versions.snapshot import Snapshot
+
+        return Snapshot
+    raise AttributeError(f"module 'generator' has no attribute '{name}'")

@@ -16,13 +16,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from generator.dataset import INTERNAL, build_lock, check_target, create_or_resume, finish
+from generator.dataset import INTERNAL, build_lock, check_target, create_or_resume, difference, finish, retarget, stored_plan
 from generator.plan import ClipPlan, Plan
 from generator.progress import Progress
 from generator.render.messages import ClipJob, SceneJob, WorkerSettings
 from generator.render.pool import NoSpaceError, PoolOptions, RenderPool
 from generator.render.worker import NO_SPACE
 from generator.store import ClipRecord, Store
+from generator.versions.commit import commit_build
+from generator.versions.history import History
+from generator.versions.locks import writing
+from generator.versions.status import status
 from scenes.axes.base import PROBES_VERSION
 from scenes.errors import InputError
 from scenes.spec import Optics
@@ -49,6 +53,7 @@ class BuildReport:
     failed: dict[str, str]
     cpu_s: float
     wall_s: float
+    version: str | None = None
 
     @property
     def complete(self) -> bool:
@@ -65,23 +70,31 @@ def build(
     progress: Progress,
     recycle_clips: int = 500,
     silence_s: float = 1800.0,
+    message: str | None = None,
 ) -> BuildReport:
     """Render what a plan lacks in a folder, with `workers` processes of `threads` threads, and finish the dataset.
 
-    Clips that fail twice are in the report; then the dataset stays unfinished, and the same call tries them again. Raises
-    InputError for a folder, a disk or a Blender that cannot be used, NoSpaceError when the disk fills up on the way.
+    A finished dataset is committed as a version, unless `message` is None. A folder whose last build was committed may get
+    another recipe of the same name: clips that both imply are not rendered again. Clips that fail twice are in the report; then
+    the dataset stays unfinished, and the same call tries them again. Raises InputError for a folder, a disk or a Blender that
+    cannot be used, NoSpaceError when the disk fills up on the way.
     """
     if workers < 1 or threads < 1:
         raise InputError(f"{workers} workers of {threads} threads; give at least one of each")
     start_s = time.monotonic()
     blender = blender_version()
-    resumed = check_target(path, plan)
+    resumed = not replaces_committed(path, plan) and check_target(path, plan)
     if not resumed:
         _check_space(plan, plan.clips, path)
     options = PoolOptions(workers=workers, recycle_clips=recycle_clips, silence_s=silence_s)
     try:
-        with build_lock(path):
+        with build_lock(path), writing(path / INTERNAL):
+            if replaces_committed(path, plan):
+                retarget(path, plan)
             report = _build(plan, path, blender, threads, options, progress)
+            if report.complete and message is not None:
+                version = commit_build(History(path), plan, _records(plan, path, blender), message)
+                report = replace(report, version=version.id)
     except OSError as error:
         if error.errno in NO_SPACE:
             raise NoSpaceError(
@@ -89,6 +102,24 @@ def build(
             ) from error
         raise
     return replace(report, wall_s=time.monotonic() - start_s)
+
+
+def replaces_committed(path: Path, plan: Plan) -> bool:
+    """Return whether a folder shows a committed version of another recipe of the same name, with nothing uncommitted in it."""
+    earlier = stored_plan(path)
+    if earlier is None or earlier.digest == plan.digest or earlier.name != plan.name:
+        return False
+    history = History(path)
+    if history.refs.head() is None:
+        return False
+    state = status(history)
+    if not state.clean:
+        changed = state.differences[0].path if state.differences else "an interrupted build or restore"
+        raise InputError(
+            f"{path} has what no version holds ({changed}); commit it or `stopdown restore` a version before another recipe "
+            f"({difference(earlier, plan)}) is built there"
+        )
+    return True
 
 
 def clip_key(plan: Plan, clip: ClipPlan, blender: str) -> str:
@@ -215,6 +246,11 @@ def _by_optics(job: SceneJob) -> list[list[ClipJob]]:
 
 def _frames_to_render(job: SceneJob) -> int:
     return len(_by_optics(job)) * job.spec.shot.frames
+
+
+def _records(plan: Plan, path: Path, blender: str) -> dict[str, ClipRecord]:
+    store = Store(path / INTERNAL)
+    return {clip.clip_id: _record(store, clip_key(plan, clip, blender)) for clip in plan.clips}
 
 
 def _record(store: Store, key: str) -> ClipRecord:

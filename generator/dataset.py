@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
@@ -23,12 +24,12 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from generator.files import write_atomic
-from generator.labels import label_table
+from generator.files import DamagedError, write_atomic
+from generator.labels import label_table, labels_file
 from generator.lineage.files import lineage_files
 from generator.lineage.origin import plan_origin
 from generator.plan import PLAN_FORMAT, ClipPlan, Plan
-from generator.store import ClipRecord, DamagedError, Store
+from generator.store import ClipRecord, Store
 from generator.video import decode
 from scenes.errors import InputError, closest
 
@@ -136,6 +137,12 @@ def check_target(path: Path, plan: Plan) -> bool:
     return False
 
 
+def retarget(path: Path, plan: Plan) -> None:
+    """Turn the folder of a committed version into an unfinished build of another plan; the version stays in the history."""
+    write_atomic(path / INTERNAL / "plan.json", plan.to_json().encode())
+    (path / "labels.parquet").unlink(missing_ok=True)
+
+
 def create_or_resume(path: Path, plan: Plan) -> Store:
     """Prepare a folder for a build of a plan and return its store; raises InputError where `check_target` does."""
     if not check_target(path, plan):
@@ -182,6 +189,7 @@ def finish(path: Path, plan: Plan, records: Mapping[str, ClipRecord]) -> Dataset
     Repeating it changes nothing; `labels.parquet` is written last, so its presence says that the dataset is finished.
     """
     store = Store(path / INTERNAL)
+    _remove_other_views(path, plan)
     for clip in plan.clips:
         record = records[clip.clip_id]
         store.link(record.sha256_bytes, clip_view(path, clip.clip_id))
@@ -189,13 +197,21 @@ def finish(path: Path, plan: Plan, records: Mapping[str, ClipRecord]) -> Dataset
         for name, digest in record.frames.items():
             store.link(digest, path / "frames" / clip.clip_id / name)
     table = label_table(plan, records)
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
-    labels = sink.getvalue().to_pybytes()
+    labels = labels_file(table)
     for name, data in lineage_files(plan_origin(plan), table, labels, license=plan.recipe.license).items():
         _write_if_changed(path / name, data)
     _write_if_changed(path / "labels.parquet", labels)
     return Dataset(path, plan)
+
+
+def _remove_other_views(path: Path, plan: Plan) -> None:
+    """Remove what an earlier plan of this folder showed and this one does not; its objects stay in the store."""
+    for view in (*(path / "clips").glob("*.mp4"), *(path / "clips").glob("*.txt")):
+        if view.stem not in plan.clip_by_id:
+            view.unlink()
+    for folder in (path / "frames").glob("*"):
+        if folder.name not in plan.clip_by_id:
+            shutil.rmtree(folder)
 
 
 def _write_if_changed(target: Path, data: bytes) -> None:

@@ -7,6 +7,14 @@ import os
 import tempfile
 from pathlib import Path
 
+from scenes.errors import StopdownError
+
+
+class DamagedError(StopdownError):
+    """A stored file is missing, truncated or changed."""
+
+    exit_code = 1
+
 
 def fsync_folder(folder: Path) -> None:
     """Flush a folder's entries to the disk, so that a rename in it survives a power cut."""

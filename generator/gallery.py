@@ -75,7 +75,7 @@ def gallery(
                 progress(done, len(plan.clips))
         scenes.append(_scene_row(plan, scene, cells))
     page = (
-        _environment()
+        environment()
         .get_template("gallery.html.j2")
         .render(
             plan=plan,
@@ -114,7 +114,8 @@ def scaled(frame_HW3: Bytes, longest_px: int) -> Image.Image:
     return picture.resize((round(picture.width * factor), round(picture.height * factor)), Image.Resampling.LANCZOS)
 
 
-def _environment() -> jinja2.Environment:
+def environment() -> jinja2.Environment:
+    """Return the templates of pages, text escaped."""
     return jinja2.Environment(
         loader=jinja2.PackageLoader("generator", "templates"),
         autoescape=True,
@@ -128,19 +129,21 @@ def _media(dataset: Dataset, clip: ClipPlan, out: Path, embedded: bool) -> dict[
     path = dataset.clip_path(clip.clip_id)
     frames_THW3 = dataset.frames(clip.clip_id)
     if clip.frames == 1:
-        return {"still": _webp(frames_THW3[0], STILL_PX, 92), "poster": "", "video": ""}
+        return {"still": webp(frames_THW3[0], STILL_PX, 92), "poster": "", "video": ""}
     relative = os.path.relpath(path.resolve(), out.resolve().parent)
-    video = _data_uri("video/mp4", path.read_bytes()) if embedded else quote(Path(relative).as_posix())
-    return {"still": "", "poster": _webp(frames_THW3[len(frames_THW3) // 2], POSTER_PX, 82), "video": video}
+    video = data_uri("video/mp4", path.read_bytes()) if embedded else quote(Path(relative).as_posix())
+    return {"still": "", "poster": webp(frames_THW3[len(frames_THW3) // 2], POSTER_PX, 82), "video": video}
 
 
-def _webp(frame_HW3: Bytes, longest_px: int, quality: int) -> str:
+def webp(frame_HW3: Bytes, longest_px: int, quality: int) -> str:
+    """Return a frame as a data: URI of a WebP picture, made smaller where its longer side is over `longest_px`."""
     file = io.BytesIO()
     scaled(frame_HW3, longest_px).save(file, "WEBP", quality=quality, method=4)
-    return _data_uri("image/webp", file.getvalue())
+    return data_uri("image/webp", file.getvalue())
 
 
-def _data_uri(kind: str, data: bytes) -> str:
+def data_uri(kind: str, data: bytes) -> str:
+    """Return bytes of a media type as a data: URI."""
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 

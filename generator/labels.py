@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from generator.plan import ClipPlan, Plan
 from generator.store import ClipRecord, ReadingRecord
@@ -52,10 +53,18 @@ def label_schema(axes: tuple[str, ...]) -> pa.Schema:
 
 
 def label_table(plan: Plan, records: Mapping[str, ClipRecord]) -> pa.Table:
-    """Return the label table of a plan whose clips are all rendered; `records` are by clip id."""
+    """Return the label table of a plan whose clips are all rendered, in order of id; `records` are by clip id."""
     axes = plan.recipe.used_axes
-    rows = [label_row(plan, clip, records[clip.clip_id], axes) for clip in plan.clips]
+    clips = sorted(plan.clips, key=lambda clip: clip.clip_id)
+    rows = [label_row(plan, clip, records[clip.clip_id], axes) for clip in clips]
     return pa.Table.from_pylist(rows, schema=label_schema(axes))
+
+
+def labels_file(labels: pa.Table) -> bytes:
+    """Return the bytes of labels.parquet; pages carry checksums."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(labels, sink, compression="zstd", write_page_checksum=True)
+    return bytes(sink.getvalue().to_pybytes())
 
 
 def label_row(plan: Plan, clip: ClipPlan, record: ClipRecord, axes: tuple[str, ...]) -> dict[str, Any]:

@@ -17,17 +17,11 @@ from pathlib import Path
 
 from pydantic import Field, ValidationError
 
-from generator.files import fsync_folder, write_temporary
-from scenes.errors import StopdownError
+from generator.files import DamagedError, fsync_folder, write_temporary
+from generator.sealed import sealed, unsealed
 from scenes.spec import Spec
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-
-
-class DamagedError(StopdownError):
-    """A stored file is missing, truncated or changed."""
-
-    exit_code = 1
 
 
 class MarkRecord(Spec):
@@ -114,16 +108,16 @@ class Store:
 
     def put_record(self, record: ClipRecord) -> None:
         """Store a clip's record; call it only after every object that it names."""
-        self._put_if_absent(self._record_path(record.key), record.model_dump_json(indent=1).encode())
+        self._put_if_absent(self._record_path(record.key), sealed(record.model_dump(mode="json")))
 
     def record(self, key: str) -> ClipRecord | None:
         """Return a clip's record, or None where there is none; raises DamagedError when it cannot be read."""
         path = self._record_path(key)
         try:
-            record = ClipRecord.model_validate_json(path.read_bytes())
+            record = ClipRecord.model_validate(unsealed(path.read_bytes(), str(path)))
         except FileNotFoundError:
             return None
-        except ValidationError:
+        except (ValidationError, DamagedError):
             raise DamagedError(f"record {path} is damaged; delete it and run the build again") from None
         if record.key != key:
             raise DamagedError(f"record {path} belongs to another clip ({record.key[:12]}); delete it and run the build again")
@@ -160,6 +154,8 @@ class Store:
 
     def _put_if_absent(self, target: Path, data: bytes) -> None:
         if target.is_file():
+            with contextlib.suppress(PermissionError):
+                os.utime(target)  # used again just now: garbage collection spares what is young
             return
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = write_temporary(target.parent, data, mode=0o444)

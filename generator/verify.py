@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Iterator
 
 from generator.dataset import Dataset
+from generator.files import DamagedError
 from generator.labels import label_schema, measure
 from generator.plan import ClipPlan, Plan
-from generator.store import DamagedError
 from generator.verify_files import Progress, file_problems, make_jobs, run_jobs
 from generator.verify_report import (
     ClipMeasurement,

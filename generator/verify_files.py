@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from generator.dataset import Dataset
+from generator.files import DamagedError
 from generator.plan import ClipPlan
-from generator.store import ClipRecord, DamagedError
+from generator.store import ClipRecord
 from generator.verify_report import Problem, Row
 from generator.video import decode, frames_digest
 from scenes import AXES, Reading

@@ -259,11 +259,11 @@ def test_measure_recovers_the_label_from_true_marks_and_is_signed():
         assert found.error == pytest.approx(2 * math.log2(labelled / real))
 
 
-def test_measure_judges_nothing_it_cannot():
+def test_what_cannot_be_read_is_a_failure_and_what_is_too_small_is_not_judged():
     shot = Shot(width=512, height=512, fps=16, frames=1)
     scene = draw_scene(DEPTH_ROW, np.random.default_rng(4), shot, {"aperture": APERTURE.default_law})
     blind = APERTURE.measure(Reading(value=None, confidence=0.0, note="no blur disc to measure"), scene, Optics(), 5.6)
-    assert (blind.judged, blind.measured, blind.error, blind.note) == (False, None, None, "no blur disc to measure")
+    assert (blind.judged, blind.measured, blind.error, blind.note) == (True, None, None, "no blur disc to measure")
     marks = tuple(Mark(x_px=d.x_px, y_px=d.y_px, size_px=d.disc_px) for d in expected_discs(scene, 64.0))
     small = APERTURE.measure(Reading(value=None, confidence=1.0, marks=marks), scene, Optics(), 64.0)
     assert not small.judged and small.measured == pytest.approx(64.0) and "below 2 px" in small.note

@@ -16,8 +16,8 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from generator.dataset import Dataset
+from generator.files import DamagedError
 from generator.gallery import gallery, in_order, signed
-from generator.store import DamagedError
 from scenes import AXES
 from scenes.errors import InputError
 

@@ -178,3 +178,21 @@ def test_a_sweep_of_one_axis_leaves_the_other_readings_where_they_are() -> None:
                 assert 0.8 < read / truth < 1.2, axis
             else:
                 assert abs(read) <= AXES[other].tolerance, (axis, other)
+
+
+def test_a_still_shows_the_blur_of_what_moves_and_not_that_of_the_lights() -> None:
+    shutter = AXES["shutter"]
+    scene = scene_of(31, (192, 192, 1))
+    neutral = {axis: law.neutral for axis, law in LAWS.items()}
+    wide = {**neutral, "aperture": LAWS["aperture"].value(0.8)}
+    still, reference = (decode(file) for file in run_in_blender(film, scene, [wide, neutral]))
+    reading = shutter.probe(still, FPS)
+    discs = expected_discs(scene, wide["aperture"])
+    assert max(disc.disc_px for disc in discs) > 8
+    assert reading.marks
+    for mark in reading.marks:
+        assert min(math.dist((mark.x_px, mark.y_px), (disc.x_px, disc.y_px)) for disc in discs) > 8
+    found = shutter.measure(reading, scene, Optics(exposure_s=wide["shutter"], f_number=wide["aperture"]), wide["shutter"])
+    assert found.judged and found.error is not None and abs(found.error) < 2 * shutter.tolerance
+    apart = shutter.relative(still, reference, FPS)
+    assert apart is not None and abs(apart) < shutter.tolerance

@@ -317,7 +317,7 @@ def test_a_measurement_is_in_mired_and_judged_only_where_a_patch_is_promised() -
     assert not AXIS.measure(reading, one_solid("prop"), Optics(), 3200.0).judged
 
 
-def test_an_unreadable_clip_is_not_judged() -> None:
+def test_an_unreadable_neutral_patch_is_a_failure_of_the_probe() -> None:
     reading = AXIS.probe(np.zeros((1, 16, 16, 3), np.uint8), 16.0)
     measured = AXIS.measure(reading, one_solid("patch"), Optics(), 3200.0)
-    assert not measured.judged and measured.measured is None and measured.error is None and measured.note
+    assert measured.judged and measured.measured is None and measured.error is None and measured.note

@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from generator.dataset import Dataset
-from generator.store import DamagedError
+from generator.files import DamagedError
 from generator.verify import verify
 from generator.verify_print import failures, print_report
 from generator.verify_report import VerifyReport

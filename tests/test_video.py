@@ -13,8 +13,8 @@ from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from generator.files import DamagedError
 from generator.stills import exr_bytes, png_bytes
-from generator.store import DamagedError
 from generator.video import decode, encode, frames_digest
 
 LUMA_709 = np.array([0.2126, 0.7152, 0.0722])  # ITU-R BT.709, item 3.2

@@ -22,10 +22,15 @@ def command(
     out: Annotated[Path | None, typer.Option(help="The dataset's folder; datasets/NAME if not given.")] = None,
     workers: Annotated[int | None, typer.Option(help="Render processes; one per core if not given.")] = None,
     threads: Annotated[int, typer.Option(help="Threads of each render process.")] = 1,
+    message: Annotated[str, typer.Option("--message", "-m", help="What the version is, in words.")] = "",
+    commit: Annotated[bool, typer.Option("--commit/--no-commit", help="Make the finished dataset a version.")] = True,
     overrides: Overrides = None,
     json: Json = False,
 ) -> None:
-    """Render, encode and measure a recipe's clips into a dataset. Run it again after an interruption to go on."""
+    """Render, encode and measure a recipe's clips into a dataset, and commit it as a version.
+
+    Run it again after an interruption to go on. A changed recipe of the same name renders only what it changes.
+    """
     loaded = load_recipe(recipe, overrides or ())
     path = out if out is not None else Path("datasets") / loaded.name
     report = build(
@@ -34,6 +39,7 @@ def command(
         workers=workers if workers is not None else os.cpu_count() or 1,
         threads=threads,
         progress=make_progress(sys.stdout if json else sys.stderr, json_lines=json),
+        message=(message or f"build of {loaded.name}") if commit else None,
     )
     if json:
         print(json_module.dumps({"event": "report", **_summary(report)}))
@@ -54,6 +60,7 @@ def _summary(report: BuildReport) -> dict[str, object]:
         "failed": report.failed,
         "cpu_s": round(report.cpu_s, 2),
         "wall_s": round(report.wall_s, 2),
+        "version": report.version,
     }
 
 
@@ -61,5 +68,6 @@ def _words(report: BuildReport) -> str:
     reused = f", {report.reused} were there" if report.reused else ""
     words = f"{report.path}: {report.rendered} clips rendered{reused}, in {report.wall_s:.0f} s ({report.cpu_s:.0f} CPU s)"
     if report.complete:
+        words += f"; version {report.version[:12]}" if report.version else "; not committed"
         return f"{words}\nnext: stopdown verify {report.path}; stopdown gallery {report.path}"
     return f"{words}; {len(report.failed)} of {report.clips} failed, the rest is kept: run the same command to try them again"

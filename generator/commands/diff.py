@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
-from generator.commands.options import Json
+from generator.commands.options import Json, counting
 from generator.commands.version_options import DatasetFolder, Ref, print_json
 from generator.versions.diff import VersionDiff, diff
 from generator.versions.history import History
@@ -19,10 +20,17 @@ def command(
     before: Ref = "latest~1",
     after: Ref = "latest",
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Show at most so many clips of each kind.")] = 20,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a page instead: clips side by side, playing in step, offline.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Compare two versions: clips added, removed and changed, labels field by field, recipes key by key."""
-    found = diff(History.open(dataset), before, after)
+    history = History.open(dataset)
+    found = diff(history, before, after)
+    if html is not None:
+        _write_page(history, found, html, limit, json)
+        return
     if json:
         print_json(_tree(found))
         return
@@ -41,6 +49,17 @@ def command(
         for change in clip.fields:
             console.print(f"    {change.field}: {_word(change.before)} -> {_word(change.after)}", markup=False, soft_wrap=True)
     _more(console, len(found.changed) - limit)
+
+
+def _write_page(history: History, found: VersionDiff, html: Path, limit: int, json: bool) -> None:
+    from generator.versions.diff_page import diff_page  # the pictures' libraries are loaded only for a page
+
+    with counting("diff", silent=json) as progress:
+        report = diff_page(history, found, html, progress, limit=limit)
+    if json:
+        print_json({**_tree(found), "page": str(html), "shown": report.shown, "size_bytes": report.size_bytes})
+        return
+    print(f"{html}: {report.shown} of {report.clips:,} differing clips, {report.size_bytes / 1e6:.1f} MB")
 
 
 def _more(console: Console, count: int) -> None:

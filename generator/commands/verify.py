@@ -3,28 +3,39 @@
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
 
 from generator.commands.options import DatasetFolder, Json, counting
+from generator.commands.version_options import print_json
 from generator.dataset import Dataset
 from generator.verify import verify
 from generator.verify_plot import plot_report
 from generator.verify_print import print_report
+from generator.versions.check import check
+from generator.versions.history import History
 
 
 def command(
     dataset: DatasetFolder,
+    ref: Annotated[str | None, typer.Argument(metavar="[REF]", help="Prove the stored bytes of this version instead.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="Prove every byte of the store and of all versions instead.")] = False,
     plot: Annotated[
         Path | None, typer.Option(help="Where to draw measured against labelled; DATASET/verify.png if not given.")
     ] = None,
     workers: Annotated[int | None, typer.Option(help="Processes that read and probe; one per core if not given.")] = None,
     json: Json = False,
 ) -> None:
-    """Prove a dataset: every file's hash, every label's range, and every probe, blind; exit code 1 past the tolerances."""
+    """Prove a dataset: every file's hash, every label's range, and every probe, blind; exit code 1 past the tolerances.
+
+    With a REF or --all it proves the bytes of versions instead, and says which clips and versions a damaged object hits.
+    """
+    if ref is not None or every:
+        _verify_history(dataset, ref, json)
     opened = Dataset.open(dataset)
     with counting("verifying", silent=json) as progress:
         report = verify(opened, progress, workers=workers if workers is not None else os.cpu_count() or 1)
@@ -36,3 +47,22 @@ def command(
         print_report(report, Console())
         print(f"plot: {picture}")
     raise typer.Exit(report.exit_code)
+
+
+def _verify_history(dataset: Path, ref: str | None, json: bool) -> NoReturn:
+    history = History.open(dataset)
+    with counting("verifying", silent=json) as progress:
+        report = check(history, None if ref is None else [ref], progress=progress)
+    if json:
+        print_json(asdict(report))
+        raise typer.Exit(0 if report.clean else 1)
+    for damage in report.damages:
+        hit = (
+            f" (hits {len(damage.clips)} clips of versions {', '.join(v[:12] for v in damage.versions)})"
+            if damage.clips
+            else ""
+        )
+        print(f"{damage.path}: {damage.message}{hit}")
+    size = f"{report.objects} objects, {report.size_bytes / 1e6:.1f} MB, {report.versions} versions"
+    print(f"verified: {size}" if report.clean else f"not verified: {len(report.damages)} damages in {size}")
+    raise typer.Exit(0 if report.clean else 1)

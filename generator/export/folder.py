@@ -24,8 +24,7 @@ import imageio.v3 as iio
 
 from generator.export.entries import ClipFile, Entry, MadeFile, MadeFolder, StillFile, TextFile
 from generator.export.source import ExportSource
-from generator.files import write_atomic
-from generator.store import DamagedError
+from generator.files import DamagedError, write_atomic
 from generator.video import decode
 from scenes.errors import InputError, StopdownError
 

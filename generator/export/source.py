@@ -10,9 +10,10 @@ from typing import Protocol
 import pyarrow as pa
 
 from generator.dataset import Dataset
+from generator.files import DamagedError
 from generator.lineage.licence import check_licence
 from generator.lineage.origin import Maker, Origin, plan_origin
-from generator.store import ClipRecord, DamagedError
+from generator.store import ClipRecord
 
 _CLIP_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 STORAGE_COLUMNS = ("key", "lossless")  # what a version's rows say to the store, and to nobody else

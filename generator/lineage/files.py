@@ -11,6 +11,8 @@ from generator.lineage.croissant import LabelFile, croissant
 from generator.lineage.origin import Origin
 from generator.lineage.provenance import provenance
 
+LINEAGE_NAMES = ("README.md", "croissant.json", "provenance.json")
+
 
 def lineage_files(origin: Origin, table: pa.Table, labels_parquet: bytes, *, license: str | None = None) -> dict[str, bytes]:
     """Return the files by name for a folder with `clips/` and this `labels.parquet`."""

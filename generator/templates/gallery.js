@@ -43,7 +43,7 @@
       const clip = waiting.shift();
       busy += 1;
       clip.figure.dataset.state = "loading";
-      decode(clip).then((bitmaps) => {
+      decode(clip).catch(() => decode(clip)).then((bitmaps) => { // a busy machine may run out of video decoders: ask twice
         clip.bitmaps = bitmaps;
         clip.figure.dataset.state = "ready";
         if (!clip.wanted) discard(clip);

@@ -28,6 +28,7 @@ CORNER_LOSS_PX = 0.12  # ramps are read this much short: pixels and codec round 
 SIGMA_DOUBT_PX2 = 0.04  # how far the variance of the Gaussian is in doubt; it passes for a blur of its own
 RAMP_GUESSES_PX = (4.0, 12.0, 36.0)
 ANGLES = 180  # directions tried on a still
+ALL_ROUND = 0.8  # least over greatest slope power: above, a thing is as soft one way as the other, and no motion made it so
 TURNS = 4  # times that the scan lines are turned on a still
 STRAIGHT_RAD = 0.01
 
@@ -193,10 +194,17 @@ def _updated(outline: Outline, ramps: Ramps, codes: tuple[NDArray[np.intp], ...]
 
 
 def _read_still(frames_1HW3: Bytes, backdrop: Backdrop, blobs: list[Blob]) -> tuple[list[BlurredThing], str]:
-    """Read the blur of everything on a still, along the direction that its own edges tell."""
+    """Read the blur of what is softer one way than the other on a still, along the direction that its own edges tell.
+
+    What is round and as soft all round (a light out of focus, a ball at rest) tells nothing of motion.
+    """
     things: list[BlurredThing] = []
-    lines = _lines(len(blobs))
-    for blob in blobs:
+    slopes = [(blob, slope_powers(frames_1HW3[0], backdrop, blob)) for blob in blobs]
+    leaning = [blob for blob, power_A in slopes if power_A.min() < ALL_ROUND * power_A.max()]
+    if not leaning:
+        return [], "everything is as soft, or as sharp, one way as the other"
+    lines = _lines(len(leaning))
+    for blob in leaning:
         ramps = _fit_turning(frames_1HW3, backdrop, blob, lines)
         if ramps is not None:
             things.append(_thing(blob.center_2, None, ramps, ramps.error_px))
@@ -222,7 +230,13 @@ def _fit_turning(frames_1HW3: Bytes, backdrop: Backdrop, blob: Blob, lines: int)
 
 
 def softest_direction(frame_HW3: Bytes, backdrop: Backdrop, blob: Blob) -> Floats:
-    """Return the unit direction along which luma changes most gently, by the fourth power of its slope.
+    """Return the unit direction along which luma changes most gently."""
+    angle_rad = int(np.argmin(slope_powers(frame_HW3, backdrop, blob))) * (math.pi / ANGLES)
+    return np.array([math.cos(angle_rad), math.sin(angle_rad)])
+
+
+def slope_powers(frame_HW3: Bytes, backdrop: Backdrop, blob: Blob) -> Floats:
+    """Return the sum of the fourth power of luma's slope along each of `ANGLES` directions over half a turn `[A]`.
 
     Along a blur of length L no slope exceeds contrast / L, whatever the shape; the high power keeps long straight sides
     from outvoting short ones.
@@ -234,9 +248,8 @@ def softest_direction(frame_HW3: Bytes, backdrop: Backdrop, blob: Blob) -> Float
     by_y, by_x = np.gradient(change)
     angle_A = np.arange(ANGLES) * (math.pi / ANGLES)
     cosine_A, sine_A = np.cos(angle_A), np.sin(angle_A)
-    cost_A = sum(
-        math.comb(4, power) * float((by_x**power * by_y ** (4 - power)).sum()) * cosine_A**power * sine_A ** (4 - power)
-        for power in range(5)
-    )
-    best = int(np.argmin(cost_A))
-    return np.array([cosine_A[best], sine_A[best]])
+    power_A = np.zeros(ANGLES)
+    for power in range(5):
+        share = math.comb(4, power) * float((by_x**power * by_y ** (4 - power)).sum())
+        power_A += share * cosine_A**power * sine_A ** (4 - power)
+    return power_A

@@ -22,7 +22,7 @@ from generator.dataset import Dataset
 from generator.export import EXPORTS, DatasetSource, ExportOptions
 from generator.export.folder import MARKER, ExportError
 from generator.export.run import export
-from generator.store import DamagedError
+from generator.files import DamagedError
 from scenes.errors import InputError
 
 FILES_ARE_FIXED = [name for name in EXPORTS if name != "lance"]  # Lance draws file names at random

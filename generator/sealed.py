@@ -1,0 +1,53 @@
+"""Small JSON files that prove themselves: a `check` entry holds the sha256 of the rest, so a flipped bit anywhere is found."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from generator.files import DamagedError, write_atomic
+
+
+def canonical(tree: Any) -> bytes:
+    """Return JSON with sorted keys and no spaces, UTF-8; equal trees have equal bytes."""
+    return json.dumps(tree, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def sha256(data: bytes) -> str:
+    """Return the sha256 of bytes, as hex."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def sealed(tree: dict[str, Any]) -> bytes:
+    """Return a JSON object with its `check` entry and a final newline."""
+    return canonical({**tree, "check": sha256(canonical(tree))}) + b"\n"
+
+
+def unsealed(data: bytes, name: str) -> dict[str, Any]:
+    """Return what `sealed` was given; raises DamagedError naming the file when a single bit differs."""
+    try:
+        tree = json.loads(data)
+        check = tree.pop("check")
+    except (ValueError, AttributeError, KeyError, TypeError):
+        raise DamagedError(f"{name} is damaged: it is no sealed JSON; `stopdown verify` says what it touches") from None
+    if check != sha256(canonical(tree)) or sealed(tree) != data:
+        raise DamagedError(f"{name} is damaged: it does not match its checksum; `stopdown verify` says what it touches")
+    return dict(tree)
+
+
+def write_sealed(path: Path, tree: dict[str, Any]) -> None:
+    """Write a sealed file: durable, and either old or new to a reader."""
+    write_atomic(path, sealed(tree))
+
+
+def read_sealed(path: Path) -> dict[str, Any] | None:
+    """Return a sealed file's entries, or None where there is no such file; raises DamagedError."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise DamagedError(f"{path} cannot be read ({error.strerror}); check its permissions") from None
+    return unsealed(data, str(path))

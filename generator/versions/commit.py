@@ -1,0 +1,208 @@
+"""Committing: rows become a version. Objects first, then the version's file, then the head by compare-and-swap.
+
+A kill at any instant leaves either the version or objects that nothing names, which gc collects. A commit never looks at
+pending records to decide what a version holds, so none that is replayed can bring a removed clip back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from generator.files import DamagedError
+from generator.labels import label_table
+from generator.lineage.files import LINEAGE_NAMES
+from generator.plan import Plan
+from generator.store import ClipRecord
+from generator.versions.history import History
+from generator.versions.locks import writing
+from generator.versions.manifest import Manifest, edit, plant, write_manifest
+from generator.versions.plans import plan_recipe
+from generator.versions.refs import ConflictError
+from generator.versions.reported import reported
+from generator.versions.rows import Evidence, make_rows, settled
+from generator.versions.splits import SplitRatios
+from generator.versions.status import mark
+from generator.versions.summary import total
+from generator.versions.version import Software, Version, content_id, machine_kind
+from scenes.errors import InputError
+
+MESSAGE_LENGTH = 10_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """What a commit says of itself beside the rows: plans (their canonical JSON), software, files by name, message.
+
+    `splits` None keeps the ratios of the version before; `base` is the version that the rows were derived from, where that
+    is not the head; `time` None is now.
+    """
+
+    message: str
+    plans: Sequence[str] = ()
+    software: Software = field(default_factory=Software.here)
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    splits: SplitRatios | None = None
+    base: str | None = None
+    time: datetime | None = None
+
+
+@reported
+def commit(history: History, labels: pa.Table, evidence: Mapping[str, Evidence], origin: Origin) -> Version:
+    """Commit a whole label table as the next version; `evidence` is by clip id.
+
+    Another process may commit meanwhile: this version then follows that one. Rows, plans and files equal to the head's make no
+    new version. Raises InputError for rows that cannot be, DamagedError when an object they name is missing.
+    """
+
+    def build(head: Version | None) -> Manifest:
+        rows = make_rows(labels, evidence, _ratios(head, origin))
+        _check_objects(history, rows)
+        return plant(history.store, rows)
+
+    return _commit(history, build, origin, keep=False)
+
+
+@reported
+def commit_build(
+    history: History, plan: Plan, records: Mapping[str, ClipRecord], message: str, *, splits: SplitRatios | None = None
+) -> Version:
+    """Commit a finished build: its plan, its records by clip id, and its folder, which then shows the version."""
+    table = label_table(plan, records)
+    origin = Origin(
+        message=message,
+        plans=(plan.to_json(),),
+        software=Software.here(records.values()),
+        files={name: (history.path / name).read_bytes() for name in LINEAGE_NAMES},
+        splits=splits,
+    )
+    version = commit(history, table, {clip_id: Evidence.of(record) for clip_id, record in records.items()}, origin)
+    mark(history, version)
+    return version
+
+
+@reported
+def extend(
+    history: History,
+    added: pa.Table | None,
+    evidence: Mapping[str, Evidence],
+    origin: Origin,
+    *,
+    removed: Iterable[str] = (),
+) -> Version:
+    """Commit the head with clips put in, replaced or taken out, touching only the leaves where they are.
+
+    Of several processes at once each adds to what the others committed. Ids to remove that are not there change nothing.
+    """
+    gone = tuple(removed)
+
+    def build(head: Version | None) -> Manifest:
+        rows = None if added is None else make_rows(added, evidence, _ratios(head, origin))
+        if rows is not None:
+            _check_objects(history, rows)
+        if head is None:
+            if rows is None:
+                raise InputError(f"{history.path} has no version to remove clips from; commit one first")
+            kept = rows.filter(pc.invert(pc.is_in(rows["clip_id"], pa.array(gone, pa.string()))))
+            return plant(history.store, settled(kept))
+        return edit(history.store, history.manifest(head), rows, gone)
+
+    return _commit(history, build, origin, keep=True)
+
+
+@reported
+def commit_manifest(
+    history: History, manifest: Manifest, origin: Origin, *, expected: str, parents: tuple[str, ...]
+) -> Version:
+    """Commit a manifest on a head that must still be `expected`, with further parents; raises ConflictError if it moved."""
+    with writing(history.root):
+        version = _version(history, history.load(expected), manifest, origin, keep=True)
+        version = version.model_copy(update={"parents": (expected, *parents)})
+        history.save(version)
+        history.refs.swap_head(expected, version.id)
+    return version
+
+
+def _commit(history: History, build: Callable[[Version | None], Manifest], origin: Origin, *, keep: bool) -> Version:
+    check_message(origin.message)
+    with writing(history.root):
+        while True:
+            head_id = history.refs.head()
+            head = None if head_id is None else history.load(head_id)
+            version = _version(history, head, build(head), origin, keep=keep)
+            if head is not None and _says_the_same(version, head):
+                return head
+            history.save(version)
+            try:
+                history.refs.swap_head(head_id, version.id)
+            except ConflictError:
+                continue
+            return version
+
+
+def _version(history: History, head: Version | None, manifest: Manifest, origin: Origin, *, keep: bool) -> Version:
+    """Write what a version names and return it, not yet saved; `keep` adds to the head's plans, software and files."""
+    store = history.store
+    plans = [store.put(plan.encode()) for plan in origin.plans]
+    recipes: list[dict[str, Any]] = [plan_recipe(plan) for plan in origin.plans]
+    files = {name: store.put(data) for name, data in origin.files.items()}
+    software = origin.software
+    if keep and head is not None:
+        fresh = [(digest, recipe) for digest, recipe in zip(plans, recipes, strict=True) if digest not in head.plans]
+        plans = [*head.plans, *(digest for digest, _ in fresh)]
+        recipes = [*head.recipes, *(recipe for _, recipe in fresh)]
+        files, software = {**head.files, **files}, software.joined(head.software)
+    splits = _ratios(head, origin)
+    parents = () if head is None else (head.id,)
+    if head is not None and origin.base not in (None, head.id):
+        parents = (*parents, str(origin.base))
+    return Version(
+        parents=parents,
+        content=content_id(manifest, plans, software, splits),
+        manifest=write_manifest(store, manifest),
+        plans=tuple(plans),
+        recipes=tuple(recipes),
+        software=software,
+        splits=splits,
+        summary=total(leaf.summary for leaf in manifest.leaves),
+        files=files,
+        machine=machine_kind(),
+        time=(origin.time or datetime.now(UTC)).astimezone(UTC).isoformat(timespec="seconds"),
+        message=origin.message,
+    )
+
+
+def _ratios(head: Version | None, origin: Origin) -> SplitRatios:
+    if origin.splits is not None:
+        return origin.splits
+    return SplitRatios() if head is None else head.splits
+
+
+def _says_the_same(version: Version, head: Version) -> bool:
+    return (version.manifest, version.content, version.files) == (head.manifest, head.content, head.files)
+
+
+def _check_objects(history: History, rows: pa.Table) -> None:
+    """Raise DamagedError when an object that rows name is not in the store."""
+    checked: set[str] = set()
+    columns = (rows[name].to_pylist() for name in ("clip_id", "sha256_bytes", "lossless"))
+    for clip_id, digest, lossless in zip(*columns, strict=True):
+        for wanted in (digest, *(frame for _, frame in lossless)):
+            if wanted not in checked and not history.store.has(wanted):
+                raise DamagedError(
+                    f"clip {clip_id}: object {wanted[:12]} is not in the store; build it again before committing"
+                )
+            checked.add(wanted)
+
+
+def check_message(message: str) -> None:
+    """Raise InputError for what cannot be a version's message."""
+    if not message.strip():
+        raise InputError("a version needs a message that says what it is; give one with --message")
+    if len(message) > MESSAGE_LENGTH or "\0" in message or "\r" in message:
+        raise InputError(f"the message has {len(message)} characters; give plain text of at most {MESSAGE_LENGTH}")

@@ -1,0 +1,205 @@
+"""Committing what a person changed by hand: captions edited, clips deleted, rows of labels.parquet edited or removed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from generator.files import write_atomic
+from generator.labels import labels_file
+from generator.lineage.files import LINEAGE_NAMES
+from generator.sealed import sha256
+from generator.store import ClipRecord
+from generator.versions.commit import Origin, check_message, commit
+from generator.versions.history import History
+from generator.versions.manifest import read_rows
+from generator.versions.reported import reported
+from generator.versions.rows import Evidence
+from generator.versions.splits import SplitRatios
+from generator.versions.status import mark, status
+from generator.versions.version import Software, Version
+from generator.versions.working import LABELS, Working, check_folders, labels_difference, tracked_files
+from scenes.errors import InputError
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Known:
+    """What is known of the folder's clips before the commit: the version it shows, and rows by clip id."""
+
+    version: Version | None
+    rows: Mapping[str, Row]
+
+
+@reported
+def commit_folder(history: History, message: str, *, splits: SplitRatios | None = None) -> Version:
+    """Commit the working folder as the next version.
+
+    labels.parquet says which clips there are. A deleted .mp4 removes its clip, an edited .txt is its clip's new caption. Raises
+    InputError where a video was changed, a file has no row, or a caption was edited in both places; then nothing is changed.
+    """
+    check_message(message)
+    check_folders(history.path)
+    working = Working(history)
+    working.load_index()
+    shown, restoring, _ = working.state()
+    if restoring is not None:
+        raise InputError(f"a restore of {restoring[:12]} was cut off; finish it with `stopdown restore {restoring[:12]}`")
+    if _nothing_new(history, splits):
+        return history.version()
+    known = _known(history, shown)
+    labels = _with_folder(history, working, _labels(history), known)
+    plans = _plans(history, known.version)
+    origin = Origin(
+        message=message,
+        plans=plans,
+        software=_software(history, known.version, plans, labels),
+        files=_files(history, known.version),
+        splits=splits,
+        base=None if known.version is None else known.version.id,
+    )
+    version = commit(history, labels, _evidence(history, labels, known), origin)
+    _align(history, labels)
+    mark(history, version)
+    working.save_index()
+    return version
+
+
+def _nothing_new(history: History, splits: SplitRatios | None) -> bool:
+    state = status(history)
+    if not state.clean or state.version is None:
+        return False
+    return state.version.id == state.head and splits in (None, state.version.splits)
+
+
+def _known(history: History, shown: str | None) -> _Known:
+    version_id = shown or history.refs.head()
+    if version_id is None:
+        return _Known(version=None, rows={})
+    version = history.load(version_id)
+    rows = read_rows(history.store, history.manifest(version), ("clip_id", "caption", "key", "lossless", "sha256_bytes"))
+    return _Known(version=version, rows={row["clip_id"]: row for row in rows.to_pylist()})
+
+
+def _labels(history: History) -> pa.Table:
+    path = history.path / LABELS
+    if not path.is_file():
+        raise InputError(f"{path} is missing, so there is nothing to commit; build the dataset or restore a version")
+    try:
+        return pq.read_table(path)
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{path} cannot be read ({str(error).splitlines()[0]}); restore a version or build again") from None
+
+
+def _with_folder(history: History, working: Working, labels: pa.Table, known: _Known) -> pa.Table:
+    """Return the labels less deleted clips, with edited captions; raises InputError for what cannot be committed."""
+    for name in ("clip_id", "sha256_bytes", "caption"):
+        if name not in labels.column_names:
+            raise InputError(f"{history.path / LABELS} has no column '{name}'; restore a version or build again")
+    present = dict(tracked_files(history.path))
+    ids, captions, stays = labels["clip_id"].to_pylist(), labels["caption"].to_pylist(), []
+    for position, (clip_id, digest) in enumerate(zip(ids, labels["sha256_bytes"].to_pylist(), strict=True)):
+        stays.append(f"clips/{clip_id}.mp4" in present)
+        if stays[-1]:
+            _check_video(history, working, clip_id, digest)
+            captions[position] = _caption(history, clip_id, captions[position], known, present)
+    named = set(ids) | known.rows.keys()  # the caption of a deleted clip may linger
+    for relative in present:
+        folder, name = relative.split("/")[:2]
+        clip_id = name if folder == "frames" else name.rpartition(".")[0]
+        if clip_id not in named:
+            raise InputError(f"{history.path / relative} has no row in {LABELS}; add its row, or move the file away")
+    index = labels.column_names.index("caption")
+    labels = labels.set_column(index, labels.schema.field("caption"), pa.array(captions, pa.string()))
+    return labels.filter(pa.array(stays, pa.bool_()))
+
+
+def _check_video(history: History, working: Working, clip_id: str, digest: str) -> None:
+    view, source = history.path / "clips" / f"{clip_id}.mp4", history.store.path(digest)
+    if view.is_symlink():
+        raise InputError(f"{view} is a symbolic link; put the file itself there, or restore the version")
+    if source.exists() and view.samefile(source):
+        return
+    if working.digest(f"clips/{clip_id}.mp4") != digest:
+        raise InputError(
+            f"{view} was changed by hand, so its labels are no longer proven; restore it, or delete it to remove the clip"
+        )
+
+
+def _caption(history: History, clip_id: str, label: str, known: _Known, present: Mapping[str, object]) -> str:
+    """Return a clip's caption: the one that was edited, in the .txt or in the table."""
+    if f"clips/{clip_id}.txt" not in present:
+        return label
+    path = history.path / "clips" / f"{clip_id}.txt"
+    try:
+        text = path.read_text(encoding="utf-8").strip()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 text (byte {error.start}); write the caption anew") from None
+    before = known.rows[clip_id]["caption"] if clip_id in known.rows else label
+    if text in (label, before):
+        return label
+    if label != before:
+        raise InputError(f"the caption of {clip_id} was edited in {path.name} and in {LABELS}; make them equal")
+    return text
+
+
+def _evidence(history: History, labels: pa.Table, known: _Known) -> dict[str, Evidence]:
+    """Return what the store knows of every clip: from the version that the folder shows, else from records."""
+    evidence: dict[str, Evidence] = {}
+    unknown: dict[str, str] = {}
+    for clip_id, digest in zip(labels["clip_id"].to_pylist(), labels["sha256_bytes"].to_pylist(), strict=True):
+        row = known.rows.get(clip_id)
+        if row is not None and row["sha256_bytes"] == digest:
+            evidence[clip_id] = Evidence(key=str(row["key"]), lossless=dict(row["lossless"]))
+        else:
+            unknown[clip_id] = digest
+    if unknown:
+        records = {record.sha256_bytes: record for record in _records(history)}
+        evidence |= {clip_id: Evidence.of(records[digest]) for clip_id, digest in unknown.items() if digest in records}
+    return evidence
+
+
+def _records(history: History) -> list[ClipRecord]:
+    paths = sorted((history.root / "records").glob("??/*.json"))
+    return [record for path in paths if (record := history.store.record(path.stem)) is not None]
+
+
+def _plans(history: History, version: Version | None) -> list[str]:
+    """Return the folder's plan, or the plans of its version where it has none of its own."""
+    path = history.root / "plan.json"
+    if path.is_file():
+        return [path.read_bytes().decode()]
+    return [] if version is None else [history.store.read(plan).decode() for plan in version.plans]
+
+
+def _software(history: History, version: Version | None, plans: list[str], labels: pa.Table) -> Software:
+    """Return what made the clips: of an edited version, what made that; of a new build, what is here and in its records."""
+    if version is not None and {sha256(plan.encode()) for plan in plans} <= set(version.plans):
+        return version.software
+    digests = set(labels["sha256_bytes"].to_pylist())
+    return Software.here([record for record in _records(history) if record.sha256_bytes in digests])
+
+
+def _files(history: History, version: Version | None) -> dict[str, bytes]:
+    names = set(LINEAGE_NAMES) if version is None else {*LINEAGE_NAMES, *version.files}
+    return {name: (history.path / name).read_bytes() for name in sorted(names) if (history.path / name).is_file()}
+
+
+def _align(history: History, labels: pa.Table) -> None:
+    """Make the folder say once what was committed: captions in both places, no caption or frame of a removed clip."""
+    kept = set(labels["clip_id"].to_pylist())
+    for relative in dict(tracked_files(history.path)):
+        folder, name = relative.split("/")[:2]
+        if (name if folder == "frames" else name.rpartition(".")[0]) not in kept:
+            (history.path / relative).unlink()
+    for clip_id, caption in zip(labels["clip_id"].to_pylist(), labels["caption"].to_pylist(), strict=True):
+        path, data = history.path / "clips" / f"{clip_id}.txt", f"{caption}\n".encode()
+        if not path.is_file() or path.read_bytes() != data:
+            write_atomic(path, data)
+    if labels_difference(history.path, labels):
+        write_atomic(history.path / LABELS, labels_file(labels))

@@ -1,0 +1,193 @@
+"""An adapter's folder: written whole or not at all, and read strictly.
+
+control.json                          what it is (`trainer.adapter.card`)
+control_adapter.safetensors           embedding and control attention
+pytorch_lora_weights.safetensors      LoRA, as diffusers' `load_lora_weights` reads it
+README.md                             model card
+transformer_2/…                       both weight files of the second expert, where it was adapted too
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import WanPipeline, WanTransformer3DModel
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from scenes.errors import InputError
+from trainer.adapter.attach import WanAdapter, attach
+from trainer.adapter.card import CARD, AdapterCard, BackboneId, installed_versions, model_card, read_card
+from trainer.adapter.lora import LORA_NAME
+from trainer.backbone import EXPERTS, fingerprint
+
+CONTROL_FILE = "control_adapter.safetensors"
+LORA_FILE = "pytorch_lora_weights.safetensors"
+LORA_PREFIX = "transformer."
+
+
+def save_adapter(
+    folder: Path,
+    adapters: Mapping[str, WanAdapter],
+    *,
+    backbone_id: str,
+    step: int,
+    dataset_version: str | None = None,
+    recipe: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+) -> AdapterCard:
+    """Write the adapters of a pipeline's experts (`{"transformer": adapter}`) to a folder and return its card.
+
+    All files are written and synced beside it and then renamed into place. Raises InputError if the folder exists and
+    `overwrite` is not set, and if the experts' adapters differ in configuration.
+    """
+    configs = {adapter.config for adapter in adapters.values()}
+    if len(configs) != 1 or not set(adapters) <= set(EXPERTS):
+        raise InputError(
+            f"adapters of {', '.join(adapters) or 'no expert'} cannot share a folder; give one configuration for {EXPERTS}"
+        )
+    if folder.exists() and not overwrite:
+        raise InputError(f"{folder} exists; choose another folder, or allow it to be replaced")
+    card = AdapterCard(
+        config=configs.pop(),
+        backbone=BackboneId(id=backbone_id, fingerprints={name: fingerprint(a.transformer) for name, a in adapters.items()}),
+        dataset_version=dataset_version,
+        recipe=dict(recipe) if recipe is not None else None,
+        step=step,
+        versions=installed_versions(),
+    )
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
+    try:
+        scratch.chmod(0o755)
+        for name, adapter in adapters.items():
+            _write_weights(_expert_folder(scratch, name), adapter)
+        (scratch / CARD).write_text(card.model_dump_json(indent=2) + "\n")
+        (scratch / "README.md").write_text(model_card(card))
+        _sync(scratch)
+        _move_into_place(scratch, folder)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return card
+
+
+def attach_saved(
+    transformers: Mapping[str, WanTransformer3DModel],
+    folder: Path,
+    *,
+    axes: Sequence[str] | None = None,
+    allow_other_backbone: bool = False,
+    dtype: torch.dtype | None = None,
+) -> tuple[AdapterCard, dict[str, WanAdapter]]:
+    """Put a saved adapter on a pipeline's transformers, frozen; returns its card and an adapter per expert.
+
+    Raises InputError that says which: no such folder, another backbone than it was trained on (unless allowed), axes other
+    than the ones asked for, an expert the pipeline lacks, missing or unexpected weights, wrong shapes.
+    """
+    card = read_card(folder)
+    _check_axes(card, folder, axes)
+    for expert, expected in card.backbone.fingerprints.items():
+        if expert not in transformers:
+            raise InputError(
+                f"adapter {folder} adapts '{expert}', which this backbone lacks; it was trained on {card.backbone.id}"
+            )
+        if not allow_other_backbone and fingerprint(transformers[expert]) != expected:
+            raise InputError(
+                f"adapter {folder} was trained on {card.backbone.id} and this backbone's '{expert}' is another one; "
+                "load that backbone, or allow another explicitly"
+            )
+    weights = {expert: _read_weights(_expert_folder(folder, expert), card) for expert in card.backbone.fingerprints}
+    adapters: dict[str, WanAdapter] = {}
+    try:
+        for expert, (control, lora) in weights.items():
+            adapters[expert] = attach(transformers[expert], card.config, dtype=dtype)
+            adapters[expert].load(control, lora, str(folder))
+            for parameter in adapters[expert].parameters().values():
+                parameter.requires_grad_(False)
+    except InputError:
+        for adapter in adapters.values():
+            adapter.detach()
+        raise
+    return card, adapters
+
+
+def peft_names(lora: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+    """Return a diffusers LoRA file's weights without their `transformer.` prefix; raises InputError for one without it."""
+    strangers = [name for name in lora if not name.startswith(LORA_PREFIX)]
+    if strangers:
+        raise InputError(
+            f"{source} has weights outside '{LORA_PREFIX}', such as {strangers[0]}; give a LoRA of the transformer only"
+        )
+    return {name.removeprefix(LORA_PREFIX): tensor for name, tensor in lora.items()}
+
+
+def _check_axes(card: AdapterCard, folder: Path, axes: Sequence[str] | None) -> None:
+    own = [axis.name for axis in card.config.control.axes] if card.config.control is not None else []
+    if axes is not None and list(axes) != own:
+        raise InputError(
+            f"adapter {folder} controls {', '.join(own) or 'no axis'}, asked for was {', '.join(axes)}; use those axes"
+        )
+
+
+def _expert_folder(folder: Path, expert: str) -> Path:
+    return folder if expert == EXPERTS[0] else folder / expert
+
+
+def _cpu(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().to("cpu").contiguous() for name, tensor in parameters.items()}
+
+
+def _write_weights(folder: Path, adapter: WanAdapter) -> None:
+    folder.mkdir(exist_ok=True)
+    if adapter.config.control is not None:
+        save_file(_cpu(adapter.control_parameters()), folder / CONTROL_FILE, metadata={"format": "pt"})
+    if adapter.config.lora is not None:
+        settings = adapter.transformer.peft_config[LORA_NAME].to_dict()
+        WanPipeline.save_lora_weights(
+            folder,
+            transformer_lora_layers=_cpu(adapter.lora_parameters()),
+            weight_name=LORA_FILE,
+            transformer_lora_adapter_metadata=settings,
+        )
+
+
+def _read_weights(folder: Path, card: AdapterCard) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    control = _read_file(folder / CONTROL_FILE) if card.config.control is not None else {}
+    lora = peft_names(_read_file(folder / LORA_FILE), str(folder)) if card.config.lora is not None else {}
+    return control, lora
+
+
+def _read_file(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path} cannot be read ({error}); restore the file that the trainer wrote") from error
+
+
+def _sync(folder: Path) -> None:
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+
+
+def _move_into_place(scratch: Path, folder: Path) -> None:
+    if folder.exists():
+        retired = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-old-"))
+        folder.rename(retired / folder.name)
+        scratch.rename(folder)
+        shutil.rmtree(retired)
+    else:
+        scratch.rename(folder)
+    descriptor = os.open(folder.parent, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

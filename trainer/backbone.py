@@ -1,0 +1,85 @@
+"""Loads a backbone as an ordinary WanPipeline, and tells one backbone from another."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import WanPipeline, WanTransformer3DModel
+from peft.tuners.tuners_utils import BaseTunerLayer
+
+from scenes.errors import InputError
+from trainer.formats.names import backbone_names
+from trainer.locate import locate_backbone
+
+ARCHITECTURE = (
+    "patch_size",
+    "num_attention_heads",
+    "attention_head_dim",
+    "in_channels",
+    "out_channels",
+    "text_dim",
+    "freq_dim",
+    "ffn_dim",
+    "num_layers",
+    "cross_attn_norm",
+    "qk_norm",
+    "eps",
+)
+FINGERPRINT_TENSORS = ("patch_embedding.weight",)
+EXPERTS = ("transformer", "transformer_2")
+
+
+def load_backbone(
+    name: str, *, cache: Path | None = None, pipeline: type[WanPipeline] = WanPipeline, **options: Any
+) -> WanPipeline:
+    """Return the pipeline of a folder, hub id or `tiny-random`; options are those of `WanPipeline.from_pretrained`.
+
+    Raises InputError in one line for a backbone that cannot be found, reached or read, and one that is not text-to-video.
+    """
+    location = locate_backbone(name, cache=cache, revision=options.get("revision"))
+    try:
+        loaded = pipeline.from_pretrained(location, **options)
+    except (OSError, ValueError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(f"backbone {name} cannot be loaded ({first}); check that its files are complete") from error
+    for expert in experts(loaded).values():
+        if expert.config.image_dim is not None or expert.config.added_kv_proj_dim is not None:
+            raise InputError(f"backbone {name} takes images; control adapters need a text-to-video one")
+    return loaded
+
+
+def experts(pipe: WanPipeline) -> dict[str, WanTransformer3DModel]:
+    """Return a pipeline's transformers by component name: one, or two for a mixture by noise level."""
+    parts = {name: getattr(pipe, name, None) for name in EXPERTS}
+    return {name: part for name, part in parts.items() if part is not None}
+
+
+def fingerprint(transformer: WanTransformer3DModel) -> str:
+    """Return a digest that tells a backbone from others, whatever dtype or quantization it was loaded in.
+
+    SHA-256 of the architecture and of every vector (biases, norms), modulation table and the patch embedding, rounded to
+    bfloat16: those are never quantized and few (2.7 million values of 14 billion), so it takes no time. An adapter on the
+    transformer does not change it. A float16 copy has another one.
+    """
+    digest = hashlib.sha256()
+    architecture = {key: transformer.config[key] for key in ARCHITECTURE}
+    digest.update(json.dumps(architecture, sort_keys=True, default=list).encode())
+    for name in sorted(backbone_names(transformer.config.num_layers).values()):
+        tensor = _backbone_tensor(transformer, name)
+        if tensor.ndim == 1 or name.endswith("scale_shift_table") or name in FINGERPRINT_TENSORS:
+            rounded = tensor.detach().to("cpu", torch.bfloat16).contiguous()
+            digest.update(f"{name} {list(tensor.shape)}".encode())
+            digest.update(rounded.view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _backbone_tensor(transformer: WanTransformer3DModel, name: str) -> torch.Tensor:
+    path, _, attribute = name.rpartition(".")
+    module = transformer.get_submodule(path)
+    if isinstance(module, BaseTunerLayer):
+        module = module.get_base_layer()
+    return getattr(module, attribute)

@@ -1,0 +1,87 @@
+"""Finds a backbone by folder, hub id or the name `tiny-random`, and says in one line what is wrong where it cannot."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+
+from scenes.errors import InputError, closest
+
+TINY = re.compile(r"tiny-random(?::(\d+))?")
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+KNOWN = (
+    "tiny-random",
+    "Wan-AI/Wan2.1-T2V-1.3B-Diffusers",
+    "Wan-AI/Wan2.1-T2V-14B-Diffusers",
+    "Wan-AI/Wan2.2-T2V-A14B-Diffusers",
+    "Wan-AI/Wan2.2-TI2V-5B-Diffusers",
+)
+INDEX = "model_index.json"
+
+
+def cache_folder() -> Path:
+    """Return where built backbones are kept: `$XDG_CACHE_HOME/stopdown`, `~/.cache/stopdown` if that is not set."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stopdown"
+
+
+def locate_backbone(name: str, *, cache: Path | None = None, revision: str | None = None) -> str:
+    """Return what `WanPipeline.from_pretrained` loads: a folder, or a hub id whose index was found.
+
+    `tiny-random`, or `tiny-random:SEED`, is built in `cache` when it is not there yet. Raises InputError for a folder that
+    is no WanPipeline, a name that is neither folder nor hub id, an unknown or closed repository, and an unreachable hub.
+    """
+    if tiny := TINY.fullmatch(name):
+        from trainer.tiny_random import tiny_random  # needs torch, the rest of this module does not
+
+        return str(tiny_random(cache if cache is not None else cache_folder(), seed=int(tiny[1] or 0)))
+    folder = Path(name).expanduser()
+    if folder.exists():
+        if not (folder / INDEX).is_file():
+            raise InputError(f"backbone {name} is no diffusers pipeline: it has no {INDEX}; give a folder saved by WanPipeline")
+        _check_index(folder / INDEX, name)
+        return str(folder)
+    if HUB_ID.fullmatch(name) is None:
+        raise InputError(
+            f"backbone '{name}' is neither a folder nor a hub id{closest(name, KNOWN)}; give a WanPipeline folder, "
+            "a hub id such as Wan-AI/Wan2.1-T2V-1.3B-Diffusers, or tiny-random"
+        )
+    _check_index(_hub_index(name, revision), name)
+    return name
+
+
+def _check_index(index: Path, name: str) -> None:
+    try:
+        kind = json.loads(index.read_text()).get("_class_name")
+    except (OSError, ValueError, AttributeError) as error:
+        raise InputError(f"backbone {name}: {INDEX} cannot be read ({error}); save or download the pipeline again") from error
+    if kind != "WanPipeline":
+        raise InputError(f"backbone {name} is a {kind}; control adapters need a text-to-video WanPipeline")
+
+
+def _hub_index(name: str, revision: str | None) -> Path:
+    from huggingface_hub import errors as hub
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(name, INDEX, revision=revision))
+    except hub.GatedRepoError as error:
+        raise InputError(f"backbone {name} is gated; accept its terms on the hub and log in with 'hf auth login'") from error
+    except hub.RepositoryNotFoundError as error:
+        raise InputError(f"the hub has no repository {name}, or none open to you{closest(name, KNOWN)}") from error
+    except hub.RevisionNotFoundError as error:
+        raise InputError(f"backbone {name} has no revision '{revision}'; leave it out for the newest") from error
+    except (hub.LocalEntryNotFoundError, hub.OfflineModeIsEnabled) as error:
+        raise InputError(
+            f"backbone {name} is not in the local hub cache and the hub cannot be reached; connect, or give a local folder"
+        ) from error
+    except hub.EntryNotFoundError as error:
+        raise InputError(
+            f"repository {name} is no diffusers pipeline: it has no {INDEX}; its name may want -Diffusers"
+        ) from error
+    except (hub.HfHubHTTPError, OSError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(
+            f"backbone {name} cannot be fetched from the hub ({first}); try again, or give a local folder"
+        ) from error

@@ -1,0 +1,179 @@
+"""`ControlledWan`: diffusers' WanPipeline whose calls take camera values in units.
+
+Shapes: N videos, A axes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import WanPipeline
+from torch import Tensor
+
+from scenes.axes import AXES
+from scenes.errors import InputError
+from trainer.adapter import CONTROLS, AxisControl, Mode, WanAdapter, default_mode
+from trainer.adapter.card import AdapterCard
+from trainer.adapter.folder import attach_saved
+from trainer.backbone import experts, load_backbone
+
+Value = str | float
+Values = Value | Sequence[Value]
+Numbers = float | Sequence[float]
+
+
+class ControlledWan(WanPipeline):
+    """A WanPipeline with an adapter: schedulers, offloading, quantization and callbacks work as diffusers documents them.
+
+    `pipe = ControlledWan.from_pretrained(backbone, adapter)`, then `pipe("a car passes", shutter="1/50")`.
+    """
+
+    adapters: Mapping[str, WanAdapter]
+    card: AdapterCard | None
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        backbone: str | Path,
+        adapter: str | Path,
+        *,
+        allow_other_backbone: bool = False,
+        cache: Path | None = None,
+        **options: Any,
+    ) -> ControlledWan:
+        """Load a backbone (folder, hub id, `tiny-random`) and put an adapter's folder on it.
+
+        Options are those of `WanPipeline.from_pretrained` (`dtype`, `quantization_config`, …). Raises InputError in
+        one line for what cannot be found, and for an adapter that does not belong to the backbone.
+        """
+        pipe = load_backbone(str(backbone), cache=cache, **options)
+        return cls.from_pipeline(pipe, Path(adapter), allow_other_backbone=allow_other_backbone)
+
+    @classmethod
+    def from_pipeline(cls, pipe: WanPipeline, adapter: Path, *, allow_other_backbone: bool = False) -> ControlledWan:
+        """Put an adapter's folder on a loaded pipeline, whose components the result shares."""
+        card, adapters = attach_saved(experts(pipe), adapter, allow_other_backbone=allow_other_backbone)
+        return cls.around(pipe, adapters, card)
+
+    @classmethod
+    def around(cls, pipe: WanPipeline, adapters: Mapping[str, WanAdapter], card: AdapterCard | None = None) -> ControlledWan:
+        """Return a ControlledWan of a pipeline whose transformers already carry adapters, as during training."""
+        made = cls(**pipe.components, boundary_ratio=pipe.config.boundary_ratio, expand_timesteps=pipe.config.expand_timesteps)
+        made.adapters, made.card = dict(adapters), card
+        return made
+
+    @property
+    def axes(self) -> tuple[AxisControl, ...]:
+        """The axes that the adapter controls, in the order of its scalars."""
+        control = next(iter(self.adapters.values())).config.control
+        return control.axes if control is not None else ()
+
+    def controls(
+        self,
+        videos: int,
+        values: Mapping[str, Values],
+        control: Numbers | Mapping[str, Numbers] | None = None,
+        limit: float | None = None,
+    ) -> Tensor:
+        """Return the controls [N, A] of values in units, or of `control`, the normalised scalar, per axis or for the only one.
+
+        One value serves all videos, a list gives one each; an axis without any stays neutral. Raises InputError for an axis
+        the adapter lacks, an axis given twice, a list of another length, and a control beyond `limit` (none by default).
+        """
+        names = [axis.name for axis in self.axes]
+        numbers = self._numbers(control)
+        strangers = [name for name in (*values, *numbers) if name not in names]
+        if strangers:
+            raise InputError(f"this adapter does not control '{strangers[0]}'; it controls {', '.join(names) or 'nothing'}")
+        doubled = set(values) & set(numbers)
+        if doubled:
+            raise InputError(f"{min(doubled)} was given in units and as a control; give one of them")
+        columns = []
+        for axis in self.axes:
+            given = [axis.control(v) for v in _several(values[axis.name])] if axis.name in values else None
+            given = [float(v) for v in _several(numbers[axis.name])] if axis.name in numbers else given
+            columns.append(_column(axis, given if given is not None else [0.0], videos, limit))
+        return torch.tensor(columns, dtype=torch.float32).reshape(len(columns), videos).T.contiguous()
+
+    def _numbers(self, control: Numbers | Mapping[str, Numbers] | None) -> Mapping[str, Numbers]:
+        if control is None:
+            return {}
+        if isinstance(control, Mapping):
+            return control
+        if len(self.axes) != 1:
+            names = ", ".join(axis.name for axis in self.axes) or "nothing"
+            raise InputError(f"control was given without an axis and this adapter controls {names}; name the axis")
+        return {self.axes[0].name: control}
+
+    def __call__(
+        self,
+        prompt: str | list[str] | None = None,
+        *,
+        control: Numbers | Mapping[str, Numbers] | None = None,
+        mode: str | None = None,
+        strength: float = 1.0,
+        limit: float | None = None,
+        **options: Any,
+    ) -> Any:
+        """Generate videos under control; returns what WanPipeline returns.
+
+        Values come as arguments named like the axes (`shutter="1/50"`, `temperature=3200`), one for all prompts or a list with
+        one per prompt; a number is in the axis's unit. `control` gives normalised scalars instead. `mode` is one of the
+        inference modes, `strength` = 0 the bare backbone; all other options are WanPipeline's. Both passes of classifier-free
+        guidance see the control. Raises InputError as `controls` and `WanAdapter.set_mode` do.
+        """
+        values = {name: options.pop(name) for name in list(options) if name in AXES}
+        per_prompt = self.controls(_prompts(prompt, options), values, control, limit)
+        controls_NA = per_prompt.repeat_interleave(options.get("num_videos_per_prompt") or 1, dim=0)
+        for adapter in self.adapters.values():
+            adapter.set_mode(mode if mode is not None else default_mode(adapter.config), strength)
+        attention_kwargs = {**(options.pop("attention_kwargs", None) or {}), CONTROLS: controls_NA}
+        return super().__call__(prompt, attention_kwargs=attention_kwargs, **options)
+
+
+def check_size(pipe: WanPipeline, *, height: int, width: int, num_frames: int) -> None:
+    """Raise InputError for a video size that the autoencoder and the patches cannot take; diffusers would round it."""
+    patch = next(iter(experts(pipe).values())).config.patch_size
+    step_h, step_w = pipe.vae_scale_factor_spatial * patch[1], pipe.vae_scale_factor_spatial * patch[2]
+    if height < step_h or width < step_w or height % step_h or width % step_w:
+        raise InputError(
+            f"size {width}x{height} does not fit this backbone; width must be a multiple of {step_w}, height of {step_h}"
+        )
+    step_t = pipe.vae_scale_factor_temporal
+    if num_frames < 1 or num_frames % step_t != 1 % step_t:
+        raise InputError(
+            f"{num_frames} frames do not fit this backbone; give {step_t}n + 1, such as 1, {step_t + 1} or {2 * step_t + 1}"
+        )
+
+
+def _several(values: Values | Numbers) -> Sequence[Value]:
+    return [values] if isinstance(values, str | int | float) else list(values)
+
+
+def _column(axis: AxisControl, given: Sequence[float], videos: int, limit: float | None) -> list[float]:
+    """Return one control per video, checked."""
+    if len(given) not in (1, videos):
+        raise InputError(f"{len(given)} values of {axis.name} for {videos} prompts; give one, or one per prompt")
+    for control in given:
+        if not math.isfinite(control):
+            raise InputError(f"control {control} of {axis.name} is not a number; give a finite one, trained were -1 to 1")
+        if limit is not None and abs(control) > limit:
+            raise InputError(
+                f"{axis.name}: {axis.format(control)} is control {control:.3g}, beyond the limit {limit:g}; come nearer"
+            )
+    return list(given) if len(given) == videos else [*given] * videos
+
+
+def _prompts(prompt: str | list[str] | None, options: Mapping[str, Any]) -> int:
+    """Return the number of prompts of a call."""
+    if isinstance(prompt, list):
+        return len(prompt)
+    embeds = options.get("prompt_embeds")
+    return embeds.shape[0] if prompt is None and embeds is not None else 1
+
+
+__all__ = ["ControlledWan", "Mode", "check_size"]

@@ -1,0 +1,85 @@
+"""Rectified flow (DESIGN section 4): x_t = (1 - t) x + t eps, target eps - x, t logit-normal with an optional shift.
+
+Shapes: B batch, C latent channels, T latent frames, H rows, W columns, S video tokens, L text tokens, X text width, A axes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scenes.errors import InputError
+from trainer.adapter import CONTROLS
+
+
+def shift_times(times: Tensor, shift: float) -> Tensor:
+    """Return times moved towards noise: s t / (1 + (s - 1) t), as Wan's schedulers do at inference; 1 changes nothing."""
+    if not shift > 0:
+        raise InputError(f"shift {shift:g} is impossible; give a number above 0, 1 for none")
+    return shift * times / (1 + (shift - 1) * times)
+
+
+def sample_times(count: int, generator: torch.Generator, *, shift: float = 1.0) -> Tensor:
+    """Return `count` times in (0, 1), logit-normal(0, 1) and shifted, float32 on the generator's device."""
+    normal = torch.randn(count, generator=generator, device=generator.device)
+    return shift_times(normal.sigmoid(), shift)
+
+
+def fixed_times(count: int, *, shift: float = 1.0) -> Tensor:
+    """Return the midpoints of `count` equal slices of the training distribution, ascending: times for validation."""
+    probability = (torch.arange(count, dtype=torch.float64) + 0.5) / count
+    normal = torch.special.ndtri(probability)
+    return shift_times(normal.sigmoid(), shift).float()
+
+
+def fixed_noise(shape: tuple[int, ...], name: str) -> Tensor:
+    """Return float32 noise that depends on a name (a clip's id) only, on the CPU."""
+    seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") >> 1
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def mix(latents_BCTHW: Tensor, noise_BCTHW: Tensor, times_B: Tensor) -> Tensor:
+    """Return x_t in float32."""
+    t = times_B.float().view(-1, 1, 1, 1, 1)
+    return (1 - t) * latents_BCTHW.float() + t * noise_BCTHW.float()
+
+
+def flow_losses(prediction_BCTHW: Tensor, latents_BCTHW: Tensor, noise_BCTHW: Tensor) -> Tensor:
+    """Return the mean squared error of each video's velocity [B], computed in float32."""
+    error = prediction_BCTHW.float() - (noise_BCTHW.float() - latents_BCTHW.float())
+    return error.square().flatten(1).mean(1)
+
+
+def model_times(
+    times_B: Tensor, latents_BCTHW: Tensor, patch_size: tuple[int, int, int], *, per_token: bool, steps: int = 1000
+) -> Tensor:
+    """Return the timesteps that Wan's transformer takes: t * steps, [B], or one per video token [B, S] for Wan2.2 TI2V."""
+    scaled_B = times_B.float() * steps
+    if not per_token:
+        return scaled_B
+    tokens = 1
+    for size, patch in zip(latents_BCTHW.shape[2:], patch_size, strict=True):
+        tokens *= size // patch
+    return scaled_B[:, None].expand(-1, tokens)
+
+
+def predict_velocity(
+    transformer: torch.nn.Module,
+    noisy_BCTHW: Tensor,
+    model_times: Tensor,
+    text_BLX: Tensor,
+    controls_BA: Tensor | None,
+    dtype: torch.dtype,
+) -> Tensor:
+    """Return the transformer's velocity [B, C, T, H, W] under controls; inputs are cast to `dtype`."""
+    extra: dict[str, Any] = {} if controls_BA is None else {"attention_kwargs": {CONTROLS: controls_BA}}
+    return transformer(
+        hidden_states=noisy_BCTHW.to(dtype),
+        timestep=model_times,
+        encoder_hidden_states=text_BLX.to(dtype),
+        return_dict=False,
+        **extra,
+    )[0]
