@@ -62,14 +62,14 @@ def beside_lines(path: Path, dvc: Path, make: Callable[[Path], list[bytes]]) -> 
     lines = [
         Beside(f"{len(clips)} clips in memory to a version", stored_s + commit_s, written_s + add_s),
         Beside("  of it, the command: commit; dvc add, git commit", commit_s, add_s),
-        Beside("start-up alone: --help; --version", _run(ours, (*STOPDOWN, "--help")), _run(theirs, (dvc, "--version"))),
+        Beside("start-up alone: --help", _run(ours, (*STOPDOWN, "--help")), _run(theirs, (dvc, "--help"))),
         Beside("is all well: verify (every byte); dvc status (times and sizes)", _verify(ours), _status(theirs, dvc, env)),
         Beside("what differs in the folder: status; dvc data status", _ours_status(ours), _data_status(theirs, dvc, env)),
     ]
     for view in (theirs / "clips").glob("*.mp4"):
         os.utime(view)  # DVC reads a file's bytes only where its time or size is another
     rehashed_s = _status(theirs, dvc, env)
-    lines.append(Beside("every byte: verify, of the store; dvc status after touch, of the folder", _verify(ours), rehashed_s))
+    lines.append(Beside("every byte: verify; dvc status with all files touched", _verify(ours), rehashed_s))
     for folder in (ours, theirs):
         for view in sorted((folder / "clips").glob("*.mp4")):
             view.unlink()

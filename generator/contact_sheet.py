@@ -14,7 +14,7 @@ from generator.files import write_atomic
 from generator.gallery import in_order, signed
 from generator.plan import ClipPlan, Plan, ScenePlan
 from generator.stills import png_bytes
-from scenes import AXES
+from scenes.axes import AXES
 from scenes.errors import InputError
 
 PAPER, LINE, INK, FAINT, ACCENT = (247, 245, 240), (220, 213, 200), (29, 27, 24), (122, 115, 103), (176, 100, 0)

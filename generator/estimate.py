@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from generator.plan import layer_counts
 from generator.recipe import Pyramid, Recipe
-from scenes import AXES
+from scenes.axes import AXES
 from scenes.spec import Optics
 
 # CPU seconds per megapixel of a rendered 512x512 frame, with everything around it (build, read-back, encode, probe).

@@ -21,7 +21,7 @@ from generator.files import write_atomic
 from generator.plan import ClipPlan, Plan, ScenePlan
 from generator.scales import scale_values
 from generator.verify_report import AxisReport, ClipMeasurement, axis_reports, stored_measurements
-from scenes import AXES
+from scenes.axes import AXES
 from scenes.errors import InputError
 
 Bytes = NDArray[np.uint8]

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from generator.plan import ClipPlan, Plan
 from generator.store import ClipRecord, ReadingRecord
-from scenes import AXES, Mark, Measurement, Reading
+from scenes.axes import AXES, Mark, Measurement, Reading
 
 LABELS_FORMAT = 1
 

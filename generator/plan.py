@@ -16,8 +16,9 @@ from pydantic import TypeAdapter
 
 from generator.recipe import Pyramid, Recipe
 from generator.sampling import CAPTION, CONTENT, clips_per_scene, control_values, stream
-from scenes import AXES, FAMILIES, draw_scene
+from scenes.axes import AXES
 from scenes.captions import caption
+from scenes.families import FAMILIES, draw_scene
 from scenes.spec import Optics, SceneSpec, Shot, Spec
 
 PLAN_FORMAT = 1

@@ -10,8 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from generator.lineage.licence import check_licence
 from generator.render.settings import RenderSettings
 from generator.sampling import Sampling
-from scenes import AXES, FAMILIES, UnitLaw
+from scenes.axes import AXES, UnitLaw
 from scenes.errors import InputError, closest
+from scenes.families import FAMILIES
 
 
 class Section(BaseModel):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from scenes import AXES
+from scenes.axes import AXES
 
 _SERIES = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.5, 8.0)
 

@@ -21,7 +21,7 @@ from generator.verify_report import (
     clip_measurement,
     stored_measurement,
 )
-from scenes import AXES
+from scenes.axes import AXES
 from scenes.errors import InputError
 
 LAW_TOLERANCE = 1e-6  # relative; plans hold nine significant digits

@@ -19,7 +19,7 @@ from generator.plan import ClipPlan
 from generator.store import ClipRecord
 from generator.verify_report import Problem, Row
 from generator.video import decode, frames_digest
-from scenes import AXES, Reading
+from scenes.axes import AXES, Reading
 from scenes.errors import StopdownError
 
 Progress = Callable[[int, int], None]  # clips done, clips in all

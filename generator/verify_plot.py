@@ -16,11 +16,12 @@ from scipy.optimize import brentq
 
 from generator.scales import scale_values
 from generator.verify_report import AxisReport, ClipMeasurement, VerifyReport
-from scenes import AXES
+from scenes.axes import AXES
 
 PAPER, INK, FAINT, GRID, BAND = "#faf8f4", "#1f1d1a", "#8b857a", "#e4dfd5", "#d9a441"
 LAYER_INKS = ("#c8553d", "#1f5f73", "#6b8f3a", "#7a4f8c", "#a67c1e", "#3d6fb5", "#8f3a55", "#3a8f83")
 PANEL_INCHES = 4.6
+LEAST_INCHES = 8.0  # what title and legend need
 
 
 def plot_report(report: VerifyReport, path: Path) -> None:
@@ -28,7 +29,8 @@ def plot_report(report: VerifyReport, path: Path) -> None:
     layers = sorted({entry.layer for entry in report.measurements}, reverse=True)
     inks = {layer: LAYER_INKS[position % len(LAYER_INKS)] for position, layer in enumerate(layers)}
     count = max(1, len(report.axes))
-    figure = Figure(figsize=(PANEL_INCHES * count + 0.4, 6.6), dpi=150, facecolor=PAPER, layout="constrained")
+    width_inches = max(LEAST_INCHES, PANEL_INCHES * count + 0.4)
+    figure = Figure(figsize=(width_inches, 6.6), dpi=150, facecolor=PAPER, layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.subplots(2, count, squeeze=False, height_ratios=(3.2, 1.0), sharex="col")
     for column, axis in enumerate(report.axes):

@@ -7,7 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from generator.verify_report import AxisReport, VerifyReport
-from scenes import AXES
+from scenes.axes import AXES
 
 MOST_LISTED = 12
 

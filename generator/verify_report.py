@@ -13,7 +13,7 @@ from scipy import stats
 
 from generator.dataset import Dataset
 from generator.plan import ClipPlan, Plan
-from scenes import AXES
+from scenes.axes import AXES
 from scenes.axes.base import ErrorUnit, Measurement
 from scenes.spec import Spec
 

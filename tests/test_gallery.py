@@ -18,7 +18,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from generator.dataset import Dataset
 from generator.files import DamagedError
 from generator.gallery import gallery, in_order, signed
-from scenes import AXES
+from scenes.axes import AXES
 from scenes.errors import InputError
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from generator.plan import Plan, canonical_json, make_plan, rounded
 from generator.recipe_io import parse_recipe
-from scenes import AXES
+from scenes.axes import AXES
 
 RECIPE = """
 name = "laws"

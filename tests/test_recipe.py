@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from generator.recipe_io import load_recipe, parse_recipe, recipe_schema
-from scenes import AXES, FAMILIES
+from scenes.axes import AXES
 from scenes.errors import InputError
+from scenes.families import FAMILIES
 
 MINIMAL = """
 name = "tiny"

@@ -20,7 +20,7 @@ from generator.scales import scale_values
 from generator.verify import verify
 from generator.verify_plot import plot_report, value_at_distance
 from generator.verify_report import ClipMeasurement, VerifyReport, axis_reports, scene_ranks
-from scenes import AXES
+from scenes.axes import AXES
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from generator.commands.options import Json, Overrides, RecipeFile
 from generator.estimate import Estimate, estimate
 from generator.plan import Plan, layer_counts, make_plan
 from generator.recipe_io import load_recipe
-from scenes import AXES
+from scenes.axes import AXES
 
 
 def command(

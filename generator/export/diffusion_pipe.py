@@ -14,7 +14,7 @@ from generator.export.base import Exporter, Job, Row, media_file
 from generator.export.entries import Entry, TextFile
 from generator.export.presets import CONTROL_PRESETS, written
 from generator.export.text import toml_lines
-from scenes import AXES
+from scenes.axes import AXES
 from scenes.errors import InputError
 
 FLAT = "flat"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from scenes import AXES
+from scenes.axes import AXES
 from scenes.errors import InputError
 
 

@@ -19,7 +19,7 @@ import pyarrow as pa
 from generator.lineage.licence import hub_licence
 from generator.lineage.limits import LIMITS, USES
 from generator.lineage.origin import Origin
-from scenes import AXES
+from scenes.axes import AXES
 
 # Categories of the hub, by the number of clips that they begin above.
 _SIZES = ((1_000_000, "1M<n<10M"), (100_000, "100K<n<1M"), (10_000, "10K<n<100K"), (1_000, "1K<n<10K"), (0, "n<1K"))

@@ -14,7 +14,7 @@ from generator.files import write_atomic
 from generator.render.errors import RenderError
 from generator.render.settings import RenderSettings
 from generator.stills import png_bytes
-from scenes import AXES
+from scenes.axes import AXES
 from scenes.palette import to_bytes
 from scenes.spec import Optics, SceneSpec
 

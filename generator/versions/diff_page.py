@@ -23,7 +23,7 @@ from generator.versions.history import History
 from generator.versions.manifest import Manifest, find_row
 from generator.versions.version import Version
 from generator.video import decode
-from scenes import AXES
+from scenes.axes import AXES
 from scenes.errors import InputError
 
 Bytes = NDArray[np.uint8]

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from generator.export.presets import CONTROL_PRESETS, written
-from scenes import AXES
+from scenes.axes import AXES
 from scenes.errors import InputError
 
 theirs = CONTROL_PRESETS["less-is-more"].scalar
