@@ -18,7 +18,8 @@ from rich.table import Table
 
 from generator.render.scene_renderer import SceneRenderer
 from generator.render.settings import RenderSettings
-from scenes import AXES, FAMILIES, draw_scene
+from scenes.axes import AXES
+from scenes.families import FAMILIES, draw_scene
 from scenes.palette import srgb_encode
 from scenes.spec import Optics, SceneSpec, Shot
 
