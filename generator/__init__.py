@@ -1,10 +1,10 @@
 """From a recipe to a proven, versioned dataset; `Dataset` reads one.
 
-    from generator import Dataset
+from generator import Dataset
 
-    train = Dataset.open("datasets/demo", "latest").split("train")
-    for clip in train.shuffled(seed=0):
-        frames_THW3, exposure_s = clip.frames(), clip["shutter_exposure_s"]
+train = Dataset.open("datasets/demo", "latest").split("train")
+for clip in train.shuffled(seed=0):
+    frames_THW3, exposure_s = clip.frames(), clip["shutter_exposure_s"]
 """
 
 from __future__ import annotations

@@ -64,9 +64,7 @@ def _dress(panel: Axes) -> None:
 
 
 def _draw_panel(panel: Axes, axis: AxisReport, entries: Sequence[ClipMeasurement], inks: dict[int, str]) -> None:
-    panel.annotate(
-        axis.axis, (0, 1), (0, 34), "axes fraction", "offset points", color=INK, fontsize=14, family="DejaVu Serif"
-    )
+    panel.annotate(axis.axis, (0, 1), (0, 34), "axes fraction", "offset points", color=INK, fontsize=14, family="DejaVu Serif")
     if not entries:
         panel.text(0.5, 0.5, "no clip could be read", transform=panel.transAxes, ha="center", color=FAINT)
         return

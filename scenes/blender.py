@@ -87,7 +87,6 @@ def _set_format(scene: Any, shot: Shot) -> None:
     render.fps, render.fps_base = shot.fps, 1.0
     render.frame_map_old = render.frame_map_new = 100
     scene.frame_start, scene.frame_end, scene.frame_step = 0, shot.frames - 1, 1
-    scene.use_nodes = False
     render.use_compositing = False
     render.use_sequencer = False
     render.use_simplify = False
@@ -229,6 +228,4 @@ def _set_light_transport(scene: Any, fidelity: Fidelity) -> None:
     cycles.use_fast_gi = False
     cycles.use_guiding = False
     cycles.film_exposure = 1.0
-    cycles.pixel_filter_type = "BLACKMAN_HARRIS"
-    cycles.filter_width = 1.5
     cycles.use_camera_cull = cycles.use_distance_cull = False

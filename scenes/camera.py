@@ -34,9 +34,7 @@ def project(camera: Camera, shot: Shot, points_N3: Floats) -> tuple[Floats, Floa
     depth_N = -local_N3[:, 2]
     with np.errstate(divide="ignore", invalid="ignore"):
         scale_N = focal_px(camera, shot) / depth_N
-        pixels_N2 = np.stack(
-            [shot.width / 2 + local_N3[:, 0] * scale_N, shot.height / 2 - local_N3[:, 1] * scale_N], axis=1
-        )
+        pixels_N2 = np.stack([shot.width / 2 + local_N3[:, 0] * scale_N, shot.height / 2 - local_N3[:, 1] * scale_N], axis=1)
     return pixels_N2, depth_N
 
 

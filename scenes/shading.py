@@ -98,9 +98,9 @@ def _textured(nodes: Nodes, material: Material) -> Any:
     dark = (*(TEXTURE_SHADE * part for part in material.albedo), 1.0)
     place = nodes.add("ShaderNodeTexCoord").outputs["Object"]
     if material.texture == "checker":
-        return nodes.add(
-            "ShaderNodeTexChecker", {"Vector": place, "Color1": albedo, "Color2": dark, "Scale": 6.0}
-        ).outputs["Color"]
+        return nodes.add("ShaderNodeTexChecker", {"Vector": place, "Color1": albedo, "Color2": dark, "Scale": 6.0}).outputs[
+            "Color"
+        ]
     if material.texture == "noise":
         node = nodes.add("ShaderNodeTexNoise", {"Vector": place, "Scale": 6.0, "Detail": 4.0}, noise_dimensions="3D")
         factor = node.outputs[0]

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from generator.render.errors import RenderError
 from generator.render.regions import Box, merged
 from generator.render.scene_renderer import SceneRenderer
-from generator.render.settings import RenderSettings
+from generator.render.settings import RenderSettings, Softness
 from scenes.camera import circle_of_confusion_px, image_plane_velocity, unproject
 from scenes.motion import location_at, orientation_at
 from scenes.palette import to_bytes
@@ -110,6 +110,20 @@ def test_merged_boxes_cover_the_same_pixels_at_no_more_cost(given_boxes: list[Bo
     for box in given_boxes:
         assert any(one.around(box) == one for one in joined)
     assert sum(one.area + overhead_px for one in joined) <= sum(one.area + overhead_px for one in given_boxes)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "softness", "samples"),
+    [
+        ({}, "sharp", 128),
+        ({}, "lens", 64),
+        ({}, "motion", 20),
+        ({"samples": 40}, "motion", 40),
+        ({"fidelity": "lit"}, "lens", 128),
+    ],
+)
+def test_a_pixel_takes_the_samples_asked_for(wanted: dict[str, object], softness: Softness, samples: int) -> None:
+    assert RenderSettings.model_validate(wanted).samples_for(softness) == samples
 
 
 # --- regions against whole frames, still scenes, caching ----------------------------------------------------------------
@@ -301,13 +315,16 @@ def saved_and_opened(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
     bpy.ops.wm.open_mainfile(filepath=str(path))
     with Scratch() as scratch:
-        opened = render_frame(bpy.context.scene, 2, Box(left=0, top=0, right=96, bottom=96), scratch)
+        opened = render_frame(bpy.context.scene, 2, Box(left=0, top=0, right=96, bottom=96), 32, scratch)
     return kept[2], opened
 
 
 def test_a_saved_file_renders_the_same_clip(tmp_path: Path) -> None:
     kept, opened = run_in_blender(saved_and_opened, tmp_path / "scene.blend")
-    assert np.abs(to_bytes(kept).astype(int) - to_bytes(opened).astype(int)).max() <= 1
+    assert opened.std() > 0.05
+    off = np.abs(kept - opened)  # two sampling patterns: only the noise of soft edges may differ
+    assert off.max() < 0.15
+    assert off.mean() < 2e-3
 
 
 def save_nowhere(path: Path) -> None:

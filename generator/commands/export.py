@@ -14,6 +14,8 @@ from generator.dataset import Dataset
 from generator.export import EXPORTS, DatasetSource
 from generator.export.base import ExportOptions
 from generator.export.run import ExportReport, export
+from generator.export.source import ExportSource, SnapshotSource
+from generator.versions.snapshot import Snapshot
 from scenes.errors import InputError
 
 
@@ -22,6 +24,9 @@ def command(
     format: Annotated[str | None, typer.Argument(help="The format; `--list` shows all.", show_default=False)] = None,
     out: Annotated[Path | None, typer.Argument(help="The export's folder, new or empty.", show_default=False)] = None,
     preset: Annotated[str | None, typer.Option(help="The format's preset, such as how a control is written.")] = None,
+    ref: Annotated[
+        str | None, typer.Option(help="A version (id, tag, latest~1), read from the store; if not given the folder as it is.")
+    ] = None,
     split: Annotated[
         str | None, typer.Option(help="One split, or all; if not given: train, or all where a format has splits.")
     ] = None,
@@ -43,7 +48,10 @@ def command(
             "give DATASET FORMAT OUT, such as `stopdown export my-dataset videofolder out`; --list shows the formats"
         )
     options = ExportOptions(preset=preset, split=split, limit=limit, root=root, copy=copy)
-    report = export(DatasetSource(Dataset.open(dataset), license), format, out, options)
+    source: ExportSource = DatasetSource(Dataset.open(dataset), license)
+    if ref is not None:
+        source = SnapshotSource(Snapshot.open(dataset, ref), license)
+    report = export(source, format, out, options)
     print(json_module.dumps(_tree(report)) if json else _words(report))
 
 

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from generator.commands.options import DatasetFolder, Json, counting
+from generator.commands.remote_options import Anonymous, Endpoint, Region, remote_at
 from generator.commands.version_options import print_json
 from generator.dataset import Dataset
 from generator.verify import verify
@@ -18,11 +19,19 @@ from generator.verify_plot import plot_report
 from generator.verify_print import print_report
 from generator.versions.check import check
 from generator.versions.history import History
+from generator.versions.remote_repair import repair_all
 
 
 def command(
     dataset: DatasetFolder,
     ref: Annotated[str | None, typer.Argument(metavar="[REF]", help="Prove the stored bytes of this version instead.")] = None,
+    repair: Annotated[
+        str | None,
+        typer.Option(metavar="REMOTE", help="Fetch what is damaged from this folder or s3:// place; --all if no REF is given."),
+    ] = None,
+    endpoint: Endpoint = None,
+    region: Region = None,
+    anonymous: Anonymous = False,
     every: Annotated[bool, typer.Option("--all", help="Prove every byte of the store and of all versions instead.")] = False,
     plot: Annotated[
         Path | None, typer.Option(help="Where to draw measured against labelled; DATASET/verify.png if not given.")
@@ -34,7 +43,13 @@ def command(
 
     With a REF or --all it proves the bytes of versions instead, and says which clips and versions a damaged object hits.
     """
-    if ref is not None or every:
+    if repair is not None:
+        history, refs = History.open(dataset), None if ref is None else [ref]
+        with counting("repairing", silent=json) as progress:
+            repaired, _ = repair_all(history, remote_at(repair, endpoint, region, anonymous), refs, progress=progress)
+        if not json:
+            print(f"repaired {len(repaired.repaired)} files from {repair}")
+    if ref is not None or every or repair is not None:
         _verify_history(dataset, ref, json)
     opened = Dataset.open(dataset)
     with counting("verifying", silent=json) as progress:

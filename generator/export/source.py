@@ -12,8 +12,10 @@ import pyarrow as pa
 from generator.dataset import Dataset
 from generator.files import DamagedError
 from generator.lineage.licence import check_licence
-from generator.lineage.origin import Maker, Origin, plan_origin
+from generator.lineage.origin import Maker, Origin, Part, engine_version, plan_origin
 from generator.store import ClipRecord
+from generator.versions.snapshot import Snapshot
+from scenes.axes import AXES
 
 _CLIP_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 STORAGE_COLUMNS = ("key", "lossless")  # what a version's rows say to the store, and to nobody else
@@ -72,6 +74,47 @@ class DatasetSource:
     def clip_path(self, clip_id: str) -> Path:
         """Return where a clip's .mp4 lies."""
         return self._dataset.clip_path(clip_id)
+
+
+class SnapshotSource:
+    """One version of a dataset, from its store, as a source of exports; with splits."""
+
+    def __init__(self, snapshot: Snapshot, license: str | None = None) -> None:
+        self._snapshot = snapshot
+        self.license = None if license is None else check_licence(license)
+
+    @property
+    def path(self) -> Path:
+        """The dataset's folder."""
+        return self._snapshot.history.path
+
+    @cached_property
+    def labels(self) -> pa.Table:
+        """One row per clip, with its split."""
+        return self._snapshot.labels.drop_columns(list(STORAGE_COLUMNS))
+
+    @cached_property
+    def origin(self) -> Origin:
+        """The version's recipes, plans and software."""
+        version = self._snapshot.version
+        parts = zip(version.recipes, version.plans, strict=True)
+        return Origin(
+            name=version.name,
+            description="; ".join(str(recipe["description"]) for recipe in version.recipes if recipe.get("description")),
+            axes=tuple(name for name in AXES if AXES[name].column in self.labels.column_names),
+            parts=tuple(Part(recipe=recipe, plan_digest=plan) for recipe, plan in parts),
+            engine=engine_version(),
+            version=version.id,
+            parents=version.parents,
+            created=version.time,
+            message=version.message,
+            blenders=version.software.blender,
+            encoders=version.software.encoder,
+        )
+
+    def clip_path(self, clip_id: str) -> Path:
+        """Return where a clip's .mp4 lies in the store."""
+        return self._snapshot[clip_id].path
 
 
 def makers(dataset: Dataset) -> dict[str, Maker]:

@@ -26,15 +26,15 @@ Floats = NDArray[np.float32]
 CHANNELS = 4  # Blender's images have four
 
 
-def set_sampling(scene: Any, settings: RenderSettings, seed: int, threads: int) -> None:
-    """Set everything about sampling, threads and output that a render relies on."""
+def set_output(scene: Any, settings: RenderSettings, seed: int, threads: int) -> None:
+    """Set everything about adaptive sampling, threads and output that a render relies on."""
     cycles = scene.cycles
     cycles.device = "CPU"
-    cycles.samples = settings.samples
     cycles.use_adaptive_sampling = settings.adaptive_threshold > 0.0
     cycles.adaptive_threshold = settings.adaptive_threshold
     cycles.adaptive_min_samples = settings.adaptive_min_samples
     cycles.sampling_pattern = "TABULATED_SOBOL"
+    cycles.pixel_filter_type, cycles.filter_width = "BLACKMAN_HARRIS", 1.5
     cycles.use_sample_subset = False
     cycles.time_limit = 0.0
     cycles.auto_scrambling_distance = False
@@ -74,13 +74,14 @@ class Scratch:
             os.unlink(self.path)
 
 
-def render_frame(scene: Any, frame: int, box: Box, scratch: Scratch) -> Floats:
+def render_frame(scene: Any, frame: int, box: Box, samples: int, scratch: Scratch) -> Floats:
     """Render one box of one frame and return its scene-linear pixels `[H, W, 3]`.
 
-    A box is cropped on whole pixels, so its pixels are those of the whole frame up to the sampling pattern. Raises RenderError
-    with what Blender printed.
+    A box is cropped on whole pixels, so its pixels are those of the whole frame up to the sampling pattern. Raises
+    RenderError with what Blender printed.
     """
     scene.frame_set(frame)
+    scene.cycles.samples = samples
     _set_border(scene.render, box)
     scene.render.filepath = scratch.path
     with blender_errors():

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scenes.camera import circle_of_confusion_px, project
-from scenes.motion import vertices_at
+from scenes.motion import location_at, vertices_at
 from scenes.spec import Optics, SceneSpec, Solid
 
 Floats = NDArray[np.float64]
@@ -46,6 +46,15 @@ class Box:
             right=max(self.right, other.right),
             bottom=max(self.bottom, other.bottom),
         )
+
+
+def swept_px(scene: SceneSpec, solid: Solid, frame: int, optics: Optics) -> float:
+    """Return how far a solid's centre travels over the picture during a frame's exposure, in pixels."""
+    if optics.exposure_s is None:
+        return 0.0
+    ends_23 = np.stack([location_at(solid.motion, frame / scene.shot.fps + share * optics.exposure_s) for share in (-0.5, 0.5)])
+    pixels_22, _ = project(scene.camera, scene.shot, ends_23)
+    return float(np.linalg.norm(pixels_22[1] - pixels_22[0]))
 
 
 def swept_box(scene: SceneSpec, solid: Solid, vertices_V3: Floats, frame: int, optics: Optics) -> Box | None:

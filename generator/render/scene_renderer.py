@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from generator.render.errors import RenderError
-from generator.render.regions import Box, merged, swept_box
-from generator.render.settings import RenderSettings
+from generator.render.regions import Box, merged, swept_box, swept_px
+from generator.render.settings import RenderSettings, Softness
 from generator.render.start import start_blender
 from scenes.primitives import mesh
 from scenes.spec import Optics, SceneSpec
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float32]
 
 BOX_OVERHEAD_PX = 1000  # what starting a render costs, in pixels rendered: 4 ms against 4 us (seen on bpy 5.0.1)
+BLURRED_PX = 4.0
 CACHE_BYTES = 256 * 2**20
 
 
@@ -42,7 +43,7 @@ class SceneRenderer:
         self.scene = scene
         self.settings = settings
         self._handle = self._blender.build(scene, settings.fidelity)
-        self._cycles.set_sampling(self._handle.scene, settings, content_seed(scene, settings), threads)
+        self._cycles.set_output(self._handle.scene, settings, content_seed(scene, settings), threads)
         self._movers = tuple(solid for solid in scene.solids if solid.motion.moves)
         self._vertices = {solid.kind: mesh(solid.kind).vertices_V3 for solid in self._movers}
         self._frames: dict[Optics, Floats] = {}
@@ -68,6 +69,7 @@ class SceneRenderer:
         self._check(optics)
         self._blender.set_optics(self._handle, optics)
         scene = self._handle.scene
+        scene.cycles.samples = self.settings.samples_for("sharp")
         scene.render.use_border = scene.render.use_crop_to_border = False
         scene.render.filepath = "//frame_####.exr"
         self._show_movers(True)
@@ -87,7 +89,7 @@ class SceneRenderer:
         self._blender.set_optics(self._handle, optics)
         with self._cycles.Scratch() as scratch:
             if not self._movers:
-                still_HW3 = self._cycles.render_frame(self._handle.scene, 0, self._whole, scratch)
+                still_HW3 = self._picture(0, self._whole, optics, scratch)
                 return np.broadcast_to(still_HW3, (shot.frames, *still_HW3.shape))
             boxes_T = self.boxes(optics)
             frames_THW3 = np.empty((shot.frames, shot.height, shot.width, 3), dtype=np.float32)
@@ -95,11 +97,20 @@ class SceneRenderer:
                 if self._whole not in boxes:
                     frames_THW3[frame] = self._plate(optics, scratch)
                 for box in boxes:
-                    frames_THW3[frame, box.top : box.bottom, box.left : box.right] = self._cycles.render_frame(
-                        self._handle.scene, frame, box, scratch
-                    )
+                    frames_THW3[frame, box.top : box.bottom, box.left : box.right] = self._picture(frame, box, optics, scratch)
         frames_THW3.setflags(write=False)
         return frames_THW3
+
+    def _picture(self, frame: int, box: Box, optics: Optics, scratch: Scratch) -> Floats:
+        samples = self.settings.samples_for(self._softness(frame, optics))
+        return self._cycles.render_frame(self._handle.scene, frame, box, samples, scratch)
+
+    def _softness(self, frame: int, optics: Optics) -> Softness:
+        """Say what softens the edges of a frame: then the same noise takes fewer samples."""
+        if optics.f_number is not None:
+            return "lens"
+        moved_px = [swept_px(self.scene, solid, frame, optics) for solid in self._movers]
+        return "motion" if moved_px and min(moved_px) >= BLURRED_PX else "sharp"
 
     def boxes(self, optics: Optics) -> list[list[Box]]:
         """Return the boxes to render in each frame: around what moves, over the plate, where that costs less than all."""
@@ -126,7 +137,7 @@ class SceneRenderer:
         if optics.f_number not in self._plates:
             self._show_movers(False)
             self._blender.set_optics(self._handle, Optics(f_number=optics.f_number))
-            self._plates[optics.f_number] = self._cycles.render_frame(self._handle.scene, 0, self._whole, scratch)
+            self._plates[optics.f_number] = self._picture(0, self._whole, optics, scratch)
             self._show_movers(True)
             self._blender.set_optics(self._handle, optics)
         return self._plates[optics.f_number]

@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import Any
@@ -21,6 +22,7 @@ from generator.versions.summary import Summary
 from scenes.errors import InputError
 from scenes.spec import Spec
 
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 VERSION_FORMAT = 1
 
 
@@ -95,6 +97,14 @@ class Version(Spec):
         return " + ".join(str(recipe.get("name", "?")) for recipe in self.recipes) or "dataset"
 
 
+def _check_files(version: Version) -> Version:
+    """Return a version; raises DamagedError when a file it names could lie outside the dataset."""
+    for name in version.files:
+        if not _PLAIN_NAME.fullmatch(name) or name == "labels.parquet":
+            raise DamagedError(f"version {version.short} names a file {name!r}, which no version may write; nothing was done")
+    return version
+
+
 def read_version(data: bytes, version_id: str) -> Version:
     """Read a version's file; raises DamagedError, or InputError when a newer Stopdown wrote it."""
     if sha256(data) != version_id:
@@ -105,7 +115,7 @@ def read_version(data: bytes, version_id: str) -> Version:
             raise InputError(
                 f"version {version_id[:12]} has format {tree['format']}, this Stopdown reads {VERSION_FORMAT}; upgrade Stopdown"
             )
-        return Version.model_validate(tree)
+        return _check_files(Version.model_validate(tree))
     except (ValidationError, ValueError, KeyError, TypeError) as error:
         raise DamagedError(f"version {version_id[:12]} is no version record ({type(error).__name__})") from None
 

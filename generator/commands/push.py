@@ -1,0 +1,33 @@
+"""`stopdown push`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from generator.commands.options import Json, counting
+from generator.commands.remote_options import Anonymous, Endpoint, Region, RemotePlace, print_report, remote_at
+from generator.commands.version_options import DatasetFolder
+from generator.versions.history import History
+from generator.versions.remote_push import push
+
+
+def command(
+    dataset: DatasetFolder,
+    remote: RemotePlace,
+    force: Annotated[bool, typer.Option("--force", help="Move the remote's head and tags even if that goes back.")] = False,
+    endpoint: Endpoint = None,
+    region: Region = None,
+    anonymous: Anonymous = False,
+    json: Json = False,
+) -> None:
+    """Copy the history that the head and the tags reach to a remote, which then has the same head and tags.
+
+    Refuses where the remote has versions that are not in this history, unless forced. A push that was cut off goes on when
+    it is run again.
+    """
+    history, there = History.open(dataset), remote_at(remote, endpoint, region, anonymous)
+    with counting("pushing", silent=json) as progress:
+        report = push(history, there, force=force, progress=progress)
+    print_report(report, f"pushed to {there.name}", json=json)

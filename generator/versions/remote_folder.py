@@ -1,0 +1,130 @@
+"""A remote in a folder: another dataset, or an empty folder that becomes one. Bytes are copied, never linked: a copy that
+shares its bytes with the original would be damaged with it."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from generator.files import fsync_folder, write_atomic, write_temporary
+from generator.versions.history import INTERNAL
+from generator.versions.locks import swapping, writing
+from generator.versions.remote import RemoteError, checked_path
+from generator.versions.working import check_folders
+
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+
+
+class FolderRemote:
+    """The history under FOLDER/.stopdown."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.root = path / INTERNAL
+
+    @property
+    def name(self) -> str:
+        """The folder's path."""
+        return str(self.path)
+
+    def check(self) -> None:
+        """Raise RemoteError where there is no dataset."""
+        with self._reported():
+            self._check_folder()
+            if not self.root.is_dir() or self.root.is_symlink():
+                raise RemoteError(f"{self.path} is not a Stopdown dataset (it has no folder {INTERNAL}); give one that is")
+
+    def prepare(self) -> None:
+        """Make `.stopdown` in an empty folder; raises RemoteError for a folder that holds something else."""
+        with self._reported():
+            self._check_folder()
+            check_folders(self.path)
+            if not self.root.exists():
+                if any(self.path.iterdir()):
+                    raise RemoteError(f"{self.path} is neither a Stopdown dataset nor empty; give a dataset or an empty folder")
+                self.root.mkdir()
+                fsync_folder(self.path)
+
+    def read(self, path: str) -> bytes | None:
+        """Return a file's bytes, or None; a symbolic link in the place of a folder or file is refused."""
+        with self._reported():
+            try:
+                return self._inside(path).read_bytes()
+            except FileNotFoundError:
+                return None
+
+    def sizes(self, folder: str) -> dict[str, int]:
+        """Return the sizes of the files under a folder of the store; temporary files apart."""
+        found: dict[str, int] = {}
+        with self._reported():
+            for path in (self.root / folder).rglob("*"):
+                if path.is_file() and not path.is_symlink() and not path.name.startswith(".tmp-"):
+                    found[path.relative_to(self.root).as_posix()] = path.stat().st_size
+        return found
+
+    def put(self, path: str, data: bytes) -> bool:
+        """Write a file by temporary file, fsync and link: the first writer wins."""
+        with self._reported():
+            target = self._inside(path)
+            if target.is_file():
+                return False
+            target.parent.mkdir(parents=True, exist_ok=True)
+            temporary = write_temporary(target.parent, data, mode=0o444)
+            try:
+                os.link(temporary, target)
+            except FileExistsError:
+                return False
+            except OSError as error:
+                if error.errno not in _NO_LINKS:
+                    raise
+                os.replace(temporary, target)
+            finally:
+                temporary.unlink(missing_ok=True)
+            fsync_folder(target.parent)
+        return True
+
+    def swap(self, path: str, expected: bytes | None, data: bytes) -> bool:
+        """Replace a reference under the same lock that commits in that folder take."""
+        with self._reported(), swapping(self.root):
+            if self.read(path) != expected:
+                return False
+            write_atomic(self._inside(path), data)
+        return True
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Share the store with other writers while keeping its gc out."""
+        with self._reported():
+            lock = writing(self.root)
+            lock.__enter__()
+        try:
+            yield
+        finally:
+            lock.__exit__(None, None, None)
+
+    def _check_folder(self) -> None:
+        if not self.path.exists():
+            raise RemoteError(f"{self.path} does not exist; make the folder first, or check that its disk is mounted")
+        if not self.path.is_dir():
+            raise RemoteError(f"{self.path} is a file; give a folder or s3://BUCKET/PREFIX")
+
+    def _inside(self, path: str) -> Path:
+        target = self.root
+        for part in checked_path(path).split("/"):
+            target = target / part
+            if target.is_symlink():
+                raise RemoteError(f"{target} is a symbolic link where a file of the history belongs; remove it")
+        return target
+
+    @contextmanager
+    def _reported(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            where = error.filename or self.path
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise RemoteError(f"no space left at {where}; free some and run the same command again") from error
+            raise RemoteError(f"the remote {where} refuses ({error.strerror}); check it and its permissions") from error
