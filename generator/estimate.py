@@ -11,7 +11,7 @@ from scenes.axes import AXES
 from scenes.spec import Optics
 
 # CPU seconds per megapixel of a rendered 512x512 frame, with everything around it (build, read-back, encode, probe).
-CPU_S_PER_MEGAPIXEL = {"sharp": 0.55, "shutter": 1.4, "aperture": 3.0}
+CPU_S_PER_MEGAPIXEL = {"sharp": 0.8, "shutter": 0.8, "aperture": 0.75}
 FIDELITY_FACTOR = {"flat": 1.0, "lit": 5.0, "pbr": 12.0}
 CPU_S_PER_CLIP = 0.25
 BYTES_PER_PIXEL = 0.035  # 110 kB for 12 frames of 512x512 at CRF 12

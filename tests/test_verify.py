@@ -224,12 +224,12 @@ def edit_size(dataset: Dataset) -> set[tuple[str, str]]:
 
 def drop_row(dataset: Dataset) -> set[tuple[str, str]]:
     pq.write_table(dataset.labels.slice(1), dataset.path / "labels.parquet")
-    return {("count", clip_at(dataset, 0))}
+    return {("count", dataset.labels["clip_id"][0].as_py())}
 
 
 def double_row(dataset: Dataset) -> set[tuple[str, str]]:
     pq.write_table(pa.concat_tables([dataset.labels, dataset.labels.slice(2, 1)]), dataset.path / "labels.parquet")
-    return {("count", clip_at(dataset, 2))}
+    return {("count", dataset.labels["clip_id"][2].as_py())}
 
 
 def rename_row(dataset: Dataset) -> set[tuple[str, str]]:
