@@ -120,7 +120,7 @@ def test_plot_is_a_picture_with_a_panel_per_axis(report: VerifyReport, tmp_path:
     one = report.model_copy(update={"axes": report.axes[:1]})
     plot_report(one, tmp_path / "one.png")
     with Image.open(tmp_path / "all" / "verify.png") as three, Image.open(tmp_path / "one.png") as single:
-        assert three.width > 2.5 * single.width
+        assert three.width > 1.5 * single.width  # a single panel is as wide as its legend needs
         assert len(set(three.convert("RGB").get_flattened_data())) > 50
 
 
