@@ -14,9 +14,9 @@ help:
 	@echo "make clean  remove $(VENV), $(OUT) and caches"
 
 $(VENV)/.ready: pyproject.toml
-	@echo "setting up $(VENV): stopdown with Blender and the development tools"
+	@echo "setting up $(VENV): stopdown with Blender, torch and the development tools"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --editable ".[render,dev]"
+	$(BIN)/pip install --quiet --editable ".[render,train,dev]"
 	@touch $@
 
 demo: $(VENV)/.ready

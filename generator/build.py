@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from generator.dataset import INTERNAL, build_lock, check_target, create_or_resume, difference, finish, retarget, stored_plan
 from generator.plan import ClipPlan, Plan
 from generator.progress import Progress
 from generator.render.messages import ClipJob, SceneJob, WorkerSettings
@@ -27,6 +26,16 @@ from generator.versions.commit import commit_build
 from generator.versions.history import History
 from generator.versions.locks import writing
 from generator.versions.status import status
+from generator.working_folder import (
+    INTERNAL,
+    build_lock,
+    check_target,
+    create_or_resume,
+    difference,
+    finish,
+    retarget,
+    stored_plan,
+)
 from scenes.axes.base import PROBES_VERSION
 from scenes.errors import InputError
 from scenes.spec import Optics

@@ -9,11 +9,11 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from generator.dataset import Dataset
 from generator.files import write_atomic
 from generator.gallery import in_order, signed
 from generator.plan import ClipPlan, Plan, ScenePlan
 from generator.stills import png_bytes
+from generator.working_folder import WorkingFolder
 from scenes.axes import AXES
 from scenes.errors import InputError
 
@@ -35,7 +35,7 @@ class SheetReport:
     all_scenes: int
 
 
-def contact_sheet(dataset: Dataset, out: Path, *, scenes: int = MOST_SCENES, width_px: int = 1800) -> SheetReport:
+def contact_sheet(dataset: WorkingFolder, out: Path, *, scenes: int = MOST_SCENES, width_px: int = 1800) -> SheetReport:
     """Write a dataset's contact sheet as PNG, at most `width_px` wide; short scenes stand side by side.
 
     With more than `scenes` scenes, that many are shown, evenly spaced over the plan, so that every pyramid has its share.
@@ -109,7 +109,7 @@ def _title(draw: ImageDraw.ImageDraw, plan: Plan, shown: int) -> None:
 def _scene(
     sheet: Image.Image,
     draw: ImageDraw.ImageDraw,
-    dataset: Dataset,
+    dataset: WorkingFolder,
     scene: ScenePlan,
     corner: tuple[int, int],
     cell: tuple[int, int],

@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from generator.dataset import Dataset
 from generator.files import write_atomic
 from generator.plan import ClipPlan, Plan, ScenePlan
 from generator.scales import scale_values
 from generator.verify_report import AxisReport, ClipMeasurement, axis_reports, stored_measurements
+from generator.working_folder import WorkingFolder
 from scenes.axes import AXES
 from scenes.errors import InputError
 
@@ -43,7 +43,7 @@ class GalleryReport:
 
 
 def gallery(
-    dataset: Dataset, out: Path, progress: Progress | None = None, *, embed_limit_bytes: int = EMBED_LIMIT_BYTES
+    dataset: WorkingFolder, out: Path, progress: Progress | None = None, *, embed_limit_bytes: int = EMBED_LIMIT_BYTES
 ) -> GalleryReport:
     """Write a dataset's gallery to one HTML file.
 
@@ -125,7 +125,7 @@ def environment() -> jinja2.Environment:
     )
 
 
-def _media(dataset: Dataset, clip: ClipPlan, out: Path, embedded: bool) -> dict[str, Any]:
+def _media(dataset: WorkingFolder, clip: ClipPlan, out: Path, embedded: bool) -> dict[str, Any]:
     path = dataset.clip_path(clip.clip_id)
     frames_THW3 = dataset.frames(clip.clip_id)
     if clip.frames == 1:

@@ -6,7 +6,6 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 
-from generator.dataset import Dataset
 from generator.files import DamagedError
 from generator.labels import label_schema, measure
 from generator.plan import ClipPlan, Plan
@@ -21,6 +20,7 @@ from generator.verify_report import (
     clip_measurement,
     stored_measurement,
 )
+from generator.working_folder import WorkingFolder
 from scenes.axes import AXES
 from scenes.errors import InputError
 
@@ -28,7 +28,7 @@ LAW_TOLERANCE = 1e-6  # relative; plans hold nine significant digits
 READING_TOLERANCE = 1e-3  # stop or mired; a probe that is run again on the same frames says the same
 
 
-def verify(dataset: Dataset, progress: Progress | None = None, *, workers: int = 2) -> VerifyReport:
+def verify(dataset: WorkingFolder, progress: Progress | None = None, *, workers: int = 2) -> VerifyReport:
     """Check every file, label and probe of a dataset; what is wrong is named in the report, not raised.
 
     `workers` processes read and probe the clips (1: this process alone); `progress` is called with clips done and clips in all.
@@ -63,7 +63,7 @@ def verify(dataset: Dataset, progress: Progress | None = None, *, workers: int =
     )
 
 
-def _rows(dataset: Dataset) -> tuple[dict[str, Row], list[Problem]]:
+def _rows(dataset: WorkingFolder) -> tuple[dict[str, Row], list[Problem]]:
     """Return the label rows by clip id, and what is wrong with their number; raises DamagedError for a wrong schema."""
     schema = dataset.labels.schema
     for field in label_schema(dataset.plan.recipe.used_axes):

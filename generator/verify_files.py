@@ -13,12 +13,12 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
-from generator.dataset import Dataset
 from generator.files import DamagedError
 from generator.plan import ClipPlan
 from generator.store import ClipRecord
 from generator.verify_report import Problem, Row
 from generator.video import decode, frames_digest
+from generator.working_folder import WorkingFolder
 from scenes.axes import AXES, Reading
 from scenes.errors import StopdownError
 
@@ -51,7 +51,7 @@ class Found:
     readings: Mapping[str, Reading]
 
 
-def make_jobs(dataset: Dataset, rows: Mapping[str, Row]) -> tuple[list[Job], list[Problem]]:
+def make_jobs(dataset: WorkingFolder, rows: Mapping[str, Row]) -> tuple[list[Job], list[Problem]]:
     """Return one job per labelled clip, and the problems that kept clips from having one."""
     records, problems = _records(dataset)
     jobs = []
@@ -108,7 +108,7 @@ def examine(job: Job) -> Found:
     )
 
 
-def file_problems(dataset: Dataset, found: Mapping[str, Found], rows: Mapping[str, Row]) -> Iterator[Problem]:
+def file_problems(dataset: WorkingFolder, found: Mapping[str, Found], rows: Mapping[str, Row]) -> Iterator[Problem]:
     """Yield what is wrong with files: those of the clips, captions, strangers in clips/, objects that no label names."""
     owner = {row["sha256_bytes"]: clip_id for clip_id, row in rows.items()}
     for clip in dataset.plan.clips:
@@ -134,7 +134,7 @@ def file_digest(path: Path) -> str | None:
         return None
 
 
-def _records(dataset: Dataset) -> tuple[dict[str, ClipRecord], list[Problem]]:
+def _records(dataset: WorkingFolder) -> tuple[dict[str, ClipRecord], list[Problem]]:
     """Return the store's records by the sha256 of their clip's bytes, and those that cannot be read."""
     records: dict[str, ClipRecord] = {}
     problems = []
@@ -149,7 +149,7 @@ def _records(dataset: Dataset) -> tuple[dict[str, ClipRecord], list[Problem]]:
     return records, problems
 
 
-def _job(dataset: Dataset, clip: ClipPlan, row: Row, records: Mapping[str, ClipRecord]) -> Job:
+def _job(dataset: WorkingFolder, clip: ClipPlan, row: Row, records: Mapping[str, ClipRecord]) -> Job:
     """Return a worker's job; raises DamagedError when a hash is none, or when nothing says what lossless frames should hold."""
     video = dataset.plan.recipe.video
     record = records.get(row["sha256_bytes"])

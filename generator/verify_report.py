@@ -11,8 +11,8 @@ from typing import Any, Literal
 from pydantic import computed_field
 from scipy import stats
 
-from generator.dataset import Dataset
 from generator.plan import ClipPlan, Plan
+from generator.working_folder import WorkingFolder
 from scenes.axes import AXES
 from scenes.axes.base import ErrorUnit, Measurement
 from scenes.spec import Spec
@@ -170,7 +170,7 @@ def stored_measurement(clip: ClipPlan, axis: str, row: Row) -> ClipMeasurement:
     )
 
 
-def stored_measurements(dataset: Dataset) -> tuple[ClipMeasurement, ...]:
+def stored_measurements(dataset: WorkingFolder) -> tuple[ClipMeasurement, ...]:
     """Return every measurement of a dataset's label table, in the plan's order."""
     rows = {row["clip_id"]: row for row in dataset.labels.to_pylist()}
     return tuple(

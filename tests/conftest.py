@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from generator.build import build
-from generator.dataset import Dataset
 from generator.plan import make_plan
 from generator.progress import JsonProgress
 from generator.recipe_io import parse_recipe
+from generator.working_folder import WorkingFolder
 
 DEMO_RECIPE = """
 name = "demo-tiny"
@@ -50,17 +50,17 @@ frames = [5]
 
 
 @pytest.fixture(scope="session")
-def demo_dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+def demo_dataset(tmp_path_factory: pytest.TempPathFactory) -> WorkingFolder:
     """Return a finished 64-pixel dataset of 15 clips, three families, some stills; do not change it."""
     path = tmp_path_factory.mktemp("demo") / "demo-tiny"
     plan = make_plan(parse_recipe(DEMO_RECIPE, source="demo-tiny.toml"))
     report = build(plan, path, workers=2, threads=1, progress=JsonProgress(io.StringIO()))
     assert report.complete, report.failed
-    return Dataset.open(path)
+    return WorkingFolder.open(path)
 
 
 @pytest.fixture
-def copied_dataset(demo_dataset: Dataset, tmp_path: Path) -> Path:
+def copied_dataset(demo_dataset: WorkingFolder, tmp_path: Path) -> Path:
     """Return the folder of a copy of the demo dataset, with its hard links, for a test to damage."""
     target = tmp_path / "copy"
     for source in sorted(demo_dataset.path.rglob("*")):
@@ -70,7 +70,7 @@ def copied_dataset(demo_dataset: Dataset, tmp_path: Path) -> Path:
         elif source.parent.name != "clips" or source.suffix != ".mp4":
             place.parent.mkdir(parents=True, exist_ok=True)
             place.write_bytes(source.read_bytes())
-    copy = Dataset.open(target)
+    copy = WorkingFolder.open(target)
     for row in copy.labels.to_pylist():
         copy.store.link(row["sha256_bytes"], copy.clip_path(row["clip_id"]))
     return target

@@ -13,12 +13,12 @@ import pytest
 import tiny
 
 from generator.build import BuildReport, build, clip_key, fitting_blender, scene_jobs, spread
-from generator.dataset import Dataset
 from generator.plan import Plan
 from generator.progress import JsonProgress, LiveProgress, PlainProgress, make_progress
 from generator.render.errors import RenderError
 from generator.store import Store
 from generator.video import decode, frames_digest
+from generator.working_folder import WorkingFolder
 from scenes.errors import InputError
 
 
@@ -44,7 +44,7 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_what_is_built_is_what_is_recorded(reference: Path) -> None:
-    dataset = Dataset.open(reference)
+    dataset = WorkingFolder.open(reference)
     assert len(set(digests(reference).values())) == 15
     for row in dataset.labels.to_pylist():
         data = (reference / "clips" / f"{row['clip_id']}.mp4").read_bytes()
@@ -56,7 +56,7 @@ def test_what_is_built_is_what_is_recorded(reference: Path) -> None:
 
 def test_lossless_frames_are_kept_and_agree_with_the_clip(reference: Path) -> None:
     imageio, openexr = pytest.importorskip("imageio.v3"), pytest.importorskip("OpenEXR")
-    for clip in Dataset.open(reference).plan.clips:
+    for clip in WorkingFolder.open(reference).plan.clips:
         folder = reference / "frames" / clip.clip_id
         names = {f"{index:04d}.{kind}" for index in range(clip.frames) for kind in ("png", "exr")}
         assert {file.name for file in folder.iterdir()} == names
@@ -84,7 +84,7 @@ def test_a_finished_dataset_renders_nothing(reference: Path) -> None:
 def test_a_lost_object_is_rendered_again_and_nothing_else(tmp_path: Path) -> None:
     run(tiny.plan(), tmp_path / "d")
     expected = digests(tmp_path / "d")
-    store = Dataset.open(tmp_path / "d").store
+    store = WorkingFolder.open(tmp_path / "d").store
     row = pq.read_table(tmp_path / "d" / "labels.parquet").slice(4, 1).to_pylist()[0]
     store.path(row["sha256_bytes"]).unlink()
     (tmp_path / "d" / "clips" / f"{row['clip_id']}.mp4").unlink()

@@ -9,12 +9,12 @@ import pytest
 from PIL import Image
 
 from generator.contact_sheet import CAPTION_PX, MARGIN_PX, META_PX, TITLE_PX, contact_sheet
-from generator.dataset import Dataset
 from generator.gallery import in_order
+from generator.working_folder import WorkingFolder
 from scenes.errors import InputError
 
 
-def test_contact_sheet_shows_middle_frames(demo_dataset: Dataset, tmp_path: Path) -> None:
+def test_contact_sheet_shows_middle_frames(demo_dataset: WorkingFolder, tmp_path: Path) -> None:
     report = contact_sheet(demo_dataset, tmp_path / "sheet.png", width_px=1200)
     assert report.scenes == report.all_scenes == len(demo_dataset.plan.scenes)
     with Image.open(report.path) as picture:
@@ -32,7 +32,7 @@ def test_contact_sheet_shows_middle_frames(demo_dataset: Dataset, tmp_path: Path
     np.testing.assert_array_equal(shown_HW3, expected_HW3)
 
 
-def test_contact_sheet_samples_scenes_and_refuses_nonsense(demo_dataset: Dataset, tmp_path: Path) -> None:
+def test_contact_sheet_samples_scenes_and_refuses_nonsense(demo_dataset: WorkingFolder, tmp_path: Path) -> None:
     whole = contact_sheet(demo_dataset, tmp_path / "all.png")
     some = contact_sheet(demo_dataset, tmp_path / "some.png", scenes=2)
     assert (some.scenes, some.all_scenes) == (2, whole.all_scenes)

@@ -15,9 +15,9 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from generator.dataset import Dataset
 from generator.files import DamagedError
 from generator.gallery import gallery, in_order, signed
+from generator.working_folder import WorkingFolder
 from scenes.axes import AXES
 from scenes.errors import InputError
 
@@ -32,7 +32,7 @@ STATES = "Object.fromEntries([...document.querySelectorAll('.clip')].map((clip) 
 
 
 @pytest.fixture(scope="module")
-def page_file(demo_dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def page_file(demo_dataset: WorkingFolder, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("gallery") / "gallery.html"
     report = gallery(demo_dataset, path)
     assert report.embedded
@@ -80,7 +80,7 @@ def watched(browser: Browser, page_file: Path) -> Iterator[Watched]:
 # --- the file -------------------------------------------------------------------------------------------------------------
 
 
-def test_file_is_self_contained_and_holds_the_clips_bytes(demo_dataset: Dataset, page_file: Path) -> None:
+def test_file_is_self_contained_and_holds_the_clips_bytes(demo_dataset: WorkingFolder, page_file: Path) -> None:
     text = page_file.read_text()
     assert not re.search(r'(?:src|href)=(?!"(?:data:|#))|url\((?!data:)|@import|https?://(?!www\.w3\.org)', text)
     videos = [base64.b64decode(data) for data in re.findall(r"data:video/mp4;base64,([A-Za-z0-9+/=]+)", text)]
@@ -99,7 +99,7 @@ def test_text_from_the_recipe_is_escaped(page_file: Path) -> None:
     assert "<b>for tests" not in text
 
 
-def test_stills_are_the_decoded_frame(demo_dataset: Dataset, page_file: Path) -> None:
+def test_stills_are_the_decoded_frame(demo_dataset: WorkingFolder, page_file: Path) -> None:
     stills = [clip for clip in demo_dataset.plan.clips if clip.frames == 1]
     assert stills
     for clip in stills:
@@ -111,7 +111,7 @@ def test_stills_are_the_decoded_frame(demo_dataset: Dataset, page_file: Path) ->
         assert np.abs(shown_HW3 - demo_dataset.frames(clip.clip_id)[0]).mean() < 4
 
 
-def test_too_many_bytes_are_linked_and_said(demo_dataset: Dataset, tmp_path: Path) -> None:
+def test_too_many_bytes_are_linked_and_said(demo_dataset: WorkingFolder, tmp_path: Path) -> None:
     out = tmp_path / "elsewhere" / "gallery.html"
     report = gallery(demo_dataset, out, embed_limit_bytes=0)
     text = out.read_text()
@@ -124,14 +124,14 @@ def test_too_many_bytes_are_linked_and_said(demo_dataset: Dataset, tmp_path: Pat
     }
 
 
-def test_progress_counts_every_clip(demo_dataset: Dataset, tmp_path: Path) -> None:
+def test_progress_counts_every_clip(demo_dataset: WorkingFolder, tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     gallery(demo_dataset, tmp_path / "g.html", lambda done, of: seen.append((done, of)))
     assert seen == [(number, len(demo_dataset)) for number in range(1, len(demo_dataset) + 1)]
 
 
 def test_bad_targets_and_broken_clips(copied_dataset: Path, tmp_path: Path) -> None:
-    dataset = Dataset.open(copied_dataset)
+    dataset = WorkingFolder.open(copied_dataset)
     with pytest.raises(InputError, match=r"no \.html file"):
         gallery(dataset, tmp_path / "gallery.pdf")
     dataset.clip_path(dataset.plan.clips[0].clip_id).unlink()
@@ -148,7 +148,7 @@ def test_signed() -> None:
 
 
 @needs_chromium
-def test_rows_are_scenes_in_order_of_control_with_labels_and_readings(watched: Watched, demo_dataset: Dataset) -> None:
+def test_rows_are_scenes_in_order_of_control_with_labels_and_readings(watched: Watched, demo_dataset: WorkingFolder) -> None:
     plan, rows = demo_dataset.plan, {row["clip_id"]: row for row in demo_dataset.labels.to_pylist()}
     for scene in plan.scenes:
         clips = in_order(plan, scene)
@@ -165,7 +165,7 @@ def test_rows_are_scenes_in_order_of_control_with_labels_and_readings(watched: W
 
 
 @needs_chromium
-def test_every_clip_is_decoded_and_shows_the_right_frame(watched: Watched, demo_dataset: Dataset) -> None:
+def test_every_clip_is_decoded_and_shows_the_right_frame(watched: Watched, demo_dataset: WorkingFolder) -> None:
     page = watched.settle()
     assert set(page.evaluate(f"Object.values({STATES})")) == {"ready", "still"}
     assert page.locator(".clip.is-still img").evaluate_all("images => images.every((image) => image.naturalWidth > 0)")
@@ -215,7 +215,7 @@ def test_clips_play_in_step(watched: Watched) -> None:
 
 
 @needs_chromium
-def test_enlarged_clip_plays_natively(watched: Watched, demo_dataset: Dataset) -> None:
+def test_enlarged_clip_plays_natively(watched: Watched, demo_dataset: WorkingFolder) -> None:
     page = watched.settle()
     page.locator(".clip:not(.is-still) .screen").first.click()
     page.wait_for_function("document.querySelector('#viewer video').readyState >= 2")
@@ -230,7 +230,7 @@ def test_enlarged_clip_plays_natively(watched: Watched, demo_dataset: Dataset) -
 
 
 @needs_chromium
-def test_filters_and_search(watched: Watched, demo_dataset: Dataset) -> None:
+def test_filters_and_search(watched: Watched, demo_dataset: WorkingFolder) -> None:
     page, plan = watched.page, demo_dataset.plan
 
     def shown() -> set[str]:
@@ -269,7 +269,7 @@ def test_filters_and_search(watched: Watched, demo_dataset: Dataset) -> None:
 
 
 @needs_chromium
-def test_reading_filter_shows_scenes_with_such_a_clip(watched: Watched, demo_dataset: Dataset) -> None:
+def test_reading_filter_shows_scenes_with_such_a_clip(watched: Watched, demo_dataset: WorkingFolder) -> None:
     small = {
         row["scene_id"]
         for row in demo_dataset.labels.to_pylist()
@@ -363,7 +363,7 @@ def test_themes_and_phone(browser: Browser, page_file: Path, tmp_path: Path, sch
 
 
 @needs_chromium
-def test_linked_videos_play_too(browser: Browser, demo_dataset: Dataset, tmp_path: Path) -> None:
+def test_linked_videos_play_too(browser: Browser, demo_dataset: WorkingFolder, tmp_path: Path) -> None:
     out = tmp_path / "some folder" / "gallery.html"
     gallery(demo_dataset, out, embed_limit_bytes=0)
     opened = Watched(browser, out)

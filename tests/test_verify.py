@@ -12,20 +12,20 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
-from generator.dataset import Dataset
 from generator.files import DamagedError
 from generator.verify import verify
 from generator.verify_print import failures, print_report
 from generator.verify_report import VerifyReport
+from generator.working_folder import WorkingFolder
 from scenes.errors import InputError
 
 
 @pytest.fixture(scope="module")
-def report(demo_dataset: Dataset) -> VerifyReport:
+def report(demo_dataset: WorkingFolder) -> VerifyReport:
     return verify(demo_dataset, workers=2)
 
 
-def test_sound_dataset_passes(demo_dataset: Dataset, report: VerifyReport) -> None:
+def test_sound_dataset_passes(demo_dataset: WorkingFolder, report: VerifyReport) -> None:
     assert report.problems == ()
     assert report.passed, failures(report)
     assert report.exit_code == 0
@@ -35,7 +35,7 @@ def test_sound_dataset_passes(demo_dataset: Dataset, report: VerifyReport) -> No
     assert report.size_bytes == sum(path.stat().st_size for path in (demo_dataset.path / "clips").glob("*.mp4"))
 
 
-def test_statistics_are_those_of_the_label_table(demo_dataset: Dataset, report: VerifyReport) -> None:
+def test_statistics_are_those_of_the_label_table(demo_dataset: WorkingFolder, report: VerifyReport) -> None:
     rows = demo_dataset.labels.to_pylist()
     for axis in report.axes:
         judged = [abs(row[f"{axis.axis}_error"]) for row in rows if row[f"{axis.axis}_judged"]]
@@ -46,20 +46,20 @@ def test_statistics_are_those_of_the_label_table(demo_dataset: Dataset, report: 
         assert axis.worst_error == pytest.approx(max(judged), abs=1e-6)
 
 
-def test_number_of_workers_changes_nothing(demo_dataset: Dataset, report: VerifyReport) -> None:
+def test_number_of_workers_changes_nothing(demo_dataset: WorkingFolder, report: VerifyReport) -> None:
     seen: list[tuple[int, int]] = []
     assert verify(demo_dataset, lambda done, of: seen.append((done, of)), workers=1) == report
     assert seen == [(done, report.clips) for done in range(1, report.clips + 1)]
 
 
-def test_no_workers_is_refused(demo_dataset: Dataset) -> None:
+def test_no_workers_is_refused(demo_dataset: WorkingFolder) -> None:
     with pytest.raises(InputError, match="0 workers"):
         verify(demo_dataset, workers=0)
 
 
 # --- damage: what is done, and (kind, clip) of the problems that must be found, exactly -----------------------------------
 
-Damage = Callable[[Dataset], set[tuple[str, str]]]
+Damage = Callable[[WorkingFolder], set[tuple[str, str]]]
 
 
 def writable(path: Path) -> Path:
@@ -73,29 +73,29 @@ def flip_bit(path: Path) -> None:
     writable(path).write_bytes(bytes(data))
 
 
-def clip_at(dataset: Dataset, number: int) -> str:
+def clip_at(dataset: WorkingFolder, number: int) -> str:
     return dataset.plan.clips[number].clip_id
 
 
-def object_of(dataset: Dataset, clip_id: str) -> Path:
+def object_of(dataset: WorkingFolder, clip_id: str) -> Path:
     rows = {row["clip_id"]: row for row in dataset.labels.to_pylist()}
     return dataset.store.path(rows[clip_id]["sha256_bytes"])
 
 
-def edit(dataset: Dataset, clip_id: str, column: str, value: object) -> None:
+def edit(dataset: WorkingFolder, clip_id: str, column: str, value: object) -> None:
     table = dataset.labels
     rows = table.to_pylist()
     next(row for row in rows if row["clip_id"] == clip_id)[column] = value
     pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), dataset.path / "labels.parquet")
 
 
-def flip_in_object(dataset: Dataset) -> set[tuple[str, str]]:
+def flip_in_object(dataset: WorkingFolder) -> set[tuple[str, str]]:
     clip = clip_at(dataset, 0)
     flip_bit(object_of(dataset, clip))  # the view is a hard link to it, so both are damaged
     return {("bytes", clip)}
 
 
-def flip_in_object_only(dataset: Dataset) -> set[tuple[str, str]]:
+def flip_in_object_only(dataset: WorkingFolder) -> set[tuple[str, str]]:
     clip = clip_at(dataset, 1)
     data = dataset.clip_path(clip).read_bytes()
     dataset.clip_path(clip).unlink()
@@ -104,7 +104,7 @@ def flip_in_object_only(dataset: Dataset) -> set[tuple[str, str]]:
     return {("object", clip)}
 
 
-def flip_in_view_only(dataset: Dataset) -> set[tuple[str, str]]:
+def flip_in_view_only(dataset: WorkingFolder) -> set[tuple[str, str]]:
     clip = clip_at(dataset, 2)
     data = dataset.clip_path(clip).read_bytes()
     dataset.clip_path(clip).unlink()
@@ -113,32 +113,32 @@ def flip_in_view_only(dataset: Dataset) -> set[tuple[str, str]]:
     return {("bytes", clip)}
 
 
-def truncate(dataset: Dataset) -> set[tuple[str, str]]:
+def truncate(dataset: WorkingFolder) -> set[tuple[str, str]]:
     clip = clip_at(dataset, 3)
     path = writable(dataset.clip_path(clip))
     path.write_bytes(path.read_bytes()[:-100])
     return {("bytes", clip)}
 
 
-def empty(dataset: Dataset) -> set[tuple[str, str]]:
+def empty(dataset: WorkingFolder) -> set[tuple[str, str]]:
     clip = clip_at(dataset, 4)
     writable(dataset.clip_path(clip)).write_bytes(b"")
     return {("bytes", clip)}
 
 
-def delete_view(dataset: Dataset) -> set[tuple[str, str]]:
+def delete_view(dataset: WorkingFolder) -> set[tuple[str, str]]:
     clip = clip_at(dataset, 5)
     dataset.clip_path(clip).unlink()
     return {("missing", clip)}
 
 
-def delete_object(dataset: Dataset) -> set[tuple[str, str]]:
+def delete_object(dataset: WorkingFolder) -> set[tuple[str, str]]:
     clip = clip_at(dataset, 6)
     object_of(dataset, clip).unlink()
     return {("object", clip)}
 
 
-def swap_clips(dataset: Dataset) -> set[tuple[str, str]]:
+def swap_clips(dataset: WorkingFolder) -> set[tuple[str, str]]:
     one, other = clip_at(dataset, 0), clip_at(dataset, 2)
     aside = dataset.path / "aside"
     dataset.clip_path(one).rename(aside)
@@ -147,7 +147,7 @@ def swap_clips(dataset: Dataset) -> set[tuple[str, str]]:
     return {("swapped", one), ("swapped", other)}
 
 
-def swap_captions(dataset: Dataset) -> set[tuple[str, str]]:
+def swap_captions(dataset: WorkingFolder) -> set[tuple[str, str]]:
     one, other = dataset.plan.clips[0], next(c for c in dataset.plan.clips if c.caption != dataset.plan.clips[0].caption)
     paths = [dataset.clip_path(clip.clip_id).with_suffix(".txt") for clip in (one, other)]
     texts = [path.read_bytes() for path in paths]
@@ -156,93 +156,93 @@ def swap_captions(dataset: Dataset) -> set[tuple[str, str]]:
     return {("caption", one.clip_id), ("caption", other.clip_id)}
 
 
-def delete_caption(dataset: Dataset) -> set[tuple[str, str]]:
+def delete_caption(dataset: WorkingFolder) -> set[tuple[str, str]]:
     clip = clip_at(dataset, 1)
     dataset.clip_path(clip).with_suffix(".txt").unlink()
     return {("caption", clip)}
 
 
-def edit_value(dataset: Dataset) -> set[tuple[str, str]]:
+def edit_value(dataset: WorkingFolder) -> set[tuple[str, str]]:
     clip = clip_at(dataset, 0)
     edit(dataset, clip, "shutter_exposure_s", dataset.plan.clips[0].values["shutter"] * 1.001)
     return {("label", clip)}
 
 
-def edit_control(dataset: Dataset) -> set[tuple[str, str]]:
+def edit_control(dataset: WorkingFolder) -> set[tuple[str, str]]:
     clip = clip_at(dataset, 0)
     edit(dataset, clip, "shutter_control", 1.01)
     return {("label", clip)}
 
 
-def erase_value(dataset: Dataset) -> set[tuple[str, str]]:
+def erase_value(dataset: WorkingFolder) -> set[tuple[str, str]]:
     clip = clip_at(dataset, 0)
     edit(dataset, clip, "shutter_exposure_s", None)
     return {("label", clip)}
 
 
-def label_uncontrolled_axis(dataset: Dataset) -> set[tuple[str, str]]:
+def label_uncontrolled_axis(dataset: WorkingFolder) -> set[tuple[str, str]]:
     clip = clip_at(dataset, 0)
     edit(dataset, clip, "temperature_k", 6500.0)
     return {("label", clip)}
 
 
-def edit_caption_label(dataset: Dataset) -> set[tuple[str, str]]:
+def edit_caption_label(dataset: WorkingFolder) -> set[tuple[str, str]]:
     clip = clip_at(dataset, 7)
     edit(dataset, clip, "caption", "a very blurred thing")
     return {("caption", clip)}
 
 
-def edit_seed(dataset: Dataset) -> set[tuple[str, str]]:
+def edit_seed(dataset: WorkingFolder) -> set[tuple[str, str]]:
     clip = clip_at(dataset, 7)
     edit(dataset, clip, "seed", 6)
     return {("label", clip)}
 
 
-def edit_reading(dataset: Dataset) -> set[tuple[str, str]]:
+def edit_reading(dataset: WorkingFolder) -> set[tuple[str, str]]:
     clip = dataset.plan.clips[-1]
     edit(dataset, clip.clip_id, f"{clip.axes[0]}_error", 0.0)
     return {("reading", clip.clip_id)}
 
 
-def edit_frames_hash(dataset: Dataset) -> set[tuple[str, str]]:
+def edit_frames_hash(dataset: WorkingFolder) -> set[tuple[str, str]]:
     clip = clip_at(dataset, 3)
     edit(dataset, clip, "sha256_frames", "0" * 64)
     return {("frames", clip)}
 
 
-def garble_bytes_hash(dataset: Dataset) -> set[tuple[str, str]]:
+def garble_bytes_hash(dataset: WorkingFolder) -> set[tuple[str, str]]:
     clip = clip_at(dataset, 3)
     edit(dataset, clip, "sha256_bytes", "not a hash")
     return {("label", clip)}
 
 
-def edit_size(dataset: Dataset) -> set[tuple[str, str]]:
+def edit_size(dataset: WorkingFolder) -> set[tuple[str, str]]:
     clip = clip_at(dataset, 3)
     edit(dataset, clip, "size_bytes", 1)
     return {("label", clip)}
 
 
-def drop_row(dataset: Dataset) -> set[tuple[str, str]]:
+def drop_row(dataset: WorkingFolder) -> set[tuple[str, str]]:
     pq.write_table(dataset.labels.slice(1), dataset.path / "labels.parquet")
     return {("count", dataset.labels["clip_id"][0].as_py())}
 
 
-def double_row(dataset: Dataset) -> set[tuple[str, str]]:
+def double_row(dataset: WorkingFolder) -> set[tuple[str, str]]:
     pq.write_table(pa.concat_tables([dataset.labels, dataset.labels.slice(2, 1)]), dataset.path / "labels.parquet")
     return {("count", dataset.labels["clip_id"][2].as_py())}
 
 
-def rename_row(dataset: Dataset) -> set[tuple[str, str]]:
+def rename_row(dataset: WorkingFolder) -> set[tuple[str, str]]:
     edit(dataset, clip_at(dataset, 2), "clip_id", "stranger-0")
     return {("count", clip_at(dataset, 2)), ("count", "stranger-0")}
 
 
-def add_file(dataset: Dataset) -> set[tuple[str, str]]:
+def add_file(dataset: WorkingFolder) -> set[tuple[str, str]]:
     (dataset.path / "clips" / "stranger.mp4").write_bytes(b"?")
     return {("count", "stranger.mp4")}
 
 
-def damage_record(dataset: Dataset) -> set[tuple[str, str]]:
+def damage_record(dataset: WorkingFolder) -> set[tuple[str, str]]:
     path = sorted((dataset.store.root / "records").glob("??/*.json"))[0]
     writable(path).write_bytes(b"{")
     return {("record", path.stem)}
@@ -257,13 +257,13 @@ DAMAGE: Sequence[Damage] = (
 
 
 def test_undamaged_copy_passes(copied_dataset: Path) -> None:
-    assert verify(Dataset.open(copied_dataset), workers=1).passed
+    assert verify(WorkingFolder.open(copied_dataset), workers=1).passed
 
 
 @pytest.mark.parametrize("damage", DAMAGE, ids=lambda damage: damage.__name__)
 def test_damage_is_found_and_named(copied_dataset: Path, damage: Damage) -> None:
-    expected = damage(Dataset.open(copied_dataset))
-    found = verify(Dataset.open(copied_dataset), workers=1)
+    expected = damage(WorkingFolder.open(copied_dataset))
+    found = verify(WorkingFolder.open(copied_dataset), workers=1)
     assert {(problem.kind, problem.where) for problem in found.problems} == expected
     assert not found.passed
     assert found.exit_code == 1
@@ -275,23 +275,23 @@ def test_damage_is_found_and_named(copied_dataset: Path, damage: Damage) -> None
 
 
 def test_swapped_clips_name_each_other(copied_dataset: Path) -> None:
-    (_, one), (_, other) = sorted(swap_clips(Dataset.open(copied_dataset)))
-    messages = {problem.where: problem.message for problem in verify(Dataset.open(copied_dataset), workers=1).problems}
+    (_, one), (_, other) = sorted(swap_clips(WorkingFolder.open(copied_dataset)))
+    messages = {problem.where: problem.message for problem in verify(WorkingFolder.open(copied_dataset), workers=1).problems}
     assert other in messages[one]
     assert one in messages[other]
 
 
 def test_truncation_says_both_sizes(copied_dataset: Path) -> None:
-    dataset = Dataset.open(copied_dataset)
+    dataset = WorkingFolder.open(copied_dataset)
     truncate(dataset)
     size = dataset.clip_path(clip_at(dataset, 3)).stat().st_size
-    (problem,) = verify(Dataset.open(copied_dataset), workers=1).problems
+    (problem,) = verify(WorkingFolder.open(copied_dataset), workers=1).problems
     assert f"{size} bytes" in problem.message
     assert str(size + 100) in problem.message
 
 
 def test_wrong_schema_is_one_line(copied_dataset: Path) -> None:
-    dataset = Dataset.open(copied_dataset)
+    dataset = WorkingFolder.open(copied_dataset)
     pq.write_table(dataset.labels.drop_columns(["shutter_control"]), copied_dataset / "labels.parquet")
     with pytest.raises(DamagedError, match="column shutter_control is missing"):
-        verify(Dataset.open(copied_dataset), workers=1)
+        verify(WorkingFolder.open(copied_dataset), workers=1)

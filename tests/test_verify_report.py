@@ -13,18 +13,18 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy import stats
 
-from generator.dataset import Dataset
 from generator.plan import make_plan
 from generator.recipe_io import parse_recipe
 from generator.scales import scale_values
 from generator.verify import verify
 from generator.verify_plot import plot_report, value_at_distance
 from generator.verify_report import ClipMeasurement, VerifyReport, axis_reports, scene_ranks
+from generator.working_folder import WorkingFolder
 from scenes.axes import AXES
 
 
 @pytest.fixture(scope="module")
-def report(demo_dataset: Dataset) -> VerifyReport:
+def report(demo_dataset: WorkingFolder) -> VerifyReport:
     return verify(demo_dataset, workers=1)
 
 

@@ -10,12 +10,12 @@ from typing import Annotated
 import typer
 
 from generator.commands.options import Json
-from generator.dataset import Dataset
 from generator.export import EXPORTS, DatasetSource
 from generator.export.base import ExportOptions
 from generator.export.run import ExportReport, export
 from generator.export.source import ExportSource, SnapshotSource
 from generator.versions.snapshot import Snapshot
+from generator.working_folder import WorkingFolder
 from scenes.errors import InputError
 
 
@@ -48,7 +48,7 @@ def command(
             "give DATASET FORMAT OUT, such as `stopdown export my-dataset videofolder out`; --list shows the formats"
         )
     options = ExportOptions(preset=preset, split=split, limit=limit, root=root, copy=copy)
-    source: ExportSource = DatasetSource(Dataset.open(dataset), license)
+    source: ExportSource = DatasetSource(WorkingFolder.open(dataset), license)
     if ref is not None:
         source = SnapshotSource(Snapshot.open(dataset, ref), license)
     report = export(source, format, out, options)

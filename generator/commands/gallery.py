@@ -9,8 +9,8 @@ import typer
 
 from generator.commands.options import DatasetFolder, counting
 from generator.contact_sheet import contact_sheet
-from generator.dataset import Dataset
 from generator.gallery import gallery
+from generator.working_folder import WorkingFolder
 
 
 def command(
@@ -18,7 +18,7 @@ def command(
     out: Annotated[Path | None, typer.Option(help="The HTML file; DATASET/gallery.html if not given.")] = None,
 ) -> None:
     """Write a self-contained HTML gallery of a dataset, and beside it a contact sheet (.png)."""
-    opened = Dataset.open(dataset)
+    opened = WorkingFolder.open(dataset)
     page = out if out is not None else dataset / "gallery.html"
     with counting("gallery") as progress:
         report = gallery(opened, page, progress)

@@ -10,10 +10,10 @@ import typer
 
 from generator.build import blender_version
 from generator.commands.options import Overrides, RecipeFile
-from generator.dataset import find_clip
 from generator.plan import ClipPlan, Plan, make_plan
 from generator.recipe_io import load_recipe
 from generator.render.single import in_render_process, save_blend, save_stills
+from generator.working_folder import find_clip
 from scenes.axes import AXES
 from scenes.errors import InputError, closest
 from scenes.spec import Optics

@@ -13,13 +13,13 @@ from rich.console import Console
 from generator.commands.options import DatasetFolder, Json, counting
 from generator.commands.remote_options import Anonymous, Endpoint, Region, remote_at
 from generator.commands.version_options import print_json
-from generator.dataset import Dataset
 from generator.verify import verify
 from generator.verify_plot import plot_report
 from generator.verify_print import print_report
 from generator.versions.check import check
 from generator.versions.history import History
 from generator.versions.remote_repair import repair_all
+from generator.working_folder import WorkingFolder
 
 
 def command(
@@ -51,7 +51,7 @@ def command(
             print(f"repaired {len(repaired.repaired)} files from {repair}")
     if ref is not None or every or repair is not None:
         _verify_history(dataset, ref, json)
-    opened = Dataset.open(dataset)
+    opened = WorkingFolder.open(dataset)
     with counting("verifying", silent=json) as progress:
         report = verify(opened, progress, workers=workers if workers is not None else os.cpu_count() or 1)
     picture = plot if plot is not None else dataset / "verify.png"

@@ -9,12 +9,12 @@ from typing import Protocol
 
 import pyarrow as pa
 
-from generator.dataset import Dataset
 from generator.files import DamagedError
 from generator.lineage.licence import check_licence
 from generator.lineage.origin import Maker, Origin, Part, engine_version, plan_origin
 from generator.store import ClipRecord
 from generator.versions.snapshot import Snapshot
+from generator.working_folder import WorkingFolder
 from scenes.axes import AXES
 
 _CLIP_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
@@ -52,7 +52,7 @@ class ExportSource(Protocol):
 class DatasetSource:
     """A finished dataset folder as it stands, as a source of exports."""
 
-    def __init__(self, dataset: Dataset, license: str | None = None) -> None:
+    def __init__(self, dataset: WorkingFolder, license: str | None = None) -> None:
         self._dataset = dataset
         self.license = None if license is None else check_licence(license)
 
@@ -117,7 +117,7 @@ class SnapshotSource:
         return self._snapshot[clip_id].path
 
 
-def makers(dataset: Dataset) -> dict[str, Maker]:
+def makers(dataset: WorkingFolder) -> dict[str, Maker]:
     """Return what made each clip, by clip id, from the store's records; a clip without a record is left out."""
     by_bytes: dict[str, ClipRecord] = {}
     for path in sorted((dataset.store.root / "records").glob("??/*.json")):

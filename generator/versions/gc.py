@@ -15,7 +15,6 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from generator.dataset import build_lock
 from generator.files import DamagedError
 from generator.store import ClipRecord, Store
 from generator.versions.history import History
@@ -25,6 +24,7 @@ from generator.versions.refs import version_ids
 from generator.versions.reported import reported
 from generator.versions.version import Version
 from generator.versions.working import LABELS
+from generator.working_folder import build_lock
 from scenes.errors import InputError
 
 GRACE_S = 3600.0

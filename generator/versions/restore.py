@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from generator.dataset import build_lock
 from generator.files import DamagedError, fsync_folder, write_atomic, write_temporary
 from generator.labels import labels_file
 from generator.sealed import sha256
@@ -33,6 +32,7 @@ from generator.versions.working import (
     target_of,
     tracked_files,
 )
+from generator.working_folder import build_lock
 from scenes.errors import InputError
 
 _SHOWN = 3

@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from generator.dataset import Dataset
 from generator.export import DatasetSource
 from generator.export.run import export
+from generator.working_folder import WorkingFolder
 
 
 def main(dataset: str, format: str, out: str, fatal: str) -> None:
@@ -29,7 +29,7 @@ def main(dataset: str, format: str, out: str, fatal: str) -> None:
 
     os.replace, os.link = dying(os.replace), dying(os.link)
     Path.write_bytes = dying(Path.write_bytes)  # type: ignore[method-assign]
-    export(DatasetSource(Dataset.open(dataset)), format, Path(out))
+    export(DatasetSource(WorkingFolder.open(dataset)), format, Path(out))
 
 
 if __name__ == "__main__":

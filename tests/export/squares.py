@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from generator.dataset import Dataset, create_or_resume, finish
 from generator.export import DatasetSource
 from generator.plan import ClipPlan, make_plan
 from generator.recipe_io import parse_recipe
 from generator.store import ClipRecord, ReadingRecord, Store
 from generator.video import encode, frames_digest
+from generator.working_folder import WorkingFolder, create_or_resume, finish
 
 RECIPE = """
 name = "squares"
@@ -69,7 +69,7 @@ def record_of(clip: ClipPlan, number: int, store: Store) -> ClipRecord:
     )
 
 
-def build(path: Path) -> Dataset:
+def build(path: Path) -> WorkingFolder:
     """Make the dataset in a folder."""
     plan = make_plan(parse_recipe(RECIPE, source="squares.toml", overrides=()))
     store = create_or_resume(path, plan)

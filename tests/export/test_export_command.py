@@ -12,8 +12,8 @@ import typer
 from typer.testing import CliRunner
 
 from generator.commands.export import command
-from generator.dataset import Dataset
 from generator.export import EXPORTS
+from generator.working_folder import WorkingFolder
 from scenes.errors import InputError
 
 app = typer.Typer(add_completion=False)
@@ -33,7 +33,7 @@ def test_the_list_names_every_format_and_preset() -> None:
     assert set(json.loads(said("--list", "--json"))) == set(EXPORTS)
 
 
-def test_an_export_says_what_it_did_and_what_comes_next(dataset: Dataset, tmp_path: Path) -> None:
+def test_an_export_says_what_it_did_and_what_comes_next(dataset: WorkingFolder, tmp_path: Path) -> None:
     words = [str(dataset.path), "musubi-tuner", str(tmp_path / "mit Leerzeichen"), "--license", "cc0-1.0"]
     done = said(*words)
     assert f"{len(dataset)} clips as musubi-tuner" in done and "next: pass" in done
@@ -53,7 +53,7 @@ def test_an_export_says_what_it_did_and_what_comes_next(dataset: Dataset, tmp_pa
     ],
 )
 def test_a_mistake_is_one_line_and_changes_nothing(
-    dataset: Dataset, tmp_path: Path, words: tuple[str, ...], reason: str
+    dataset: WorkingFolder, tmp_path: Path, words: tuple[str, ...], reason: str
 ) -> None:
     places = {"DATASET": str(dataset.path), "out": str(tmp_path / "out"), "nowhere": str(tmp_path / "nowhere")}
     with pytest.raises(InputError, match=reason) as caught:
@@ -70,7 +70,7 @@ def test_reading_the_command_loads_no_optional_library() -> None:
 
 
 def test_without_lance_the_format_says_what_to_install(
-    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    dataset: WorkingFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name, package=None: None)
     with pytest.raises(InputError, match=r'pip install "stopdown\[lance\]"'):

@@ -18,11 +18,11 @@ import pyarrow as pa
 import pytest
 from squares import tree
 
-from generator.dataset import Dataset
 from generator.export import EXPORTS, DatasetSource, ExportOptions
 from generator.export.folder import MARKER, ExportError
 from generator.export.run import export
 from generator.files import DamagedError
+from generator.working_folder import WorkingFolder
 from scenes.errors import InputError
 
 FILES_ARE_FIXED = [name for name in EXPORTS if name != "lance"]  # Lance draws file names at random
@@ -59,7 +59,7 @@ def test_the_marker_lists_every_file_with_its_hash(source: DatasetSource, tmp_pa
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_a_killed_export_is_finished_by_the_same_command(dataset: Dataset, tmp_path: Path, seed: int) -> None:
+def test_a_killed_export_is_finished_by_the_same_command(dataset: WorkingFolder, tmp_path: Path, seed: int) -> None:
     rng = random.Random(seed)
     name, out, whole = rng.choice(FILES_ARE_FIXED), tmp_path / "out", tmp_path / "whole"
     export(DatasetSource(dataset), name, whole)
@@ -172,7 +172,7 @@ def test_another_export_is_refused(source: DatasetSource, tmp_path: Path, name: 
     refused("holds another export", source, name, tmp_path, options)
 
 
-def test_another_licence_is_another_export(source: DatasetSource, dataset: Dataset, tmp_path: Path) -> None:
+def test_another_licence_is_another_export(source: DatasetSource, dataset: WorkingFolder, tmp_path: Path) -> None:
     export(source, "videofolder", tmp_path)
     refused("its license is CC-BY-4.0, this one's is MIT", DatasetSource(dataset, "MIT"), "videofolder", tmp_path)
 
@@ -237,9 +237,9 @@ def test_a_damaged_marker_is_refused(source: DatasetSource, tmp_path: Path, text
 
 
 @pytest.mark.parametrize("name", FILES_ARE_FIXED)
-def test_a_flipped_bit_in_a_clip_is_found(dataset: Dataset, tmp_path: Path, name: str) -> None:
+def test_a_flipped_bit_in_a_clip_is_found(dataset: WorkingFolder, tmp_path: Path, name: str) -> None:
     shutil.copytree(dataset.path, tmp_path / "copy")
-    copy = DatasetSource(Dataset.open(tmp_path / "copy"))
+    copy = DatasetSource(WorkingFolder.open(tmp_path / "copy"))
     victim = copy.clip_path(copy.labels["clip_id"][-1].as_py())
     data = bytearray(victim.read_bytes())
     data[len(data) // 2] ^= 4
@@ -250,9 +250,9 @@ def test_a_flipped_bit_in_a_clip_is_found(dataset: Dataset, tmp_path: Path, name
     assert not json.loads((tmp_path / "out" / MARKER).read_text())["complete"]
 
 
-def test_a_missing_clip_is_named(dataset: Dataset, tmp_path: Path) -> None:
+def test_a_missing_clip_is_named(dataset: WorkingFolder, tmp_path: Path) -> None:
     shutil.copytree(dataset.path, tmp_path / "copy")
-    copy = DatasetSource(Dataset.open(tmp_path / "copy"))
+    copy = DatasetSource(WorkingFolder.open(tmp_path / "copy"))
     copy.clip_path(copy.labels["clip_id"][0].as_py()).unlink()
     with pytest.raises(DamagedError, match="is missing"):
         export(copy, "videofolder", tmp_path / "out")

@@ -15,7 +15,6 @@ import pytest
 import yaml
 from squares import SplitSource
 
-from generator.dataset import Dataset
 from generator.export import DatasetSource
 from generator.export.run import export
 from generator.export.text import parquet
@@ -25,6 +24,7 @@ from generator.lineage.files import lineage_files
 from generator.lineage.licence import HUB_LICENCES, check_licence
 from generator.lineage.origin import Origin, Part
 from generator.lineage.provenance import provenance
+from generator.working_folder import WorkingFolder
 from scenes.errors import InputError
 
 VERSION, PARENT = "a" * 64, "b" * 64
@@ -36,7 +36,7 @@ def committed(source: DatasetSource) -> Origin:
 
 
 @pytest.fixture
-def folder(dataset: Dataset, source: DatasetSource, committed: Origin, tmp_path: Path) -> Path:
+def folder(dataset: WorkingFolder, source: DatasetSource, committed: Origin, tmp_path: Path) -> Path:
     """A dataset folder as a person has it: clips, labels and the three files about itself."""
     (tmp_path / "clips").symlink_to(dataset.path / "clips")
     labels = parquet(source.labels)

@@ -21,10 +21,10 @@ import webdataset
 import yaml
 from squares import SplitSource
 
-from generator.dataset import Dataset
 from generator.export import DatasetSource, ExportOptions
 from generator.export.run import export
 from generator.video import decode
+from generator.working_folder import WorkingFolder
 
 
 def by_id(table: pa.Table) -> dict[str, dict[str, Any]]:
@@ -284,7 +284,7 @@ def test_labels_travel_with_every_format_that_has_no_place_for_them(source: Data
 
 
 def test_a_dataset_folder_itself_loads_as_videos_and_not_as_text(
-    dataset: Dataset, source: DatasetSource, tmp_path: Path
+    dataset: WorkingFolder, source: DatasetSource, tmp_path: Path
 ) -> None:
     from generator.lineage.files import lineage_files
 

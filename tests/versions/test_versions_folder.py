@@ -20,7 +20,6 @@ from versions_support import (
     write_folder,
 )
 
-from generator.dataset import build_lock
 from generator.files import DamagedError
 from generator.labels import labels_file
 from generator.versions.check import check
@@ -31,6 +30,7 @@ from generator.versions.restore import restore
 from generator.versions.snapshot import Snapshot
 from generator.versions.status import mark, status
 from generator.versions.working import Working
+from generator.working_folder import build_lock
 from scenes.errors import InputError
 
 

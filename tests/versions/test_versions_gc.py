@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from versions_support import built, commit_clips, make_clips, sha, without
 
-from generator.dataset import build_lock
 from generator.files import DamagedError
 from generator.versions.check import check
 from generator.versions.gc import gc
@@ -18,6 +17,7 @@ from generator.versions.refs import version_ids
 from generator.versions.restore import restore
 from generator.versions.rows import make_rows
 from generator.versions.splits import SplitRatios
+from generator.working_folder import build_lock
 from scenes.errors import InputError
 
 

@@ -36,7 +36,7 @@ from scenes.errors import InputError, closest
 INTERNAL = ".stopdown"
 
 
-class Dataset:
+class WorkingFolder:
     """A finished dataset, read lazily: labels as an Arrow table, clips as uint8 frames `[T, H, W, 3]`."""
 
     def __init__(self, path: Path, plan: Plan) -> None:
@@ -45,7 +45,7 @@ class Dataset:
         self.store = Store(path / INTERNAL)
 
     @classmethod
-    def open(cls, path: Path | str) -> Dataset:
+    def open(cls, path: Path | str) -> WorkingFolder:
         """Open a dataset folder; raises InputError when it is none, or not finished."""
         path = Path(path)
         plan = stored_plan(path)
@@ -183,7 +183,7 @@ def build_lock(path: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def finish(path: Path, plan: Plan, records: Mapping[str, ClipRecord]) -> Dataset:
+def finish(path: Path, plan: Plan, records: Mapping[str, ClipRecord]) -> WorkingFolder:
     """Write views, captions, labels and card of a plan whose clips are all rendered; `records` are by clip id.
 
     Repeating it changes nothing; `labels.parquet` is written last, so its presence says that the dataset is finished.
@@ -201,7 +201,7 @@ def finish(path: Path, plan: Plan, records: Mapping[str, ClipRecord]) -> Dataset
     for name, data in lineage_files(plan_origin(plan), table, labels, license=plan.recipe.license).items():
         _write_if_changed(path / name, data)
     _write_if_changed(path / "labels.parquet", labels)
-    return Dataset(path, plan)
+    return WorkingFolder(path, plan)
 
 
 def _remove_other_views(path: Path, plan: Plan) -> None:

@@ -10,12 +10,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from generator.dataset import Dataset, build_lock, check_target, create_or_resume, finish
 from generator.files import DamagedError
 from generator.plan import Plan, make_plan
 from generator.recipe_io import parse_recipe
 from generator.store import ClipRecord, ReadingRecord, Store
 from generator.video import encode, frames_digest
+from generator.working_folder import WorkingFolder, build_lock, check_target, create_or_resume, finish
 from scenes.errors import InputError
 
 RECIPE = """
@@ -66,7 +66,7 @@ def finished(tmp_path: Path) -> tuple[Path, Plan]:
 
 def test_a_finished_dataset_is_read_back(finished: tuple[Path, Plan]) -> None:
     path, plan = finished
-    dataset = Dataset.open(path)
+    dataset = WorkingFolder.open(path)
     assert len(dataset) == 4
     assert dataset.labels.column("clip_id").to_pylist() == sorted(clip.clip_id for clip in plan.clips)
     clip = sorted(plan.clips, key=lambda clip: clip.clip_id)[1]
@@ -107,7 +107,7 @@ def test_whose_folder_it_is(finished: tuple[Path, Plan], tmp_path: Path) -> None
     with pytest.raises(InputError, match=r"holds an interrupted build of another recipe \(video.crf is 12 there and 20 here\)"):
         check_target(path, plan_of("video.crf=20"))
     with pytest.raises(InputError, match="not finished"):
-        Dataset.open(path)
+        WorkingFolder.open(path)
     assert check_target(tmp_path / "new", plan) is False
     (tmp_path / "file").write_text("x")
     with pytest.raises(InputError, match="is a file"):
@@ -121,10 +121,10 @@ def test_a_damaged_or_newer_plan_is_said(finished: tuple[Path, Plan]) -> None:
     for damage in (text[:100], "", "[]"):
         file.write_text(damage)
         with pytest.raises(DamagedError, match="damaged"):
-            Dataset.open(path)
+            WorkingFolder.open(path)
     file.write_text(text.replace('"format":1', '"format":2', 1))
     with pytest.raises(InputError, match="dataset format 2"):
-        Dataset.open(path)
+        WorkingFolder.open(path)
 
 
 def test_objects_without_a_plan_are_not_built_over(finished: tuple[Path, Plan]) -> None:

@@ -1,0 +1,85 @@
+"""What the training loop asks of what it trains, and what it tells those who watch.
+
+Nothing here draws randomness of its own: a batch is a function of (seed, micro-step), and `losses` draws from the generator
+that it is handed, which the loop seeds from (seed, micro-step, rank). So a resumed run repeats an uninterrupted one.
+
+Shapes: B the clips of a micro-batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """The clips of one micro-batch: their ids, and their tensors by name, each with a first dimension of B, on the CPU."""
+
+    clip_ids: tuple[str, ...]
+    tensors: Mapping[str, Tensor]
+
+
+class Task(Protocol):
+    """Something to train: `trainer.training.tasks` holds the control adapter, a whole transformer, an autoencoder."""
+
+    name: str
+    module: nn.Module  # what accelerate prepares and compiles; holds all of `parameters()`
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """Return all that trains, by the names under which checkpoints keep it."""
+        ...
+
+    def micro_batch(self, micro_step: int, rank: int, ranks: int) -> Batch:
+        """Return the batch of a micro-step for one of `ranks` processes; depends on nothing else."""
+        ...
+
+    def losses(self, batch: Batch, generator: torch.Generator, module: nn.Module) -> Tensor:
+        """Return the loss of every clip [B], float32; `module` is `self.module` as prepared (compiled, wrapped)."""
+        ...
+
+    def before_step(self, step: int) -> None:
+        """Do what depends on the optimizer step about to be made, such as the ramp of the control attention."""
+        ...
+
+    def save(self, folder: Path, step: int, averaged: Mapping[str, Tensor] | None) -> None:
+        """Write what a user takes away (an adapter's folder, a model), with the averaged parameters where there are such."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far a run is: what a watcher (`Watcher`) is told after every optimizer step."""
+
+    step: int  # optimizer steps made
+    steps: int  # optimizer steps in all
+    loss: float  # mean over the step's clips of all ranks
+    learning_rate: float
+    gradient_norm: float
+    steps_per_s: float
+    peak_memory_bytes: int
+    clip_ids: tuple[str, ...]
+
+
+class Watcher(Protocol):
+    """Told about a run by the loop, on the first process only: progress bar, metric files, trackers, validation, previews.
+
+    Watching changes no weight and no random state: the run is the same with and without watchers.
+    """
+
+    def started(self, task: Task, step: int, steps: int) -> None:
+        """A run starts or goes on at `step`."""
+        ...
+
+    def stepped(self, task: Task, progress: Progress) -> Mapping[str, Any] | None:
+        """A step was made; return what was measured, if anything, as flat name -> number, for the metric log."""
+        ...
+
+    def finished(self, task: Task, step: int) -> None:
+        """The run ended, well or not: close what is open."""
+        ...
