@@ -1,0 +1,1 @@
+"""Measures what generated videos show, with the probes that proved the data."""
