@@ -33,9 +33,7 @@ def paired_similarity(ours_ND: Floats, theirs_ND: Floats) -> float:
     """Return SSF, the mean cosine between rows; raises InputError for sets of other shapes and for rows of zeros."""
     _check(ours_ND, theirs_ND, 1)
     if ours_ND.shape != theirs_ND.shape:
-        raise InputError(
-            f"{len(ours_ND)} and {len(theirs_ND)} videos are no pairs; give the same prompts and seeds to both"
-        )
+        raise InputError(f"{len(ours_ND)} and {len(theirs_ND)} videos are no pairs; give the same prompts and seeds to both")
     lengths_N = np.linalg.norm(ours_ND, axis=1) * np.linalg.norm(theirs_ND, axis=1)
     if not lengths_N.all():
         raise InputError("a video has features of length zero; its cosine is undefined")
@@ -98,8 +96,6 @@ def _check(ours_ND: Floats, theirs_ND: Floats, least: int) -> None:
         if features_ND.ndim != 2 or not np.isfinite(features_ND).all():
             raise InputError(f"features of shape {list(features_ND.shape)} are not finite rows, one per video")
         if len(features_ND) < least:
-            raise InputError(
-                f"{len(features_ND)} videos are too few for this distance; give at least {least}"
-            )
+            raise InputError(f"{len(features_ND)} videos are too few for this distance; give at least {least}")
     if ours_ND.shape[1] != theirs_ND.shape[1]:
         raise InputError(f"features of {ours_ND.shape[1]} and {theirs_ND.shape[1]} numbers come from different extractors")
