@@ -16,7 +16,7 @@ help:
 $(VENV)/.ready: pyproject.toml
 	@echo "setting up $(VENV): stopdown with Blender, torch and the development tools"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --editable ".[render,train,dev]"
+	$(BIN)/pip install --quiet --editable ".[render,train,quantize,dev]"
 	@touch $@
 
 demo: $(VENV)/.ready

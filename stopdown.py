@@ -11,7 +11,7 @@ import typer
 
 from scenes.errors import StopdownError
 
-# name: (module with a function `command`, one-line help)
+# name: (module with a function `command`, or an `app` of several, one-line help)
 COMMANDS: dict[str, tuple[str, str]] = {
     "plan": ("generator.commands.plan", "Show what a recipe implies, without rendering."),
     "build": ("generator.commands.build", "Render, encode and measure a recipe's clips into a dataset."),
@@ -31,7 +31,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "query": ("generator.commands.query", "Select clips by their labels, in SQL."),
     "gc": ("generator.commands.gc", "Remove stored objects that no version reaches."),
     "export": ("generator.commands.export", "Export a dataset in a layout that trainers read."),
+    "train": ("trainer.commands.train", "Train a control adapter on a dataset version."),
+    "generate": ("trainer.commands.generate", "Generate videos and sweeps under camera control."),
+    "adapter": ("trainer.commands.adapter", "Describe, convert or merge a control adapter."),
     "scene": ("generator.commands.scene", "Save one clip's scene as a .blend, or render its frames."),
+    "mark": ("generator.commands.mark", "Mark a .blend of yours as a scene for recipes."),
     "schema": ("generator.commands.schema", "Print the JSON Schema of recipes, for editors."),
 }
 
@@ -66,9 +70,12 @@ def _mount(name: str, module: str, words: str) -> None:
 
     @app.command(name, help=words, add_help_option=False, context_settings={**_HELP, **_TAKE_ALL})
     def forward(ctx: typer.Context) -> None:
-        single = typer.Typer(add_completion=False, pretty_exceptions_enable=False, context_settings=_HELP)
-        single.command()(importlib.import_module(module).command)
-        single(args=ctx.args, prog_name=f"stopdown {name}")
+        found = importlib.import_module(module)
+        group = getattr(found, "app", None)  # a command with commands of its own
+        if group is None:
+            group = typer.Typer(add_completion=False, pretty_exceptions_enable=False, context_settings=_HELP)
+            group.command()(found.command)
+        group(args=ctx.args, prog_name=f"stopdown {name}")
 
 
 for _name, (_module, _words) in COMMANDS.items():

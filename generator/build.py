@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import importlib.util
+import os
 import shutil
 import sys
 import time
@@ -16,8 +17,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from generator.own_scene import take_in
 from generator.plan import ClipPlan, Plan
 from generator.progress import Progress
+from generator.render.executable import VERSION
 from generator.render.messages import ClipJob, SceneJob, WorkerSettings
 from generator.render.pool import NoSpaceError, PoolOptions, RenderPool
 from generator.render.worker import NO_SPACE
@@ -80,11 +83,13 @@ def build(
     recycle_clips: int = 500,
     silence_s: float = 1800.0,
     message: str | None = None,
+    recipe_folder: Path | None = None,
 ) -> BuildReport:
     """Render what a plan lacks in a folder, with `workers` processes of `threads` threads, and finish the dataset.
 
-    A finished dataset is committed as a version, unless `message` is None. A folder whose last build was committed may get
-    another recipe of the same name: clips that both imply are not rendered again. Clips that fail twice are in the report; then
+    A finished dataset is committed as a version, unless `message` is None. `recipe_folder` is where the recipe lies, and its
+    [scene] file if it has one: the dataset keeps a copy. A folder whose last build was committed may get another recipe of the
+    same name: clips that both imply are not rendered again. Clips that fail twice are in the report; then
     the dataset stays unfinished, and the same call tries them again. Raises InputError for a folder, a disk or a Blender that
     cannot be used, NoSpaceError when the disk fills up on the way.
     """
@@ -100,6 +105,7 @@ def build(
         with build_lock(path), writing(path / INTERNAL):
             if replaces_committed(path, plan):
                 retarget(path, plan)
+            take_in(plan.recipe, recipe_folder, path / INTERNAL)
             report = _build(plan, path, blender, threads, options, progress)
             if report.complete and message is not None:
                 version = commit_build(History(path), plan, _records(plan, path, blender), message)
@@ -137,9 +143,12 @@ def clip_key(plan: Plan, clip: ClipPlan, blender: str) -> str:
 
 
 def blender_version() -> str:
-    """Return the version of the installed bpy without importing it; raises InputError where there is none that fits."""
+    """Return the version of the Blender that renders, without loading it; raises InputError where there is none that fits.
+
+    It is the program that the environment names (`generator.render.executable`) or else the installed bpy.
+    """
     try:
-        installed = importlib.metadata.version("bpy") if importlib.util.find_spec("bpy") else None
+        installed = os.environ.get(VERSION) or (importlib.metadata.version("bpy") if importlib.util.find_spec("bpy") else None)
     except importlib.metadata.PackageNotFoundError:
         installed = None
     return fitting_blender((sys.version_info.major, sys.version_info.minor), installed)

@@ -12,7 +12,7 @@ from scenes.spec import Optics
 
 # CPU seconds per megapixel of a rendered 512x512 frame, with everything around it (build, read-back, encode, probe).
 CPU_S_PER_MEGAPIXEL = {"sharp": 0.8, "shutter": 0.8, "aperture": 0.75}
-FIDELITY_FACTOR = {"flat": 1.0, "lit": 5.0, "pbr": 12.0}
+FIDELITY_FACTOR = {"flat": 1.0, "textured": 1.5, "lit": 5.0, "pbr": 12.0}
 CPU_S_PER_CLIP = 0.25
 BYTES_PER_PIXEL = 0.035  # 110 kB for 12 frames of 512x512 at CRF 12
 

@@ -12,13 +12,15 @@ from collections.abc import Iterator
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 from pydantic import TypeAdapter
 
 from generator.recipe import Pyramid, Recipe
 from generator.sampling import CAPTION, CONTENT, clips_per_scene, control_values, stream
 from scenes.axes import AXES
 from scenes.captions import caption
-from scenes.families import FAMILIES, draw_scene
+from scenes.families import FAMILIES, Family, draw_scene
+from scenes.families.blend import blend_family
 from scenes.spec import Optics, SceneSpec, Shot, Spec
 
 PLAN_FORMAT = 1
@@ -168,7 +170,7 @@ def _plan_scene(
     shot = Shot(width=recipe.video.width, height=recipe.video.height, fps=recipe.video.fps, frames=frames)
     laws = {axis: recipe.law(axis) for axis in pyramid.axes}
     key = (layer, frames, number)
-    drawn = draw_scene(FAMILIES[family], stream(recipe.seed, CONTENT, family, *key), shot, laws)
+    drawn = draw_scene(_family(recipe, family), stream(recipe.seed, CONTENT, family, *key), shot, laws)
     spec = _SPEC.validate_python(rounded(drawn.model_dump(mode="json")))
     scene_id = f"{family}-s{recipe.seed}-n{layer}-f{frames}-{number:04d}"
     controls = control_values(
@@ -191,10 +193,23 @@ def _plan_scene(
                 axes=pyramid.axes,
                 controls=control,
                 values={axis: rounded(laws[axis].value(value)) for axis, value in control.items()},
-                caption=caption(spec, stream(recipe.seed, CAPTION, family, *key), effect=effect),
+                caption=_caption(recipe, spec, stream(recipe.seed, CAPTION, family, *key), effect),
             )
         )
     return ScenePlan(scene_id=scene_id, spec=spec, clip_ids=tuple(clip.clip_id for clip in clips)), clips
+
+
+def _family(recipe: Recipe, name: str) -> Family:
+    marks = recipe.scene.marks if recipe.scene is not None else None
+    return blend_family(marks) if name == "blend" and marks is not None else FAMILIES[name]
+
+
+def _caption(recipe: Recipe, spec: SceneSpec, rng: np.random.Generator, effect: str | None) -> str:
+    """Return the words for a scene: drawn from its spec or, for a scene of one's own, those it was marked with."""
+    if recipe.scene is None or recipe.scene.marks is None or spec.blend is None:
+        return caption(spec, rng, effect=effect)
+    words = recipe.scene.marks.caption.rstrip(".")
+    return f"{words}, {effect}." if effect else f"{words}."
 
 
 def _effect_words(controls: dict[str, float]) -> str | None:

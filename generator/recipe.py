@@ -5,7 +5,15 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from generator.lineage.licence import check_licence
 from generator.render.settings import RenderSettings
@@ -13,6 +21,7 @@ from generator.sampling import Sampling
 from scenes.axes import AXES, UnitLaw
 from scenes.errors import InputError, closest
 from scenes.families import FAMILIES
+from scenes.families.blend import Marks
 
 
 class Section(BaseModel):
@@ -154,6 +163,14 @@ class Tolerances(Section):
         return bars
 
 
+class OwnScene(Section):
+    """A scene of one's own for family `blend`; `marks` are read from beside the file when the recipe is."""
+
+    family: Literal["blend"] = Field(description='"blend"')
+    file: str = Field(min_length=1, description="the .blend file, relative to the recipe")
+    marks: Marks | None = Field(default=None, description="what `stopdown mark` wrote beside the file")
+
+
 class Recipe(Section):
     """A whole recipe."""
 
@@ -164,9 +181,12 @@ class Recipe(Section):
     video: Video = Video()
     render: RenderSettings = RenderSettings()
     axes: dict[str, AxisLaw] = Field(default_factory=dict, description="overrides of the axes' unit laws, by axis")
+    scene: OwnScene | None = Field(default=None, description="a scene of your own, for family blend")
     pyramid: tuple[Pyramid, ...] = Field(min_length=1, description="one or several pyramids")
     captions: Captions = Captions()
     verify: Tolerances = Tolerances()
+    # Left out of plans and digests: how a dataset is learnt from changes no clip of it.
+    train: dict[str, Any] = Field(default_factory=dict, exclude=True, description="settings of `stopdown train`, checked by it")
 
     @field_validator("name")
     @classmethod
@@ -196,6 +216,25 @@ class Recipe(Section):
                 AXES[name].check_law(self.law(name), self.video.fps)
             except InputError as error:
                 raise ValueError(f"axes.{name}: {error}") from None
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_absent(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        tree: dict[str, Any] = handler(self)  # plans of recipes without a scene of one's own keep their bytes
+        return tree if self.scene is not None else {name: part for name, part in tree.items() if name != "scene"}
+
+    @model_validator(mode="after")
+    def _own_scene_is_used(self) -> Recipe:
+        used = any("blend" in pyramid.family for pyramid in self.pyramid)
+        if used and self.scene is None:
+            raise ValueError('family \'blend\' needs a file; write [scene] family = "blend" and file = "YOUR.blend"')
+        if self.scene is not None and not used:
+            raise ValueError("[scene] names a file that no pyramid uses; add family 'blend' to one or remove the section")
+        if used and self.render.fidelity != "pbr":
+            raise ValueError(
+                f"render.fidelity is '{self.render.fidelity}', but family 'blend' has materials and light of its own; "
+                "write render.fidelity = 'pbr'"
+            )
         return self
 
     @model_validator(mode="after")

@@ -8,20 +8,29 @@ import types
 import typing
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from generator.own_scene import with_marks
 from generator.recipe import Recipe
 from scenes.errors import InputError, closest
+
+Model = TypeVar("Model", bound=BaseModel)
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe file and apply `key=value` overrides; raises InputError with one line."""
+    tree = parse_tree(read_text(path), source=str(path), overrides=overrides)
+    return validate(Recipe, with_marks(tree, path.parent), str(path))
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a recipe file; raises InputError with one line."""
     if path.is_dir():
         raise InputError(f"{path} is a folder; give the recipe's .toml file")
     try:
-        text = path.read_bytes().decode("utf-8")
+        return path.read_bytes().decode("utf-8")
     except FileNotFoundError:
         near = closest(path.name, [other.name for other in path.parent.glob("*.toml")] if path.parent.is_dir() else [])
         raise InputError(f"no recipe at {path}{near}") from None
@@ -29,21 +38,30 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         raise InputError(f"{path} is not UTF-8 text (byte {error.start}); a recipe is a TOML file") from None
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from None
-    return parse_recipe(text, source=str(path), overrides=overrides)
 
 
 def parse_recipe(text: str, *, source: str, overrides: Sequence[str] = ()) -> Recipe:
     """Parse a recipe from TOML text; `source` names it in errors."""
+    return validate(Recipe, parse_tree(text, source=source, overrides=overrides), source)
+
+
+def parse_tree(text: str, *, source: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Parse TOML text and apply overrides; raises InputError for what is not TOML, or no override."""
     try:
         tree = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{source} is not valid TOML: {error}") from None
     for override in overrides:
         _override(tree, override)
+    return tree
+
+
+def validate(model: type[Model], tree: dict[str, Any], source: str) -> Model:
+    """Return a tree as a model; raises InputError that names file, key, value and what is allowed."""
     try:
-        return Recipe.model_validate(tree)
+        return model.model_validate(tree)
     except ValidationError as error:
-        raise InputError(_explain(source, error)) from None
+        raise InputError(_explain(source, error, model)) from None
 
 
 def recipe_schema() -> dict[str, Any]:
@@ -89,14 +107,14 @@ def _position(node: list[Any], part: str, where: str, override: str) -> int:
     return int(part)
 
 
-def _explain(source: str, error: ValidationError) -> str:
+def _explain(source: str, error: ValidationError, root: type[BaseModel]) -> str:
     details = error.errors(include_url=False)
     first = details[0]
     location = [part for part in first["loc"] if part != "[key]"]
     key = _key(location)
     more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
     if first["type"] == "extra_forbidden":
-        known = _known_keys(location[:-1])
+        known = _known_keys(root, location[:-1])
         section = f"[{_key(location[:-1])}]" if len(location) > 1 else "the recipe"
         return (
             f"{source}: unknown key '{location[-1]}' in {section}{closest(str(location[-1]), known)}; "
@@ -104,7 +122,7 @@ def _explain(source: str, error: ValidationError) -> str:
         )
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "missing":
-        return f"{source}: key '{key}' is missing; {_describe(location)}{more}"
+        return f"{source}: key '{key}' is missing; {_describe(root, location)}{more}"
     if not location:
         return f"{source}: {message}{more}"
     received = json.dumps(first["input"], default=str)
@@ -119,9 +137,9 @@ def _key(location: Sequence[int | str]) -> str:
     return words.removeprefix(".")
 
 
-def _model_at(location: Sequence[int | str]) -> type[BaseModel] | None:
+def _model_at(root: type[BaseModel], location: Sequence[int | str]) -> type[BaseModel] | None:
     """Return the section model at a location, following lists and dicts to the models inside them."""
-    current: Any = Recipe
+    current: Any = root
     for part in location:
         if isinstance(current, type) and issubclass(current, BaseModel):
             field = current.model_fields.get(str(part))
@@ -140,12 +158,12 @@ def _inner(annotation: Any) -> Any:
     return arguments[-1] if arguments else annotation
 
 
-def _known_keys(location: Sequence[int | str]) -> list[str]:
-    model = _model_at(location)
+def _known_keys(root: type[BaseModel], location: Sequence[int | str]) -> list[str]:
+    model = _model_at(root, location)
     return list(model.model_fields) if model else []
 
 
-def _describe(location: Sequence[int | str]) -> str:
-    model = _model_at(location[:-1])
+def _describe(root: type[BaseModel], location: Sequence[int | str]) -> str:
+    model = _model_at(root, location[:-1])
     field = model.model_fields.get(str(location[-1])) if model else None
     return f"it is the {field.description}" if field and field.description else "add it"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import bpy  # noqa: TID251 - the one module of scenes/ that may
@@ -14,13 +15,16 @@ import numpy as np
 from mathutils import Matrix, Vector  # noqa: TID251
 
 from scenes.camera import rotation_33
+from scenes.errors import InputError
 from scenes.motion import location_at, orientation_at
 from scenes.primitives import mesh
-from scenes.shading import Fidelity, shade, sky
-from scenes.spec import Camera, Light, Optics, SceneSpec, Shot, Solid
+from scenes.shading import ANALYTIC, Fidelity, Nodes, shade, sky
+from scenes.spec import BlendSource, Camera, Light, Optics, SceneSpec, Shot, Solid
+from scenes.white import REFERENCE_KELVIN, adaptation_33
 
 # Motion is keyed beyond the clip on both sides, so that an exposure centred on the first or last frame stays inside.
 MARGIN_FRAMES = 2
+CAST = "Stopdown cast"  # the compositor's node group that shows a colour temperature
 SPIN_STEP_RAD = 0.1  # Cycles interpolates quaternions between keys linearly: 0.1 rad keeps the angle within 1e-4 rad.
 
 
@@ -42,7 +46,11 @@ def build(spec: SceneSpec, fidelity: Fidelity) -> Handle:
     until `set_optics` is called.
     """
     bpy.ops.wm.read_factory_settings(use_empty=True)
-    scene = bpy.context.scene
+    return place(bpy.context.scene, spec, fidelity)
+
+
+def place(scene: Any, spec: SceneSpec, fidelity: Fidelity) -> Handle:
+    """Build a scene into an empty Blender scene and touch no other; data whose names are taken get others."""
     _set_format(scene, spec.shot)
     _set_color(scene)
     camera = _add_camera(scene, spec.camera)
@@ -56,26 +64,99 @@ def build(spec: SceneSpec, fidelity: Fidelity) -> Handle:
     return handle
 
 
+def open_file(path: Path, spec: SceneSpec, source: BlendSource) -> Handle:
+    """Open a .blend in place of everything and set what a clip needs; no script, driver or handler in it is run.
+
+    Objects, materials, light and light transport stay as they are; format, engine, optics and output are set.
+    """
+    load_unscripted(path)
+    scene = bpy.data.scenes[source.scene]
+    bpy.context.window.scene = scene
+    _set_format(scene, spec.shot)
+    _set_color(scene)
+    scene.camera = bpy.data.objects[source.camera]
+    handle = Handle(spec=spec, fidelity="pbr", scene=scene, camera=scene.camera, objects={})
+    set_optics(handle, Optics())
+    return handle
+
+
+def load_unscripted(path: Path) -> None:
+    """Open a .blend without its interface and without running what is embedded in it: a person brings files of others."""
+    bpy.ops.wm.open_mainfile(filepath=str(path), load_ui=False, use_scripts=False)
+
+
 def set_optics(handle: Handle, optics: Optics) -> None:
     """Set exposure time (true motion blur, centred on the frame) and f-number (true thin lens); None switches one off."""
-    render = handle.scene.render
-    render.use_motion_blur = optics.exposure_s is not None
+    set_exposure(handle.scene, optics.exposure_s, handle.spec.shot.fps)
+    set_lens(handle.camera, optics.f_number, handle.spec.camera.focus_distance_m)
+
+
+def set_exposure(scene: Any, exposure_s: float | None, fps: float) -> None:
+    """Set a scene's exposure time in seconds, by an ideal shutter centred on the frame; None: no motion blur."""
+    render = scene.render
+    render.use_motion_blur = exposure_s is not None
     render.motion_blur_position = "CENTER"
-    if optics.exposure_s is not None:
-        render.motion_blur_shutter = optics.exposure_s * handle.spec.shot.fps
+    if exposure_s is not None:
+        render.motion_blur_shutter = exposure_s * fps
     for point in render.motion_blur_shutter_curve.curves[0].points:  # an ideal shutter: open all the time
         point.location.y = 1.0
     render.motion_blur_shutter_curve.update()
-    handle.scene.cycles.rolling_shutter_type = "NONE"
-    dof = handle.camera.data.dof
-    dof.use_dof = optics.f_number is not None
+    scene.cycles.rolling_shutter_type = "NONE"
+
+
+def set_lens(camera: Any, f_number: float | None, focus_distance_m: float) -> None:
+    """Set a camera's f-number, as an ideal thin lens, and its plane of focus; None: a pinhole."""
+    dof = camera.data.dof
+    dof.use_dof = f_number is not None
     dof.focus_object = None
-    dof.focus_distance = handle.spec.camera.focus_distance_m
+    dof.focus_distance = focus_distance_m
     dof.aperture_blades = 0
     dof.aperture_rotation = 0.0
     dof.aperture_ratio = 1.0
-    if optics.f_number is not None:
-        dof.aperture_fstop = optics.f_number
+    if f_number is not None:
+        dof.aperture_fstop = f_number
+
+
+def depth_of(camera: Any, thing: Any) -> float:
+    """Return how far (metres) an object's origin lies along a camera's optical axis, in the current frame."""
+    return -float((camera.matrix_world.normalized().inverted() @ thing.matrix_world.translation).z)
+
+
+def set_cast(scene: Any, color_temperature_k: float | None) -> None:
+    """Show the rendered picture under a cast, by the compositor: the temperature axis's own matrix and clipping.
+
+    None or 6500 K takes the cast away. Raises InputError where the scene has a compositor of its own.
+    """
+    mine = scene.compositing_node_group
+    if mine is not None and not mine.name.startswith(CAST):
+        raise InputError(
+            f"scene '{scene.name}' has a compositor of its own, '{mine.name}'; unlink it there to see a colour temperature"
+        )
+    if mine is not None:
+        scene.compositing_node_group = None
+        bpy.data.node_groups.remove(mine)
+    if color_temperature_k is not None and color_temperature_k != REFERENCE_KELVIN:
+        scene.compositing_node_group = _cast_group(scene, adaptation_33(color_temperature_k))
+    scene.render.use_compositing = scene.compositing_node_group is not None
+
+
+def _cast_group(scene: Any, matrix_33: Any) -> Any:
+    """Return a compositor group of nine products: each channel is a row of the matrix with the pixel, not below 0."""
+    group = bpy.data.node_groups.new(CAST, "CompositorNodeTree")
+    group.interface.new_socket("Image", in_out="OUTPUT", socket_type="NodeSocketColor")
+    nodes = Nodes(group)
+    layers = nodes.add("CompositorNodeRLayers")
+    layers.scene = scene
+    parts = nodes.add("CompositorNodeSeparateColor", {0: layers.outputs["Image"]}, mode="RGB").outputs
+    rows = []
+    for row_3 in matrix_33.tolist():
+        total = nodes.math("MULTIPLY", parts[0], row_3[0])
+        for index in (1, 2):
+            total = nodes.math("MULTIPLY_ADD", parts[index], row_3[index], total)
+        rows.append(nodes.math("MAXIMUM", total, 0.0))
+    whole = nodes.add("CompositorNodeCombineColor", {0: rows[0], 1: rows[1], 2: rows[2], 3: parts[3]}, mode="RGB")
+    nodes.add("NodeGroupOutput", {0: whole.outputs[0]})
+    return group
 
 
 def _set_format(scene: Any, shot: Shot) -> None:
@@ -142,7 +223,7 @@ def _add_sun(scene: Any, light: Light) -> None:
 
 def _add_world(scene: Any, spec: SceneSpec, fidelity: Fidelity) -> None:
     world = bpy.data.worlds.new("world")
-    world.cycles.sampling_method = "NONE" if fidelity == "flat" else "AUTOMATIC"
+    world.cycles.sampling_method = "NONE" if fidelity in ANALYTIC else "AUTOMATIC"
     world.cycles.max_bounces = 1024
     world.use_sun_shadow = False
     sky(world.node_tree, spec.background, spec.light, fidelity)
@@ -214,7 +295,7 @@ def _key(curves: Any, path: str, frames_K: Any, values_KD: Any) -> None:
 def _set_light_transport(scene: Any, fidelity: Fidelity) -> None:
     """Set how far light travels: not at all (`flat`), shadows and one diffuse bounce (`lit`), three bounces (`pbr`)."""
     cycles = scene.cycles
-    bounces = {"flat": 0, "lit": 1, "pbr": 3}[fidelity]
+    bounces = {"flat": 0, "textured": 0, "lit": 1, "pbr": 3}[fidelity]
     cycles.max_bounces = bounces
     cycles.diffuse_bounces = cycles.glossy_bounces = bounces
     cycles.transmission_bounces = cycles.volume_bounces = cycles.transparent_max_bounces = 0

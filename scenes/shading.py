@@ -1,7 +1,9 @@
-"""Materials and backdrop as Blender node trees, for the three fidelities.
+"""Materials and backdrop as Blender node trees, for the four fidelities.
 
 Works on the node trees that `scenes.blender` hands in and needs no bpy of its own. Fidelities: `flat` is analytic Lambert
-shading in an emission node tree, `lit` has a sun, shadows and a uniform sky, `pbr` principled materials and a gradient sky.
+shading in an emission node tree; `textured` has textures and a sun with shadows and highlights at little more than the cost of
+`flat`: of what a surface reflects only the ambient share reaches another one, and the sky lights nothing; `lit` has a sun,
+shadows and a uniform sky, `pbr` principled materials and a gradient sky.
 """
 
 from __future__ import annotations
@@ -12,10 +14,12 @@ import numpy as np
 
 from scenes.spec import Background, Light, Material, Vec3
 
-Fidelity = Literal["flat", "lit", "pbr"]
+Fidelity = Literal["flat", "textured", "lit", "pbr"]
 
+ANALYTIC: frozenset[Fidelity] = frozenset({"flat", "textured"})  # the sky lights nothing
 ROUGHNESS = {"matte": 0.9, "gloss": 0.25, "metal": 0.3}
 METALLIC = {"matte": 0.0, "gloss": 0.0, "metal": 1.0}
+HIGHLIGHT = {"matte": 0.0, "gloss": 0.05, "metal": 0.1}  # share of the sun that `textured` reflects like a mirror
 TEXTURE_SHADE = 0.55  # the darker tone of a texture, as a share of the albedo
 
 
@@ -54,6 +58,8 @@ def shade(tree: Any, material: Material, light: Light, fidelity: Fidelity) -> No
         surface = _glow(nodes, material)
     elif fidelity == "flat":
         surface = _lambert(nodes, material, light)
+    elif fidelity == "textured":
+        surface = _sunlit(nodes, material, light)
     elif fidelity == "lit":
         albedo = (*material.albedo, 1.0)
         surface = nodes.add("ShaderNodeBsdfDiffuse", {"Color": albedo, "Roughness": 0.0}).outputs[0]
@@ -76,6 +82,17 @@ def _lambert(nodes: Nodes, material: Material, light: Light) -> Any:
     share = nodes.math("MULTIPLY_ADD", nodes.math("MAXIMUM", cosine, 0.0), 1.0 - light.ambient, light.ambient)
     strength = nodes.math("MULTIPLY", share, light.strength)
     return nodes.add("ShaderNodeEmission", {"Color": (*material.albedo, 1.0), "Strength": strength}).outputs[0]
+
+
+def _sunlit(nodes: Nodes, material: Material, light: Light) -> Any:
+    """Reflect the sun, with its shadow and a highlight, and emit the ambient share, which is thus free of noise."""
+    albedo = _textured(nodes, material)
+    ambient = nodes.add("ShaderNodeEmission", {"Color": albedo, "Strength": light.strength * light.ambient}).outputs[0]
+    surface = nodes.add("ShaderNodeBsdfDiffuse", {"Color": albedo, "Roughness": 0.0}).outputs[0]
+    if HIGHLIGHT[material.finish] > 0.0:
+        shine = nodes.add("ShaderNodeBsdfGlossy", {"Roughness": ROUGHNESS[material.finish]}).outputs[0]
+        surface = nodes.add("ShaderNodeMixShader", {0: HIGHLIGHT[material.finish], 1: surface, 2: shine}).outputs[0]
+    return nodes.add("ShaderNodeAddShader", {0: ambient, 1: surface}).outputs[0]
 
 
 def _principled(nodes: Nodes, material: Material) -> Any:
@@ -121,6 +138,11 @@ def sky(tree: Any, background: Background, light: Light, fidelity: Fidelity) -> 
     nodes = Nodes(tree)
     backdrop = nodes.add("ShaderNodeBackground", {"Color": _gradient(nodes, background), "Strength": 1.0}).outputs[0]
     if fidelity == "flat":
+        nodes.add("ShaderNodeOutputWorld", {"Surface": backdrop})
+        return
+    if fidelity == "textured":  # the gradient is only defined in the picture: a surface that saw it would see garbage
+        camera_ray = nodes.add("ShaderNodeLightPath").outputs["Is Camera Ray"]
+        nodes.tree.links.new(camera_ray, backdrop.node.inputs["Strength"])
         nodes.add("ShaderNodeOutputWorld", {"Surface": backdrop})
         return
     color = (1.0, 1.0, 1.0, 1.0) if fidelity == "lit" else _dome(nodes)

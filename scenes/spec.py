@@ -6,9 +6,9 @@ frame's exposure. Unit meshes (`scenes.primitives`) fit the cube [-0.5, 0.5]^3 a
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 Vec3 = tuple[float, float, float]
 Quaternion = tuple[float, float, float, float]  # w, x, y, z
@@ -99,7 +99,7 @@ class Motion(Spec):
         return self.spin_rad_per_s != 0.0 or any(self.velocity_m_per_s)
 
 
-Role = Literal["subject", "prop", "ground", "patch", "highlight"]
+Role = Literal["subject", "prop", "ground", "backdrop", "patch", "highlight"]
 
 
 class Solid(Spec):
@@ -117,8 +117,20 @@ class Solid(Spec):
     motion: Motion
 
 
+class BlendSource(Spec):
+    """The .blend file that a scene is rendered from, by the sha256 of its bytes, and the frame of it that is frame 0."""
+
+    sha256: str
+    scene: str
+    camera: str
+    first_frame: int
+
+
 class SceneSpec(Spec):
-    """One scene: content drawn from a seed, independent of any control value."""
+    """One scene: content drawn from a seed, independent of any control value.
+
+    With `blend` set, the file is what is rendered, and `solids` are those of its objects that closed forms speak of.
+    """
 
     family: str
     shot: Shot
@@ -126,6 +138,13 @@ class SceneSpec(Spec):
     light: Light
     background: Background
     solids: tuple[Solid, ...]
+    blend: BlendSource | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_absent(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what a scene does not have: the text, and so the hash, of scenes without it stays as it is."""
+        tree: dict[str, Any] = handler(self)
+        return tree if self.blend is not None else {name: part for name, part in tree.items() if name != "blend"}
 
     def with_role(self, *roles: Role) -> tuple[Solid, ...]:
         """Return the solids that have one of the given roles, in order."""

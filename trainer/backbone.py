@@ -31,6 +31,7 @@ ARCHITECTURE = (
 )
 FINGERPRINT_TENSORS = ("patch_embedding.weight",)
 EXPERTS = ("transformer", "transformer_2")
+MERGED = "_stopdown_merged"  # a transformer's configuration says under this key what was merged into its projections
 
 
 def load_backbone(
@@ -63,10 +64,13 @@ def fingerprint(transformer: WanTransformer3DModel) -> str:
 
     SHA-256 of the architecture and of every vector (biases, norms), modulation table and the patch embedding, rounded to
     bfloat16: those are never quantized and few (2.7 million values of 14 billion), so it takes no time. An adapter on the
-    transformer does not change it. A float16 copy has another one.
+    transformer does not change it. A float16 copy has another one. A merged LoRA changes the projections alone, so that what
+    was merged counts as well (`trainer.adapter.merge`).
     """
     digest = hashlib.sha256()
     architecture = {key: transformer.config[key] for key in ARCHITECTURE}
+    if MERGED in transformer.config:
+        architecture[MERGED] = transformer.config[MERGED]
     digest.update(json.dumps(architecture, sort_keys=True, default=list).encode())
     for name in sorted(backbone_names(transformer.config.num_layers).values()):
         tensor = _backbone_tensor(transformer, name)

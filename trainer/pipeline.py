@@ -136,17 +136,21 @@ class ControlledWan(WanPipeline):
 
 
 def check_size(pipe: WanPipeline, *, height: int, width: int, num_frames: int) -> None:
-    """Raise InputError for a video size that the autoencoder and the patches cannot take; diffusers would round it."""
+    """Raise InputError, naming the nearest size, for one the autoencoder and the patches cannot take; diffusers would round."""
     patch = next(iter(experts(pipe).values())).config.patch_size
     step_h, step_w = pipe.vae_scale_factor_spatial * patch[1], pipe.vae_scale_factor_spatial * patch[2]
     if height < step_h or width < step_w or height % step_h or width % step_w:
+        near_w, near_h = max(1, round(width / step_w)) * step_w, max(1, round(height / step_h)) * step_h
         raise InputError(
-            f"size {width}x{height} does not fit this backbone; width must be a multiple of {step_w}, height of {step_h}"
+            f"size {width}x{height} does not fit this backbone; width must be a multiple of {step_w}, height of {step_h}, "
+            f"the nearest is {near_w}x{near_h}"
         )
     step_t = pipe.vae_scale_factor_temporal
     if num_frames < 1 or num_frames % step_t != 1 % step_t:
+        near_t = max(0, round((num_frames - 1) / step_t)) * step_t + 1
         raise InputError(
-            f"{num_frames} frames do not fit this backbone; give {step_t}n + 1, such as 1, {step_t + 1} or {2 * step_t + 1}"
+            f"{num_frames} frames do not fit this backbone; give {step_t}n + 1, such as 1, {step_t + 1} or {2 * step_t + 1}, "
+            f"the nearest is {near_t}"
         )
 
 

@@ -40,6 +40,7 @@ def command(
         threads=threads,
         progress=make_progress(sys.stdout if json else sys.stderr, json_lines=json),
         message=(message or f"build of {loaded.name}") if commit else None,
+        recipe_folder=recipe.parent,
     )
     if json:
         print(json_module.dumps({"event": "report", **_summary(report)}))

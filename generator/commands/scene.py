@@ -16,7 +16,6 @@ from generator.render.single import in_render_process, save_blend, save_stills
 from generator.working_folder import find_clip
 from scenes.axes import AXES
 from scenes.errors import InputError, closest
-from scenes.spec import Optics
 
 
 def command(
@@ -43,8 +42,8 @@ def command(
     spec, settings = plan.scene_by_id[chosen.scene_id].spec, plan.recipe.render
     if blend is not None:
         blend.parent.mkdir(parents=True, exist_ok=True)
-        in_render_process(save_blend, spec, settings, _optics(values), blend, threads)
-        print(f"{blend}: {_words(values)}{_not_in_blend(values)}")
+        in_render_process(save_blend, spec, settings, values, blend, threads)
+        print(f"{blend}: {_words(values)}")
     if stills is not None:
         in_render_process(save_stills, spec, settings, values, stills, threads)
         print(f"{stills}: {chosen.frames} frames, {_words(values)}")
@@ -62,17 +61,5 @@ def _value(plan: Plan, clip: ClipPlan, words: str) -> tuple[str, float]:
     return name, AXES[name].parse(text)
 
 
-def _optics(values: dict[str, float]) -> Optics:
-    optics = Optics()
-    for axis, value in values.items():
-        optics = AXES[axis].apply_optics(optics, value)
-    return optics
-
-
 def _words(values: dict[str, float]) -> str:
     return ", ".join(f"{axis} {AXES[axis].format(value)}" for axis, value in values.items())
-
-
-def _not_in_blend(values: dict[str, float]) -> str:
-    after = [axis for axis, value in values.items() if AXES[axis].apply_optics(Optics(), value) == Optics()]
-    return f" ({' and '.join(after)} acts on the rendered picture and is not in the .blend)" if after else ""

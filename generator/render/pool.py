@@ -21,6 +21,7 @@ from typing import Self
 
 from generator.progress import Progress
 from generator.render.errors import RenderError
+from generator.render.executable import render_python
 from generator.render.messages import Done, Event, Failed, NoSpace, Ready, SceneDone, SceneJob, Started, WorkerSettings
 from generator.render.worker import work
 from scenes.errors import StopdownError
@@ -116,7 +117,8 @@ class RenderPool:
         process = self._context.Process(
             target=work, args=(theirs, self._settings, log), name=f"stopdown-render-{number}", daemon=True
         )
-        process.start()
+        with render_python(self._logs):
+            process.start()
         theirs.close()  # so that the pipe ends when the process does
         self._workers[number] = _Worker(number=number, process=process, pipe=ours, log=log, heard_s=time.monotonic())
         self._progress.worker(number, "loading Blender")

@@ -33,8 +33,11 @@ CACHE_BYTES = 256 * 2**20
 class SceneRenderer:
     """One scene, built once in Blender and rendered at any optics."""
 
-    def __init__(self, scene: SceneSpec, settings: RenderSettings, threads: int) -> None:
-        """Load Blender if need be, empty it and build the scene; main thread only."""
+    def __init__(self, scene: SceneSpec, settings: RenderSettings, threads: int, files: Path | None = None) -> None:
+        """Load Blender if need be, empty it and build the scene, or open its file; main thread only.
+
+        `files` is the folder of the .blend files by sha256; needed only for scenes that are rendered from one.
+        """
         start_blender(threads)
         from generator.render import cycles  # these two import bpy, which `start_blender` must do first
         from scenes import blender
@@ -42,7 +45,12 @@ class SceneRenderer:
         self._blender, self._cycles = blender, cycles
         self.scene = scene
         self.settings = settings
-        self._handle = self._blender.build(scene, settings.fidelity)
+        if scene.blend is None:
+            self._handle = self._blender.build(scene, settings.fidelity)
+        else:
+            assert files is not None, "scenes of one's own are rendered from a dataset's store"
+            self._handle = self._blender.open_file(files / f"{scene.blend.sha256}.blend", scene, scene.blend)
+        self._first_frame = scene.blend.first_frame if scene.blend is not None else 0
         self._cycles.set_output(self._handle.scene, settings, content_seed(scene, settings), threads)
         self._movers = tuple(solid for solid in scene.solids if solid.motion.moves)
         self._vertices = {solid.kind: mesh(solid.kind).vertices_V3 for solid in self._movers}
@@ -55,8 +63,8 @@ class SceneRenderer:
 
         Raises RenderError with what Blender printed, or if the exposure is longer than the frame interval.
         """
-        self._check(optics)
-        key = optics if self._movers else Optics(f_number=optics.f_number)
+        check_exposure(optics, self.scene.shot.fps)
+        key = optics if self._moves else Optics(f_number=optics.f_number)
         if key not in self._frames:
             made_THW3 = self._render(key)
             while self._frames and (len(self._frames) + 1) * made_THW3.nbytes > CACHE_BYTES:
@@ -64,9 +72,9 @@ class SceneRenderer:
             self._frames[key] = made_THW3
         return self._frames[key]
 
-    def save_blend(self, path: Path, optics: Optics) -> None:
-        """Save the scene at these optics as a .blend file that renders the same clip."""
-        self._check(optics)
+    def save_blend(self, path: Path, optics: Optics, color_temperature_k: float | None = None) -> None:
+        """Save the scene at these optics and under this cast as a .blend file that renders the same clip."""
+        check_exposure(optics, self.scene.shot.fps)
         self._blender.set_optics(self._handle, optics)
         scene = self._handle.scene
         scene.cycles.samples = self.settings.samples_for("sharp")
@@ -74,21 +82,15 @@ class SceneRenderer:
         scene.render.filepath = "//frame_####.exr"
         self._show_movers(True)
         scene.frame_set(0)
+        self._blender.set_cast(scene, color_temperature_k)
         self._cycles.save_blend(path)
-
-    def _check(self, optics: Optics) -> None:
-        interval_s = 1.0 / self.scene.shot.fps
-        if optics.exposure_s is not None and not 0.0 < optics.exposure_s <= interval_s * (1 + 1e-6):
-            raise RenderError(
-                f"exposure {optics.exposure_s} s; allowed is more than 0 and at most the frame interval {interval_s} s; "
-                "shorten the exposure or lower the frame rate"
-            )
+        self._blender.set_cast(scene, None)
 
     def _render(self, optics: Optics) -> Floats:
         shot = self.scene.shot
         self._blender.set_optics(self._handle, optics)
         with self._cycles.Scratch() as scratch:
-            if not self._movers:
+            if not self._moves:
                 still_HW3 = self._picture(0, self._whole, optics, scratch)
                 return np.broadcast_to(still_HW3, (shot.frames, *still_HW3.shape))
             boxes_T = self.boxes(optics)
@@ -103,7 +105,7 @@ class SceneRenderer:
 
     def _picture(self, frame: int, box: Box, optics: Optics, scratch: Scratch) -> Floats:
         samples = self.settings.samples_for(self._softness(frame, optics))
-        return self._cycles.render_frame(self._handle.scene, frame, box, samples, scratch)
+        return self._cycles.render_frame(self._handle.scene, self._first_frame + frame, box, samples, scratch)
 
     def _softness(self, frame: int, optics: Optics) -> Softness:
         """Say what softens the edges of a frame: then the same noise takes fewer samples."""
@@ -143,6 +145,11 @@ class SceneRenderer:
         return self._plates[optics.f_number]
 
     @property
+    def _moves(self) -> bool:
+        """Whether frames may differ: a file of one's own may hold more motion than its marks tell."""
+        return bool(self._movers) or self.scene.blend is not None
+
+    @property
     def _has_still_parts(self) -> bool:
         return len(self._movers) < len(self.scene.solids)
 
@@ -158,6 +165,16 @@ def backdrop(scene: SceneSpec) -> Floats:
     heights_H1 = 1.0 - (np.arange(shot.height)[:, None] + 0.5) / shot.height
     rows_H3 = (bottom_3 + (top_3 - bottom_3) * heights_H1).astype(np.float32)
     return np.broadcast_to(rows_H3[:, None, :], (shot.height, shot.width, 3))
+
+
+def check_exposure(optics: Optics, fps: float) -> None:
+    """Raise RenderError if the exposure is not above 0, or longer than the frame interval."""
+    interval_s = 1.0 / fps
+    if optics.exposure_s is not None and not 0.0 < optics.exposure_s <= interval_s * (1 + 1e-6):
+        raise RenderError(
+            f"exposure {optics.exposure_s} s; allowed is more than 0 and at most the frame interval {interval_s} s; "
+            "shorten the exposure or lower the frame rate"
+        )
 
 
 def content_seed(scene: SceneSpec, settings: RenderSettings) -> int:

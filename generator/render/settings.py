@@ -23,7 +23,8 @@ class RenderSettings(BaseModel):
 
     fidelity: Fidelity = Field(
         default="flat",
-        description="flat: analytic Lambert shading, no light transport; lit: sun and shadows; pbr: principled materials.",
+        description="flat: analytic Lambert shading, no light transport; textured: that with textures and a sun's shadows; "
+        "lit: sun, sky and shadows; pbr: principled materials.",
     )
     samples: int | None = Field(
         default=None,

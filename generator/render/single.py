@@ -8,11 +8,15 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import ParamSpec
 
 from generator.files import write_atomic
+from generator.own_scene import file_sha256, marks_path
 from generator.render.errors import RenderError
+from generator.render.executable import render_python
 from generator.render.settings import RenderSettings
+from generator.render.start import start_blender, use_own_settings
 from generator.stills import png_bytes
 from scenes.axes import AXES
 from scenes.palette import to_bytes
@@ -24,36 +28,59 @@ P = ParamSpec("P")
 def in_render_process(function: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
     """Run a top-level function in a fresh spawned process, where it may load Blender; its errors are raised here."""
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context, initializer=_be_quiet) as pool:
-        try:
-            pool.submit(function, *args, **kwargs).result()
-        except BrokenProcessPool:
-            raise RenderError("the render process died (out of memory?); try a smaller size") from None
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        with ProcessPoolExecutor(1, mp_context=context, initializer=_prepare, initargs=(folder / "blender",)) as pool:
+            try:
+                with render_python(folder):
+                    waiting = pool.submit(function, *args, **kwargs)
+                waiting.result()
+            except BrokenProcessPool:
+                raise RenderError("the render process died (out of memory?); try a smaller size") from None
 
 
-def save_blend(spec: SceneSpec, settings: RenderSettings, optics: Optics, path: Path, threads: int) -> None:
-    """Save a scene at some optics as a .blend file. Loads Blender: run it through `in_render_process`."""
+def save_blend(spec: SceneSpec, settings: RenderSettings, values: dict[str, float], path: Path, threads: int) -> None:
+    """Save a scene at physical values (by axis) as a .blend file. Loads Blender: run it through `in_render_process`."""
     from generator.render.scene_renderer import SceneRenderer
 
-    SceneRenderer(spec, settings, threads).save_blend(path.resolve(), optics)
+    renderer = SceneRenderer(spec, settings, threads)
+    renderer.save_blend(path.resolve(), optics_at(values), values.get("temperature"))
+
+
+def mark_file(file: Path, caption: str, named: dict[str, str | None]) -> None:
+    """Write the marks of a .blend file; `named` holds the names of subject, focus, patch and scene, or None for each.
+
+    Runs no script of the file. Raises InputError. Loads Blender: run it through `in_render_process`.
+    """
+    start_blender(1)
+    from generator.render.marks import marks_of  # imports bpy, so only now
+
+    marks = marks_of(file, file_sha256(file), caption, named)
+    write_atomic(marks_path(file), (marks.model_dump_json(indent=1) + "\n").encode())
+
+
+def optics_at(values: dict[str, float]) -> Optics:
+    """Return the optics at physical values (by axis); an axis that acts on the picture changes nothing."""
+    optics = Optics()
+    for axis, value in values.items():
+        optics = AXES[axis].apply_optics(optics, value)
+    return optics
 
 
 def save_stills(spec: SceneSpec, settings: RenderSettings, values: dict[str, float], folder: Path, threads: int) -> None:
     """Render a scene at physical values (by axis) to `0000.png` …, 8-bit sRGB. Run it through `in_render_process`."""
     from generator.render.scene_renderer import SceneRenderer
 
-    optics = Optics()
-    for axis, value in values.items():
-        optics = AXES[axis].apply_optics(optics, value)
-    linear_THW3 = SceneRenderer(spec, settings, threads).frames(optics)
+    linear_THW3 = SceneRenderer(spec, settings, threads).frames(optics_at(values))
     for axis, value in values.items():
         linear_THW3 = AXES[axis].apply_image(linear_THW3, value)
     for number, frame_HW3 in enumerate(to_bytes(linear_THW3)):
         write_atomic(folder / f"{number:04d}.png", png_bytes(frame_HW3))
 
 
-def _be_quiet() -> None:
-    """Keep Blender's chatter off the terminal; its errors come back as exceptions."""
+def _prepare(user_files: Path) -> None:
+    """Keep Blender from the person's settings, and its chatter off the terminal; its errors come back as exceptions."""
+    use_own_settings(user_files)
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)
     os.close(null)

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from generator.own_scene import FOLDER
 from generator.render.messages import (
     ClipJob,
     Done,
@@ -34,7 +35,7 @@ from generator.render.messages import (
     Started,
     WorkerSettings,
 )
-from generator.render.start import start_blender
+from generator.render.start import start_blender, use_own_settings
 from generator.stills import exr_bytes, png_bytes
 from generator.store import ClipRecord, ReadingRecord, Store
 from generator.video import decode, encode, encoder_version, frames_digest
@@ -56,13 +57,19 @@ def work(connection: Connection, settings: WorkerSettings, log: Path) -> None:
     _print_to(log)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C too, and ends this process
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    use_own_settings(log.parent / "blender")
     try:
         start_blender(settings.threads)
         from generator.render.scene_renderer import SceneRenderer  # imports bpy, so only now
 
         connection.send(Ready())
         while (job := connection.recv()) is not None:
-            render_scene(job, settings, lambda spec: SceneRenderer(spec, settings.render, settings.threads), connection.send)
+            render_scene(
+                job,
+                settings,
+                lambda spec: SceneRenderer(spec, settings.render, settings.threads, settings.store / FOLDER),
+                connection.send,
+            )
             connection.send(SceneDone())
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return  # the build is over

@@ -80,8 +80,9 @@ def _first_dip(radius_K: Floats, value_K: Floats, half_radius_px: float) -> int:
     if outside >= len(value_K) - 1:
         return len(value_K)
     lowest_K = np.minimum.accumulate(value_K[outside:])
-    rises_K = value_K[outside:] - lowest_K > 0.03 * (value_K[0] - lowest_K[-1])
-    if not rises_K.any():
+    height = value_K[0] - lowest_K[-1]
+    rises_K = value_K[outside:] - lowest_K > 0.03 * height
+    if height <= 0 or not rises_K.any():  # in noise a spot's very centre may be darker than all around it
         return len(value_K)
     return outside + int(np.argmin(value_K[outside : outside + int(np.argmax(rises_K))])) + 1
 

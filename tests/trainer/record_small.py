@@ -1,7 +1,7 @@
 """Writes `data/small_two_controls.safetensors`: the layout of the official recordings at a tenth of their size.
 
-The official recordings (4 MB each) stay outside the repository. This one was written by this project's own modules at a
-state where they matched the official ones within 5e-5, so that a fresh clone still notices any change of the arithmetic.
+The official recording of two controls (4 MB) stays outside the repository. This one was written by this project's own modules
+at a state where they matched the official ones within 5e-5, so that a fresh clone still notices any change of the arithmetic.
 Run it again (`python tests/trainer/record_small.py`) only where `test_parity.py` passes on the official ones.
 """
 

@@ -1,11 +1,13 @@
 """The published method's own outputs, recorded from the original modules, in every inference mode.
 
-The official recordings are read from `STOPDOWN_REFERENCE`, or from `../shared/reference` beside the repository; the small one
-in `data/` (see `record_small.py`) is always there.
+The official recording of one control is in `data/`, byte for byte as it was handed over; so is a small one of two controls
+(see `record_small.py`). The official one of two controls is another 4 MB and is read from `STOPDOWN_REFERENCE`, or from
+`../shared/reference` beside the repository.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -23,14 +25,16 @@ from trainer.formats.strict import rename
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = Path(os.environ.get("STOPDOWN_REFERENCE", ROOT / "../shared/reference"))
+DATA = Path(__file__).parent / "data"
 SMALL = "small_two_controls"
 CASES = {SMALL: ("shutter", "aperture"), "official_one_control": ("shutter",), "official_two_controls": ("shutter", "aperture")}
 
 
 def parts_of(name: str) -> tuple[dict[str, dict[str, Tensor]], dict]:
     """Return the tensors of a recording by prefix, and its configuration."""
-    path = (Path(__file__).parent / "data" if name == SMALL else REFERENCE) / f"{name}.safetensors"
-    if name != SMALL and not path.exists():
+    shipped = DATA / f"{name}.safetensors"
+    path = shipped if shipped.exists() else REFERENCE / shipped.name
+    if not path.exists():
         pytest.skip(f"no recordings in {REFERENCE}; set STOPDOWN_REFERENCE to their folder")
     parts: dict[str, dict[str, Tensor]] = {}
     with safe_open(path, framework="pt") as file:
@@ -60,6 +64,12 @@ def backbone_of(weights: dict[str, Tensor], config: dict) -> WanTransformer3DMod
 def published_of(parts: dict[str, dict[str, Tensor]], config: dict, name: str) -> Published:
     """Return the recording's adapter."""
     return read_published(parts["adapter"], published_axes(CASES[name]), settings=config, source=name)
+
+
+def test_the_official_recording_is_the_one_handed_over() -> None:
+    """Its bytes, so that nobody records it again with this project's own modules."""
+    digest = hashlib.sha256((DATA / "official_one_control.safetensors").read_bytes()).hexdigest()
+    assert digest == "da8a05201654fda97930538db8ab313ae6b1ffdbea094c07199c66da285595d4"
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -50,6 +50,11 @@ class WanAdapter:
             return args, kwargs
         if len(args) > 3 or kwargs.get("encoder_hidden_states_image") is not None:
             raise InputError("this backbone call carries image embeddings; control adapters work on text-to-video backbones")
+        text_BLX = args[2] if len(args) > 2 else kwargs["encoder_hidden_states"]
+        if torch.is_grad_enabled() and (text_BLX.requires_grad or _trains(self.transformer.condition_embedder.text_embedder)):
+            raise InputError(
+                "the text of this call wants a gradient, which control tokens keep from it; freeze the text embedder"
+            )
         hidden_BCTHW = args[0] if args else kwargs["hidden_states"]
         batch = hidden_BCTHW.shape[0]
         if controls_BA is None:
@@ -203,6 +208,10 @@ def _check_backbone(transformer: WanTransformer3DModel, config: AdapterConfig) -
             raise InputError("the backbone's projections are fused; call unfuse_qkv_projections() before attaching an adapter")
         if type(block.attn2.processor) is not WanAttnProcessor:
             raise StopdownError(f"cross-attention already has a {type(block.attn2.processor).__name__}; detach it first")
+
+
+def _trains(module: nn.Module) -> bool:
+    return any(parameter.requires_grad for parameter in module.parameters())
 
 
 def _attach_control(transformer: WanTransformer3DModel, config: ControlConfig, dtype: torch.dtype, seed: int) -> None:

@@ -50,10 +50,11 @@ class ControlEmbedding(nn.Module):
 
 
 def split_prefix(context_BKD: Tensor, prefix: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Return the text tokens [B, T, D] in `dtype` and the prefix tokens [B, P, D].
+    """Return the text tokens [B, T, D] in `dtype`, without gradient, and the prefix tokens [B, P, D].
 
     The text comes out contiguous, exactly as it was before the prefix was put in front: concatenation may have widened its
-    dtype, and a projection of a strided tensor may take another kernel and differ in the last bit.
+    dtype, and a projection of a strided tensor may take another kernel and differ in the last bit. Concatenation also makes
+    it look as if the text wanted a gradient; nothing before it trains, and each block would work one out in vain.
     """
-    text_BTD = context_BKD[:, prefix:].to(dtype).contiguous()
+    text_BTD = context_BKD.detach()[:, prefix:].to(dtype).contiguous()
     return text_BTD, context_BKD[:, :prefix]

@@ -27,6 +27,7 @@ from trainer.adapter.attach import WanAdapter, attach
 from trainer.adapter.card import CARD, AdapterCard, BackboneId, installed_versions, model_card, read_card
 from trainer.adapter.lora import LORA_NAME
 from trainer.backbone import EXPERTS, fingerprint
+from trainer.formats.strict import check_exact
 
 CONTROL_FILE = "control_adapter.safetensors"
 LORA_FILE = "pytorch_lora_weights.safetensors"
@@ -41,10 +42,14 @@ def save_adapter(
     step: int,
     dataset_version: str | None = None,
     recipe: Mapping[str, Any] | None = None,
+    weights: Mapping[str, Mapping[str, Tensor]] | None = None,
+    fingerprints: Mapping[str, str] | None = None,
     overwrite: bool = False,
 ) -> AdapterCard:
     """Write the adapters of a pipeline's experts (`{"transformer": adapter}`) to a folder and return its card.
 
+    `weights` are written in the place of the adapters' own (averages, or what a sharded module holds), under the names of
+    `WanAdapter.parameters`; `fingerprints` are the backbone's, taken before it was sharded.
     All files are written and synced beside it and then renamed into place. Raises InputError if the folder exists and
     `overwrite` is not set, and if the experts' adapters differ in configuration.
     """
@@ -57,7 +62,10 @@ def save_adapter(
         raise InputError(f"{folder} exists; choose another folder, or allow it to be replaced")
     card = AdapterCard(
         config=configs.pop(),
-        backbone=BackboneId(id=backbone_id, fingerprints={name: fingerprint(a.transformer) for name, a in adapters.items()}),
+        backbone=BackboneId(
+            id=backbone_id,
+            fingerprints=dict(fingerprints or {name: fingerprint(a.transformer) for name, a in adapters.items()}),
+        ),
         dataset_version=dataset_version,
         recipe=dict(recipe) if recipe is not None else None,
         step=step,
@@ -68,7 +76,7 @@ def save_adapter(
     try:
         scratch.chmod(0o755)
         for name, adapter in adapters.items():
-            _write_weights(_expert_folder(scratch, name), adapter)
+            _write_weights(_expert_folder(scratch, name), adapter, adapter.parameters() if weights is None else weights[name])
         (scratch / CARD).write_text(card.model_dump_json(indent=2) + "\n")
         (scratch / "README.md").write_text(model_card(card))
         _sync(scratch)
@@ -144,15 +152,18 @@ def _cpu(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().to("cpu").contiguous() for name, tensor in parameters.items()}
 
 
-def _write_weights(folder: Path, adapter: WanAdapter) -> None:
+def _write_weights(folder: Path, adapter: WanAdapter, weights: Mapping[str, Tensor]) -> None:
     folder.mkdir(exist_ok=True)
+    control, lora = adapter.control_parameters(), adapter.lora_parameters()
+    shapes = {name: tuple(parameter.shape) for name, parameter in {**control, **lora}.items()}
+    check_exact(f"what is to be written to {folder.name}", shapes, weights)
     if adapter.config.control is not None:
-        save_file(_cpu(adapter.control_parameters()), folder / CONTROL_FILE, metadata={"format": "pt"})
+        save_file(_cpu({name: weights[name] for name in control}), folder / CONTROL_FILE, metadata={"format": "pt"})
     if adapter.config.lora is not None:
         settings = adapter.transformer.peft_config[LORA_NAME].to_dict()
         WanPipeline.save_lora_weights(
             folder,
-            transformer_lora_layers=_cpu(adapter.lora_parameters()),
+            transformer_lora_layers=_cpu({name: weights[name] for name in lora}),
             weight_name=LORA_FILE,
             transformer_lora_adapter_metadata=settings,
         )

@@ -17,6 +17,7 @@ from scipy.stats import spearmanr
 
 Floats = NDArray[np.float64]
 MIN_READ = 3  # readings of one sweep below which it has no rank correlation
+MIN_PROMPTS = 3  # below, resampling them says nothing of other prompts
 RESAMPLES = 2000
 
 
@@ -30,10 +31,12 @@ class Interval:
 
 
 def rank_correlation(expected_N: Floats, measured_N: Floats) -> float:
-    """Return Spearman's rho over the readings of one sweep; NaN for fewer than `MIN_READ` or all alike."""
+    """Return Spearman's rho over the readings of one sweep; NaN for fewer than `MIN_READ`, 0 where all readings are equal."""
     read = np.isfinite(measured_N)
-    if read.sum() < MIN_READ or np.ptp(measured_N[read]) == 0.0 or np.ptp(expected_N[read]) == 0.0:
+    if read.sum() < MIN_READ or np.ptp(expected_N[read]) == 0.0:
         return float("nan")
+    if np.ptp(measured_N[read]) == 0.0:
+        return 0.0  # nothing changed, which is a reading of its own
     return float(spearmanr(expected_N[read], measured_N[read]).statistic)
 
 
@@ -70,10 +73,29 @@ def resolution(controls_N: Floats, measured_PN: Floats) -> float:
     return float("nan")
 
 
-def bootstrap(statistic: Callable[[NDArray[np.intp]], float], prompts: int, rng: np.random.Generator) -> Interval:
-    """Return a statistic of all prompts with its 95 % interval; `statistic` takes the chosen prompts' indices."""
+def median(values: Floats) -> float:
+    """Return the median of the numbers among values of any shape, NaN where there is none."""
+    found = values[np.isfinite(values)]
+    return float(np.median(found)) if found.size else float("nan")
+
+
+def mean(values: Floats) -> float:
+    """Return the mean of the numbers among values of any shape, NaN where there is none."""
+    found = values[np.isfinite(values)]
+    return float(found.mean()) if found.size else float("nan")
+
+
+def bootstrap(
+    statistic: Callable[[NDArray[np.intp]], float], prompts: int, rng: np.random.Generator, *, resamples: int = RESAMPLES
+) -> Interval:
+    """Return a statistic of all prompts with its 95 % interval; `statistic` takes the chosen prompts' indices.
+
+    Fewer than `MIN_PROMPTS` prompts have no interval: its ends are NaN.
+    """
     everything = np.arange(prompts)
-    drawn = np.array([statistic(rng.integers(prompts, size=prompts)) for _ in range(RESAMPLES)])
+    if prompts < MIN_PROMPTS:
+        return Interval(value=statistic(everything), low=float("nan"), high=float("nan"))
+    drawn = np.array([statistic(rng.integers(prompts, size=prompts)) for _ in range(resamples)])
     drawn = drawn[np.isfinite(drawn)]
     low, high = np.percentile(drawn, [2.5, 97.5]) if drawn.size else (np.nan, np.nan)
     return Interval(value=statistic(everything), low=float(low), high=float(high))

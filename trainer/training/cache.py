@@ -46,6 +46,10 @@ class TensorCache:
         """Return where a key's tensor is kept."""
         return self.root / key[:2] / f"{key}.safetensors"
 
+    def has(self, key: str) -> bool:
+        """Return whether a key's file is there; `read` proves it."""
+        return self.path(key).is_file()
+
     def read(self, key: str) -> Tensor | None:
         """Return a key's tensor, or None if it is absent or damaged; a damaged file is reported and removed."""
         path = self.path(key)

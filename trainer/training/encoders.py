@@ -6,7 +6,9 @@ X text width.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,7 +40,8 @@ class LatentEncoder:
     def key(self, frames_sha256: str) -> str:
         """Return the name of a clip's latents, given the digest of its decoded frames."""
         statistics = f"{list(self.vae.config.latents_mean)} {list(self.vae.config.latents_std)}"
-        return cache_key({"kind": "latents", "frames": frames_sha256, "vae": self.identity, "statistics": statistics})
+        parts = {"kind": "latents", "frames": frames_sha256, "vae": self.identity, "statistics": statistics}
+        return cache_key({**parts, "tiling": _tiling(self.vae)})
 
     def latents(self, frames_sha256: str, load: Callable[[], Frames]) -> Tensor:
         """Return a clip's latents [C, t, h, w], float32 on the CPU; `load` decodes its frames only if they are needed."""
@@ -55,7 +58,7 @@ class LatentEncoder:
                 f"width and height multiples of {space}"
             )
         video_THW3 = torch.from_numpy(np.ascontiguousarray(frames_THW3)).to(self.vae.device)
-        video_13THW = video_THW3.permute(3, 0, 1, 2).unsqueeze(0).to(self.vae.dtype) / 127.5 - 1.0
+        video_13THW = (video_THW3.permute(3, 0, 1, 2).unsqueeze(0).float() / 127.5 - 1.0).to(self.vae.dtype)
         latents_1Cthw = self.vae.encode(video_13THW).latent_dist.mode().float().cpu()
         return ((latents_1Cthw - self.mean) / self.std)[0]
 
@@ -68,7 +71,7 @@ class TextEncoder:
         self.cache = cache
         self.max_length = max_length
         self.identity = module_digest(pipe.text_encoder)
-        self.tokenizer_identity = pipe.tokenizer.backend_tokenizer.to_str()
+        self.tokenizer_identity = _tokenizer_identity(pipe.tokenizer)
 
     def key(self, caption: str) -> str:
         """Return the name of a caption's embedding."""
@@ -82,7 +85,12 @@ class TextEncoder:
     @torch.no_grad()
     def encode(self, caption: str) -> Tensor:
         """Embed a caption without the cache."""
-        padded_1LX, _ = self.pipe.encode_prompt(caption, do_classifier_free_guidance=False, max_sequence_length=self.max_length)
+        padded_1LX, _ = self.pipe.encode_prompt(
+            caption,
+            do_classifier_free_guidance=False,
+            max_sequence_length=self.max_length,
+            device=self.pipe.text_encoder.device,  # diffusers would take the device of the first component it finds
+        )
         used = padded_1LX[0].ne(0).any(dim=1).nonzero()
         return padded_1LX[0, : int(used.max()) + 1 if used.numel() else 0].cpu()
 
@@ -90,3 +98,17 @@ class TextEncoder:
 def pad_text(embedding_LX: Tensor, length: int) -> Tensor:
     """Return an embedding padded with zeros to `length` tokens, as Wan's pipeline pads (there is no mask)."""
     return F.pad(embedding_LX, (0, 0, 0, length - embedding_LX.shape[0]))
+
+
+def _tokenizer_identity(tokenizer: Any) -> str:
+    """Return what a tokenizer is; padding and truncation are no part of it, a call leaves its own behind."""
+    tree = json.loads(tokenizer.backend_tokenizer.to_str())
+    return json.dumps({name: part for name, part in tree.items() if name not in ("padding", "truncation")}, sort_keys=True)
+
+
+def _tiling(vae: AutoencoderKLWan) -> str:
+    """Return how the autoencoder cuts pictures up, which changes what it returns."""
+    if not vae.use_tiling:
+        return "none"
+    sizes = ("tile_sample_min_height", "tile_sample_min_width", "tile_sample_stride_height", "tile_sample_stride_width")
+    return " ".join(str(getattr(vae, name)) for name in sizes)

@@ -6,6 +6,7 @@ Shapes: B batch, C latent channels, T latent frames, H rows, W columns, S video 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -67,19 +68,19 @@ def model_times(
 
 
 def predict_velocity(
-    transformer: torch.nn.Module,
+    transformer: Callable[..., Any],
     noisy_BCTHW: Tensor,
     model_times: Tensor,
     text_BLX: Tensor,
     controls_BA: Tensor | None,
     dtype: torch.dtype,
 ) -> Tensor:
-    """Return the transformer's velocity [B, C, T, H, W] under controls; inputs are cast to `dtype`."""
+    """Return the transformer's velocity [B, C, T, H, W] under controls; inputs are cast to `dtype`, token ids are not."""
     extra: dict[str, Any] = {} if controls_BA is None else {"attention_kwargs": {CONTROLS: controls_BA}}
     return transformer(
         hidden_states=noisy_BCTHW.to(dtype),
         timestep=model_times,
-        encoder_hidden_states=text_BLX.to(dtype),
+        encoder_hidden_states=text_BLX.to(dtype) if text_BLX.is_floating_point() else text_BLX,
         return_dict=False,
         **extra,
     )[0]

@@ -44,7 +44,7 @@ class Task(Protocol):
         ...
 
     def before_step(self, step: int) -> None:
-        """Do what depends on the optimizer step about to be made, such as the ramp of the control attention."""
+        """Do what depends on the step about to be made (counted from 0), such as the ramp of the control attention."""
         ...
 
     def save(self, folder: Path, step: int, averaged: Mapping[str, Tensor] | None) -> None:
@@ -73,7 +73,10 @@ class Watcher(Protocol):
     """
 
     def started(self, task: Task, step: int, steps: int) -> None:
-        """A run starts or goes on at `step`."""
+        """A run starts or goes on at `step`: what was recorded after it belongs to a run that died and is made again; cut it.
+
+        Every record up to `step` must still be there, so write each one out before `stepped` returns.
+        """
         ...
 
     def stepped(self, task: Task, progress: Progress) -> Mapping[str, Any] | None:

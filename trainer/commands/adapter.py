@@ -1,0 +1,171 @@
+"""`stopdown adapter info | convert | merge`."""
+
+from __future__ import annotations
+
+import json as json_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from generator.commands.options import Json
+from trainer.requirements import require_training_stack
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Show an adapter, convert it between formats, or merge its LoRA into a backbone.",
+)
+
+Axes = Annotated[
+    str | None, typer.Option(help="The axes of a published file, in the order of its scalar: shutter or shutter,temperature.")
+]
+Expert = Annotated[str | None, typer.Option(help="transformer or transformer_2, where an adapter has both.")]
+Preset = Annotated[
+    str,
+    typer.Option(help="What the result's scalar means: keep, stopdown (+1 is stronger) or published (-1 is stronger)."),
+]
+AllowOther = Annotated[bool, typer.Option("--allow-other-backbone", help="Use a backbone that the adapter was not trained on.")]
+
+
+@app.command()
+def info(
+    adapter: Annotated[Path, typer.Argument(help="An adapter's folder, or a .safetensors file.", show_default=False)],
+    axes: Axes = None,
+    json: Json = False,
+) -> None:
+    """Show what an adapter controls, how, and where it comes from."""
+    _prepare()
+    from trainer.formats.describe import describe
+
+    tree = describe(adapter, _names(axes))
+    if json:
+        print(json_module.dumps(tree, indent=2, ensure_ascii=False))
+    else:
+        _show(tree)
+
+
+@app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(help="An adapter's folder, or a .safetensors file.", show_default=False)],
+    target: Annotated[Path, typer.Argument(help="The new file; a new folder for diffusers.", show_default=False)],
+    to: Annotated[str, typer.Option(help="diffusers (an adapter's folder), comfyui or published.", show_default=False)],
+    preset: Preset = "keep",
+    axes: Axes = None,
+    backbone: Annotated[
+        str | None, typer.Option(help="The backbone that a folder is to belong to: hub id, folder or tiny-random.")
+    ] = None,
+    expert: Expert = None,
+    json: Json = False,
+) -> None:
+    """Write an adapter in another program's format, and say what that format cannot carry. Nothing is overwritten."""
+    _prepare()
+    from dataclasses import asdict
+
+    from trainer.formats.convert import convert as write
+    from trainer.formats.sources import read_source
+
+    made_of = read_source(source, axes=_names(axes), expert=expert if source.is_dir() else None)
+    done = write(made_of, target, to, preset=preset, backbone=backbone, expert=expert or "transformer")
+    if json:
+        print(json_module.dumps(asdict(done), default=str))
+        return
+    print(f"{done.path}: {done.tensors} tensors as {done.format}, from {made_of.format}")
+    for words in done.left_out:
+        print(f"not in it: {words}")
+
+
+@app.command()
+def merge(
+    adapter: Annotated[Path, typer.Argument(help="The adapter's folder.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="A new folder for the merged backbone.", show_default=False)],
+    backbone: Annotated[
+        str | None, typer.Option(help="Hub id, folder or tiny-random; the one that the adapter was trained on if not given.")
+    ] = None,
+    mode: Annotated[
+        str | None,
+        typer.Option(help="decoupled (conditioned blocks), joint or lora_only (all blocks); its default if not given."),
+    ] = None,
+    strength: Annotated[float, typer.Option(help="Scales the LoRA that is merged.")] = 1.0,
+    dtype: Annotated[str, typer.Option(help="bf16, fp16 or fp32: the number format of the merged weights.")] = "fp32",
+    allow_other_backbone: AllowOther = False,
+    json: Json = False,
+) -> None:
+    """Fold an adapter's LoRA into a backbone's weights: a WanPipeline folder, and in it a control-only adapter for it."""
+    _prepare()
+    from dataclasses import asdict
+
+    from trainer.adapter.card import read_card
+    from trainer.adapter.merge import merge as fold
+    from trainer.backbone import load_backbone
+    from trainer.generation.load import checked_dtype
+
+    name = backbone if backbone is not None else read_card(adapter).backbone.id
+    pipe = load_backbone(name, dtype=checked_dtype(dtype))
+    done = fold(pipe, adapter, out, backbone=name, mode=mode, strength=strength, allow_other_backbone=allow_other_backbone)
+    if json:
+        print(json_module.dumps(asdict(done), default=str))
+        return
+    blocks = ", ".join(map(str, done.blocks))
+    print(f"{done.backbone}: {done.projections} projections of blocks {blocks} changed ({done.mode}, strength {strength:g})")
+    if done.adapter is not None:
+        at = "" if strength == 1 else f" --strength {strength:g}"
+        print(f'control: {done.adapter}\nnext: stopdown generate --adapter {done.adapter} --prompt "…"{at}')
+
+
+def _prepare() -> None:
+    require_training_stack()
+    from trainer.commands.quiet import quiet_libraries
+
+    quiet_libraries()
+
+
+def _names(written: str | None) -> list[str] | None:
+    return None if written is None else [name.strip() for name in written.split(",")]
+
+
+def _show(tree: dict[str, Any]) -> None:
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    console.print(_facts(tree))
+    if tree["axes"]:
+        console.print()
+        console.print(_axes(tree["axes"]))
+
+
+def _facts(tree: dict[str, Any]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in tree.items():
+        if name != "axes" and value is not None:
+            table.add_row(name.replace("_", " "), Text(_words(value)))
+    return table
+
+
+def _axes(axes: list[dict[str, str]]) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, header_style="dim", pad_edge=False)
+    for column in axes[0]:
+        table.add_column(column)
+    for axis in axes:
+        table.add_row(*axis.values())
+    return table
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_words(one)}" for key, one in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return f"{value:,}" if isinstance(value, int) else str(value)

@@ -1,0 +1,180 @@
+"""`stopdown generate`."""
+
+from __future__ import annotations
+
+import json as json_module
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from generator.commands.options import Json
+from trainer.commands import generate_options as given
+from trainer.requirements import require_training_stack
+
+if TYPE_CHECKING:
+    from trainer.adapter.card import AdapterCard
+    from trainer.adapter.laws import AxisControl
+    from trainer.generation.plan import Point, Row
+    from trainer.generation.run import Report
+
+
+def command(
+    adapter: given.Adapter,
+    backbone: given.Backbone = None,
+    out: given.Out = Path("generated"),
+    prompt: given.PromptWords = None,
+    prompts: given.PromptFile = None,
+    negative: given.Negative = "",
+    seed: given.Seed = 0,
+    seeds: given.Seeds = 1,
+    shutter: given.Shutter = None,
+    aperture: given.Aperture = None,
+    temperature: given.Temperature = None,
+    control: given.Control = None,
+    zip: given.Zip = False,
+    limit: given.Limit = None,
+    mode: given.ModeWords = None,
+    strength: given.Strength = 1.0,
+    frames: given.Frames = None,
+    width: given.Width = None,
+    height: given.Height = None,
+    fps: given.Fps = 16,
+    steps: given.Steps = None,
+    guidance: given.Guidance = None,
+    text_tokens: given.TextTokens = None,
+    dtype: given.Dtype = None,
+    device: given.Device = None,
+    offload: given.Offload = "none",
+    quantize: given.Quantize = "none",
+    batch: given.Batch = 1,
+    allow_other_backbone: given.AllowOther = False,
+    force: given.Force = False,
+    dry_run: given.DryRun = False,
+    json: Json = False,
+) -> None:
+    """Generate videos under control: a video per prompt, seed, mode and value, and a labelled grid of them.
+
+    Several values make a sweep, all from the same noise. After an interruption, the same command goes on.
+    Example: stopdown generate --adapter runs/a/adapter --prompt "a car passes" --shutter 1/400..1/16:7
+    """
+    swept = {"shutter": shutter, "aperture": aperture, "temperature": temperature, "control": control or ()}
+    drawn = {"seed": seed, "seeds": seeds, "negative": negative, "strength": strength}
+    card, rows = _plan(adapter, swept, limit, zip, {"words": prompt or (), "file": prompts}, mode or (), drawn)
+    if dry_run:
+        _show(rows, out, json)
+        return
+    sampling = {"frames": frames, "width": width, "height": height, "steps": steps, "text_tokens": text_tokens}
+    loading = {"backbone": backbone, "allow_other_backbone": allow_other_backbone, "dtype": dtype, "device": device}
+    loading |= {"offload": offload, "quantize": quantize}
+    rest = {"out": out, "fps": fps, "batch": batch, "force": force}
+    print(_told(_run(adapter, card, rows, {**sampling, "guidance": guidance}, loading, rest), json))
+
+
+def _plan(
+    adapter: Path,
+    swept: Mapping[str, Any],
+    limit: float | None,
+    zipped: bool,
+    prompts: Mapping[str, Any],
+    modes: Sequence[str],
+    drawn: Mapping[str, Any],
+) -> tuple[AdapterCard, tuple[Row, ...]]:
+    """Return the adapter's card and the rows to make, checking all that needs no backbone."""
+    require_training_stack()
+    from trainer.commands.quiet import quiet_libraries
+
+    quiet_libraries()
+    from trainer.adapter.card import read_card
+    from trainer.adapter.modes import check_mode, default_mode
+    from trainer.generation.plan import make_points, make_rows
+    from trainer.generation.prompts import gather_prompts
+    from trainer.generation.values import given_controls
+
+    card = read_card(adapter)
+    axes = card.config.control.axes if card.config.control is not None else ()
+    for mode in modes:
+        check_mode(mode, card.config)
+    written = {name: text for name, text in swept.items() if name != "control" and text is not None}
+    controls = given_controls(axes, written, swept["control"], limit=limit, source=f"adapter {adapter}")
+    points = make_points(controls, zipped=zipped)
+    _note_extrapolation(axes, points)
+    rows = make_rows(axes, gather_prompts(**prompts), points, modes or [default_mode(card.config)], **drawn)
+    return card, rows
+
+
+def _note_extrapolation(axes: Sequence[AxisControl], points: Sequence[Point]) -> None:
+    """Say on the error stream which values lie outside the trained range: they are allowed, and not what was learned."""
+    for axis in axes:
+        furthest = max((point.get(axis.name, 0.0) for point in points), key=abs)
+        if abs(furthest) > 1 + 1e-9:
+            ends = " to ".join(axis.format(end) for end in (-1.0, 1.0))
+            words = f"{axis.name} {axis.format(furthest)} is control {furthest:.3g}, beyond the trained range {ends}"
+            print(f"stopdown: note: {words}", file=sys.stderr)
+
+
+def _run(
+    adapter: Path,
+    card: AdapterCard,
+    rows: tuple[Row, ...],
+    sampling: Mapping[str, Any],
+    loading: Mapping[str, Any],
+    rest: Mapping[str, Any],
+) -> Report:
+    from dataclasses import replace
+
+    from trainer.commands.generate_progress import GenerateProgress
+    from trainer.generation.load import Loading, default_sampling, load_controlled, resolved
+    from trainer.generation.run import Request, generate
+
+    used = resolved(Loading(**loading), card)
+    with GenerateProgress(sys.stderr) as watch:
+        watch.note(f"loading {used.backbone} ({used.dtype} on {used.device})")
+        pipe = load_controlled(adapter, used)
+        asked = {name: value for name, value in sampling.items() if value is not None}
+        how = replace(default_sampling(pipe, card), **asked)
+        watch.note(
+            f"{how.width}x{how.height}, {how.frames} frames, {how.steps} steps, guidance {how.guidance:g}, "
+            f"{how.text_tokens} text tokens"
+        )
+        request = Request(adapter=adapter, rows=rows, sampling=how, **rest)
+        try:
+            return generate(pipe, card, request, used, watch)
+        except KeyboardInterrupt:
+            watch.note(f"{watch.finished} of {watch.videos} videos are finished in {request.out} and are kept")
+            raise
+
+
+def _show(rows: Sequence[Row], out: Path, json: bool) -> None:
+    """Print the videos of a plan: as a table, or as JSON."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    videos = [(row, video, (out / f"{video.name}.mp4").exists()) for row in rows for video in row.videos]
+    if json:
+        trees = [
+            {"video": f"{video.name}.mp4", "prompt": row.prompt, "seed": row.seed, "mode": row.mode}
+            | {"controls": video.point, "labels": list(video.labels), "exists": exists}
+            for row, video, exists in videos
+        ]
+        print(json_module.dumps({"out": str(out), "videos": trees}))
+        return
+    table = Table(box=None, header_style="dim", pad_edge=False)
+    for column in ("prompt", "seed", "mode", *rows[0].videos[0].given, ""):
+        table.add_column(column, overflow="fold")
+    for row, video, exists in videos:
+        words = [f"{value} ({video.point[axis]:+.2f})" for axis, value in zip(video.given, video.labels, strict=True)]
+        table.add_row(Text(row.prompt), str(row.seed), row.mode, *words, "is there" if exists else "")
+    Console(highlight=False).print(table)
+    print(f"{len(videos)} videos into {out}, the first as {videos[0][1].name}.mp4; leave out --dry-run to make them")
+
+
+def _told(report: Report, json: bool) -> str:
+    if json:
+        names = ("folder", "grid", "playing", "page", "index")
+        paths = {name: None if (path := getattr(report, name)) is None else str(path) for name in names}
+        return json_module.dumps({"made": report.made, "found": report.found, **paths})
+    found = f", {report.found} were there" if report.found else ""
+    playing = f"\nplaying: {report.playing}" if report.playing is not None else ""
+    return f"{report.folder}: {report.made} videos made{found}\ngrid: {report.grid}{playing}\npage: {report.page}"

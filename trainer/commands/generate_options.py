@@ -1,0 +1,101 @@
+"""The options of `stopdown generate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+PROMPTS, VALUES, SAMPLING, MACHINE = "What to show", "Control", "Sampling", "Machine"
+
+Adapter = Annotated[Path, typer.Option(help="The adapter's folder.", show_default=False)]
+Backbone = Annotated[
+    str | None, typer.Option(help="Hub id, folder or tiny-random; the one that the adapter was trained on if not given.")
+]
+Out = Annotated[Path, typer.Option(help="The folder of videos, records and grid; finished videos in it are kept.")]
+
+PromptWords = Annotated[
+    list[str] | None, typer.Option("--prompt", help="What the video shows; repeatable.", rich_help_panel=PROMPTS)
+]
+PromptFile = Annotated[
+    Path | None,
+    typer.Option("--prompts", help="A .txt (one a line), .jsonl or .toml file of prompts.", rich_help_panel=PROMPTS),
+]
+Negative = Annotated[str, typer.Option(help="What the video should not show.", rich_help_panel=PROMPTS)]
+Seed = Annotated[int, typer.Option(help="Seed of the noise, which all values of a sweep share.", rich_help_panel=PROMPTS)]
+Seeds = Annotated[int, typer.Option(help="So many seeds, counting up from --seed.", rich_help_panel=PROMPTS)]
+
+Shutter = Annotated[
+    str | None,
+    typer.Option(
+        metavar="VALUES",
+        help="Exposure times: 1/50, a list 1/400,1/80,1/16 or a sweep 1/400..1/16:7.",
+        rich_help_panel=VALUES,
+    ),
+]
+Aperture = Annotated[
+    str | None,
+    typer.Option(metavar="VALUES", help="F-numbers: f/2, a list or a sweep f/22..f/1.4:7.", rich_help_panel=VALUES),
+]
+Temperature = Annotated[
+    str | None,
+    typer.Option(metavar="VALUES", help="Kelvins: 3200K, a list or a sweep 2000K..12000K:7.", rich_help_panel=VALUES),
+]
+Control = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="[AXIS=]VALUES",
+        help="Normalised scalars instead of units: 0.7, shutter=0.7, shutter=-1..1:5; repeatable.",
+        rich_help_panel=VALUES,
+    ),
+]
+Zip = Annotated[
+    bool, typer.Option("--zip", help="Pair the values of several axes instead of crossing them.", rich_help_panel=VALUES)
+]
+Limit = Annotated[
+    float | None,
+    typer.Option(help="Refuse controls beyond this; none if not given, 1 is the trained range.", rich_help_panel=VALUES),
+]
+ModeWords = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--mode",
+        help="decoupled, joint, control_only, lora_only or backbone_only; repeatable, for rows side by side. "
+        "The adapter's own default if not given.",
+        rich_help_panel=VALUES,
+    ),
+]
+Strength = Annotated[
+    float, typer.Option(help="Scales all that the adapter does; 0 is the bare backbone.", rich_help_panel=VALUES)
+]
+
+FROM_BACKBONE = "the backbone's usual one if not given"
+Frames = Annotated[int | None, typer.Option(help=f"Frames, 4n + 1; {FROM_BACKBONE}.", rich_help_panel=SAMPLING)]
+Width = Annotated[int | None, typer.Option(help=f"Pixels; {FROM_BACKBONE}.", rich_help_panel=SAMPLING)]
+Height = Annotated[int | None, typer.Option(help=f"Pixels; {FROM_BACKBONE}.", rich_help_panel=SAMPLING)]
+Fps = Annotated[int, typer.Option(help="Frames per second of the files; exposures are meant for 16.", rich_help_panel=SAMPLING)]
+Steps = Annotated[int | None, typer.Option(help=f"Denoising steps; {FROM_BACKBONE}.", rich_help_panel=SAMPLING)]
+Guidance = Annotated[
+    float | None, typer.Option(help="Classifier-free guidance, 1 for none; 5 if not given.", rich_help_panel=SAMPLING)
+]
+TextTokens = Annotated[
+    int | None, typer.Option(help="Text tokens; as in training, or 512, if not given.", rich_help_panel=SAMPLING)
+]
+
+Dtype = Annotated[
+    str | None,
+    typer.Option(help="bf16, fp16 or fp32; bf16 on a GPU and fp32 on the CPU if not given.", rich_help_panel=MACHINE),
+]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N; a GPU if there is one.", rich_help_panel=MACHINE)]
+Offload = Annotated[
+    str, typer.Option(help="none, model or sequential: keep weights in main memory until used.", rich_help_panel=MACHINE)
+]
+Quantize = Annotated[str, typer.Option(help="none, fp8 or nf4: pack the frozen backbone.", rich_help_panel=MACHINE)]
+Batch = Annotated[int, typer.Option(help="Videos at a time.", rich_help_panel=MACHINE)]
+AllowOther = Annotated[
+    bool,
+    typer.Option("--allow-other-backbone", help="Use a backbone that the adapter was not trained on.", rich_help_panel=MACHINE),
+]
+Force = Annotated[bool, typer.Option("--force", help="Make all videos anew, replacing those that are there.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be made; load no backbone.")]

@@ -1,0 +1,140 @@
+"""`stopdown train`."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from trainer.requirements import require_training_stack
+
+if TYPE_CHECKING:
+    from trainer.settings import TrainSettings
+    from trainer.training.setup import Opened, Run
+
+RecipeFile = Annotated[Path, typer.Argument(help="A .toml file with a [train] section.", show_default=False)]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a key; repeatable. Example: train.steps=500"),
+]
+
+
+def command(
+    recipe: RecipeFile,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run; train.out, or runs/RECIPE, if not given.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N; train.device if not given.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show settings, clips and parameters; train nothing.")] = False,
+    overrides: Overrides = None,
+) -> None:
+    """Train a control adapter on a dataset version. Run it again to go on where it stopped.
+
+    Several GPUs: accelerate launch -m stopdown train RECIPE. Exit code 1 when the loss is no number or explodes (no weight is
+    changed by it), 2 for bad input, 130 when interrupted (a checkpoint is written).
+    """
+    require_training_stack()
+    from trainer.recipe import load_settings
+
+    settings = load_settings(recipe, _all_overrides(overrides or [], device))
+    folder = out if out is not None else Path(settings.out or Path("runs") / recipe.stem)
+    _train(settings, folder, dry_run)
+
+
+def _all_overrides(overrides: list[str], device: str | None) -> list[str]:
+    return overrides if device is None else [*overrides, f'train.device="{device}"']
+
+
+def _train(settings: TrainSettings, folder: Path, dry_run: bool) -> None:
+    from trainer.commands.quiet import quiet_libraries
+
+    quiet_libraries()
+    from trainer.training.setup import RESULT, make_accelerator, open_run, trainable_counts
+
+    _require_own_folder(settings, folder)
+    accelerator = make_accelerator(settings)
+    console = Console(quiet=not accelerator.is_main_process)
+    opened = open_run(settings, accelerator.device)
+    _show_data(console, opened)
+    if dry_run:
+        _show_settings(console, settings, trainable_counts(opened))
+        return
+    step = _run(console, opened, folder, accelerator)
+    result = folder / RESULT[settings.what]
+    console.print(f"{result}: {settings.what} after {step} steps", markup=False, highlight=False, soft_wrap=True)
+    if settings.what == "control":
+        console.print(f"next: {_next(opened, result)}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _require_own_folder(settings: TrainSettings, folder: Path) -> None:
+    """Refuse a folder with another run's checkpoints before the backbone is loaded; data and backbone are compared later."""
+    from trainer.settings import decisive, require_same
+    from trainer.training.checkpoint import latest_identity
+
+    before, now = latest_identity(folder), decisive(settings)
+    if before is not None:
+        comparable = set(now) - {"adapter.axes"}  # resolved with the dataset
+        require_same({key: before.get(key) for key in comparable}, {key: now[key] for key in comparable}, str(folder))
+
+
+def _run(console: Console, opened: Opened, folder: Path, accelerator: Any) -> int:
+    from trainer.training.checkpoint import checkpoint_steps
+    from trainer.training.encoding import rich_report
+    from trainer.training.loop import Loop
+    from trainer.training.setup import RESULT, prepare_run, watch
+
+    with rich_report(console) as report:
+        run: Run = prepare_run(opened, accelerator, report)
+    if run.encoded is not None:
+        console.print(run.encoded.summary(), highlight=False)
+    loop = Loop(run.task, opened.settings, folder, accelerator, identity=run.identity)
+    if accelerator.is_main_process:
+        watch(loop, run, folder, sys.stderr)
+    try:
+        step = loop.run()
+    except KeyboardInterrupt:
+        kept = [f"checkpoint-{step}" for step in checkpoint_steps(folder)[-1:]]
+        words = f"{folder / kept[0]} is kept: run the same command again to go on" if kept else "there is no checkpoint yet"
+        Console(stderr=True, quiet=console.quiet).print(
+            f"interrupted at step {loop.step}; {words}", markup=False, soft_wrap=True
+        )
+        raise typer.Exit(130) from None
+    loop.save(folder / RESULT[opened.settings.what])
+    accelerator.end_training()
+    return step
+
+
+def _show_data(console: Console, opened: Opened) -> None:
+    data = opened.data
+    axes = ", ".join(f"{axis.name} ({axis.format(-1.0)} to {axis.format(1.0)})" for axis in data.axes)
+    console.print(
+        f"{opened.settings.dataset}, version {data.version_id[:12]}: {len(data.train)} clips to learn from, "
+        f"{len(data.validation)} held out" + (f"; {axes}" if axes else ""),
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
+    for note in data.notes:
+        console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _show_settings(console: Console, settings: TrainSettings, counts: dict[str, int]) -> None:
+    from trainer.settings import flat
+
+    table = Table("setting", "value", box=None)
+    for key, value in flat(settings.model_dump(mode="json")).items():
+        table.add_row(f"train.{key}", str(value))
+    console.print(table)
+    for name, count in counts.items():
+        console.print(f"trains {count:,} parameters of {name}", highlight=False)
+
+
+def _next(opened: Opened, adapter: Path) -> str:
+    caption = (opened.data.validation or opened.data.train)[0].caption
+    words = ["stopdown", "generate", "--adapter", str(adapter), "--prompt", caption]
+    for axis in opened.data.axes[:1]:
+        words += [f"--{axis.name}", f"{axis.format(-1.0)}..{axis.format(1.0)}:5".replace(" ", "")]
+    return shlex.join(words)

@@ -1,0 +1,8 @@
+"""A dataset's version as training data: records of clips, buckets of equal size, frames and cached encodings."""
+
+from __future__ import annotations
+
+from trainer.data.buckets import BucketSampler
+from trainer.data.records import ClipRecord, TrainingData, check_sizes, open_data
+
+__all__ = ["BucketSampler", "ClipRecord", "TrainingData", "check_sizes", "open_data"]

@@ -1,0 +1,248 @@
+"""`report.json`: every number of an evaluation, as plain frozen data. A number that could not be had is None, never guessed.
+
+Distances are in the axis's error unit (stops or mired) from c = 0, positive towards the stronger effect. `Estimate` holds a
+number and its 95 % bootstrap interval over prompts.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from scenes.axes.base import ErrorUnit
+from scenes.errors import InputError
+from trainer.evaluation.statistics import Interval
+from trainer.settings import Section
+
+FILE = "report.json"
+Direction = Literal["below", "above"]
+
+
+class Estimate(Section):
+    """A number with its interval; all None where nothing could be measured, ends None for too few prompts."""
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+
+
+class Response(Section):
+    """What one control gave over prompts and seeds: quantiles of the distance from c = 0, and how many videos were read."""
+
+    control: float
+    value: float | None  # in the axis's unit
+    label: str
+    expected: float | None
+    median: float | None
+    low: float | None  # 10th percentile
+    high: float | None  # 90th percentile
+    absolute: float | None  # median of the probe's own scale, in the axis's unit
+    read: int
+    of: int
+
+
+class Extrapolation(Section):
+    """One side beyond the trained range: whether readings go on as commanded from the trained end."""
+
+    side: Direction
+    to_control: float
+    pairs: int  # sweeps read at both controls
+    goes_on: float | None  # the share of them that moved as commanded
+    slope: float | None  # median measured over commanded movement beyond the end
+
+
+class Accuracy(Section):
+    """Control accuracy of one axis in one arm, over the trained range -1 to 1.
+
+    Readings are relative to the video at c = 0 of the same prompt and seed; `absolute` ones use the probe's own scale, where
+    the pixels have one. `rho_sharp_as_ties` counts videos that are too sharp to read as tied below all others.
+    """
+
+    arm: str
+    axis: str
+    unit: ErrorUnit
+    sweeps: int
+    prompts: int
+    rho: Estimate
+    slope: Estimate
+    median_error: Estimate
+    resolution: Estimate  # in c
+    share_read: float
+    share_sharp: float
+    rho_absolute: Estimate
+    slope_absolute: Estimate
+    median_error_absolute: Estimate
+    share_read_absolute: float
+    rho_sharp_as_ties: Estimate
+    curve: tuple[Response, ...]
+    extrapolation: tuple[Extrapolation, ...]
+    seed_spread: float | None  # median standard deviation over seeds, same prompt and control
+    note: str = ""
+
+
+class Leakage(Section):
+    """How much sweeping one axis moves another's probe: the trend over the trained range, as a share of the other's range.
+
+    `share` is the median over sweeps of the absolute trend, `worst` the 90th percentile; on the diagonal `share` is signed.
+    """
+
+    arm: str
+    swept: str
+    read: str
+    share: float | None
+    worst: float | None
+    sweeps: int  # that could be read
+    of: int
+
+
+class Consistency(Section):
+    """How alike the videos of a sweep are to the one at c = 0: cosine of features by extractor, and picture outside the effect.
+
+    `outside_levels` is in 8-bit levels (`trainer.evaluation.scene`); `other_seed_levels` is the same between two seeds.
+    """
+
+    arm: str
+    axis: str
+    cosine: dict[str, Estimate]
+    outside_levels: Estimate
+    other_seed_levels: float | None
+    other_seed_cosine: dict[str, float | None]
+
+
+class Fast(Section):
+    """FEP of one arm against the clean backbone, by a named extractor; `noise floor` is the backbone from other noise."""
+
+    arm: str
+    extractor: str
+    ssf: float
+    ss_fd: float
+    dvs: float
+    videos: int
+
+
+class DriftPoint(Section):
+    """SSF and SS-FD of an adapter at a training step."""
+
+    step: int
+    ssf: float
+    ss_fd: float
+
+
+class Drift(Section):
+    """How SS-FD grows with training; the rate is by least squares, per 1000 steps."""
+
+    mode: str
+    extractor: str
+    points: tuple[DriftPoint, ...]
+    per_1000_steps: float | None
+
+
+class Slow(Section):
+    """SVP of one arm by a named extractor; text-video scores are None for an extractor that knows no words."""
+
+    arm: str
+    extractor: str
+    text_video: Estimate
+    subject_consistency: Estimate
+    videos: int
+
+
+class Flicker(Section):
+    """Temporal flicker of one arm: mean absolute second difference of the frames' mean luma, in 8-bit levels."""
+
+    arm: str
+    levels: Estimate
+
+
+class VideoReading(Section):
+    """One video of a sweep: where it lies (relative to the evaluation's folder) and what the probe says."""
+
+    control: float
+    label: str
+    video: str
+    measured: float | None
+    absolute: float | None  # in the axis's unit
+    expected: float | None
+    note: str
+
+
+class SweepReading(Section):
+    """The videos of one prompt and seed over an axis's controls, in one arm."""
+
+    arm: str
+    axis: str
+    prompt: str
+    seed: int
+    videos: tuple[VideoReading, ...]
+    rho: float | None
+    slope: float | None
+
+
+class Published(Section):
+    """A published number of another model, for context."""
+
+    model: str
+    source: str
+    metric: str
+    axis: str
+    full_lora: float | None
+    decoupled: float | None
+    noise_floor: float | None
+
+
+class EvaluationReport(Section):
+    """Everything that `stopdown evaluate` found."""
+
+    format: Literal[1] = 1
+    adapter: str
+    adapter_step: int
+    dataset_version: str | None
+    backbone: str
+    axes: tuple[str, ...]
+    laws: dict[str, dict[str, Any]]
+    arms: tuple[str, ...]
+    main_arm: str
+    settings: dict[str, Any]
+    sampling: dict[str, Any]
+    prompts: dict[str, tuple[str, ...]]
+    prompts_from: str
+    extractors: tuple[str, ...]
+    probes_version: int
+    accuracy: tuple[Accuracy, ...]
+    leakage: tuple[Leakage, ...]
+    consistency: tuple[Consistency, ...]
+    fast: tuple[Fast, ...]
+    drift: Drift | None
+    slow: tuple[Slow, ...]
+    flicker: tuple[Flicker, ...]
+    sweeps: tuple[SweepReading, ...]
+    published: tuple[Published, ...]
+    notes: tuple[str, ...]
+    verdict: tuple[str, ...]
+    versions: dict[str, str]
+    wall_s: float
+
+
+def estimate(interval: Interval) -> Estimate:
+    """Return an interval as plain data."""
+    return Estimate(value=finite(interval.value), low=finite(interval.low), high=finite(interval.high))
+
+
+def finite(value: float) -> float | None:
+    """Return a number, None for NaN and infinities."""
+    return float(value) if math.isfinite(value) else None
+
+
+def read_report(folder: Path) -> EvaluationReport:
+    """Return the report of an evaluation's folder; raises InputError where there is none or it cannot be read."""
+    path = folder / FILE
+    try:
+        return EvaluationReport.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        raise InputError(f"{folder} has no {FILE}; give the folder that `stopdown evaluate` wrote") from None
+    except (OSError, ValidationError) as error:
+        first = str(error).splitlines()[0]
+        raise InputError(f"{path} cannot be read ({first}); run `stopdown evaluate` again") from None

@@ -1,0 +1,254 @@
+"""A whole evaluation: generates what is missing, reads it with the probes, compares arms, writes report.json.
+
+OUT/videos/, OUT/videos-adapter-only/   a video and its record each; made once and kept
+OUT/readings.jsonl                      what the probes said; read once and kept
+OUT/report.json, OUT/results.md         every number; the same as text for a model card
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Protocol
+
+from generator.files import write_atomic
+from scenes.axes.base import PROBES_VERSION
+from scenes.errors import InputError
+from trainer.adapter.card import AdapterCard, installed_versions, read_card
+from trainer.adapter.laws import AxisControl
+from trainer.adapter.modes import Mode, default_mode
+from trainer.evaluation.card import results_text
+from trainer.evaluation.context import PUBLISHED
+from trainer.evaluation.features import BackboneFeatures, ClipFeatures, VideoFeatures, XClipFeatures
+from trainer.evaluation.measuring import measure, other_axes
+from trainer.evaluation.plan import ADAPTER_ONLY, Arm, EvaluationPlan, chosen_arms, chosen_axes, make_evaluation_plan
+from trainer.evaluation.prior import (
+    NOISE_FLOOR,
+    OTHER_NOISE,
+    FastSet,
+    carrying,
+    check_prompts,
+    drift,
+    fast_features,
+    fast_table,
+)
+from trainer.evaluation.prompts import EvaluationPrompts, gather
+from trainer.evaluation.results import FILE, Drift, EvaluationReport, Fast
+from trainer.evaluation.settings import EvaluateSettings
+from trainer.evaluation.statistics import MIN_PROMPTS, Floats
+from trainer.evaluation.verdict import verdict
+from trainer.generation.load import Loading, default_sampling, load_controlled, resolved
+from trainer.generation.plan import Video
+from trainer.generation.run import Request, make_videos
+from trainer.generation.sampler import Sampling
+from trainer.pipeline import ControlledWan
+
+NO_VQA = "VQAScore is left out: package t2v_metrics is not installed"
+VQA_UNUSED = "VQAScore is left out: t2v_metrics is installed, but this version of Stopdown does not drive it"
+
+
+class Watch(Protocol):
+    """Told how far an evaluation is."""
+
+    def started(self, videos: int, finished: int, steps: int) -> None:
+        """Videos are to be made, of which some were before; each takes `steps` denoising steps."""
+        ...
+
+    def stepped(self, steps: int) -> None:
+        """So many denoising steps were made since the last call."""
+        ...
+
+    def done(self, video: Video) -> None:
+        """A video is on the disk."""
+        ...
+
+    def note(self, words: str) -> None:
+        """Something worth knowing."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateRequest:
+    """What to evaluate with what; prompts come from `settings`, or else from `prompts` or `dataset`, one of them.
+
+    `drift` are training runs with checkpoints, or adapters' folders of several steps.
+    """
+
+    adapter: Path
+    out: Path
+    settings: EvaluateSettings = field(default_factory=EvaluateSettings)
+    prompts: Path | None = None
+    dataset: Path | None = None
+    ref: str = "latest"
+    adapter_only: Path | None = None
+    drift: tuple[Path, ...] = ()
+    loading: Loading = field(default_factory=Loading)
+    cache: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A request with everything decided that needs no backbone."""
+
+    card: AdapterCard
+    axes: tuple[AxisControl, ...]
+    arms: tuple[Arm, ...]
+    prompts: EvaluationPrompts
+    plan: EvaluationPlan
+    loading: Loading
+    main: str
+
+
+def prepare(request: EvaluateRequest) -> Prepared:
+    """Check a request and decide its arms, prompts and videos; raises InputError for all that needs no backbone to be wrong."""
+    card = read_card(request.adapter)
+    axes = chosen_axes(card, request.settings.axes, str(request.adapter))
+    arms = chosen_arms(card, request.adapter, request.settings, request.adapter_only)
+    if request.adapter_only is not None:
+        chosen_axes(read_card(request.adapter_only), [axis.name for axis in axes], str(request.adapter_only))
+    prompts = gather(request.settings, [axis.name for axis in axes], request.prompts, request.dataset, request.ref)
+    if request.settings.fast:
+        check_prompts(prompts.all)
+    every_axis = card.config.control.axes if card.config.control is not None else ()
+    return Prepared(
+        card=card,
+        axes=axes,
+        arms=arms,
+        prompts=prompts,
+        plan=make_evaluation_plan(axes, every_axis, arms, prompts.by_axis, request.settings),
+        loading=resolved(request.loading, card),
+        main=str(default_mode(card.config)),
+    )
+
+
+def evaluate(request: EvaluateRequest, watch: Watch) -> EvaluationReport:
+    """Evaluate an adapter and write what was found into `request.out`; a finished part is not done again.
+
+    Raises InputError in one line for what cannot be evaluated, before any video is made.
+    """
+    begun = time.monotonic()
+    ready = prepare(request)
+    named = _named_extractors(request.settings)  # before the backbone: a missing one ends it early
+    watch.note(f"loading {ready.loading.backbone} ({ready.loading.dtype} on {ready.loading.device})")
+    pipe = load_controlled(request.adapter, ready.loading, cache=request.cache)
+    extractors = [*named, *([BackboneFeatures(pipe)] if "tiny" in request.settings.features else [])]
+    sampling = _sampling(pipe, ready.card, request.settings)
+    _generate(pipe, request, ready, sampling, watch)
+    fast, drifted = _prior(pipe, request, ready, sampling, extractors, watch)
+    found = measure(ready.plan.sweeps, other_axes(ready.card), request.out, request.settings.fps, extractors, watch.note)
+    report = EvaluationReport(
+        adapter=str(request.adapter),
+        adapter_step=ready.card.step,
+        dataset_version=ready.card.dataset_version,
+        backbone=str(ready.loading.backbone),
+        axes=tuple(axis.name for axis in ready.axes),
+        laws={axis.name: axis.law.model_dump(mode="json") for axis in ready.axes},
+        arms=tuple(arm.name for arm in ready.arms),
+        main_arm=ready.main,
+        settings=request.settings.model_dump(mode="json"),
+        sampling=asdict(sampling),
+        prompts=ready.prompts.by_axis,
+        prompts_from=ready.prompts.source,
+        extractors=tuple(extractor.name for extractor in extractors),
+        probes_version=PROBES_VERSION,
+        accuracy=found.accuracy,
+        leakage=found.leakage,
+        consistency=found.consistency,
+        fast=fast,
+        drift=drifted,
+        slow=found.slow,
+        flicker=found.flicker,
+        sweeps=found.sweeps,
+        published=PUBLISHED,
+        notes=_notes(request, ready),
+        verdict=verdict(found.accuracy, found.leakage, fast, ready.main),
+        versions=installed_versions(),
+        wall_s=round(time.monotonic() - begun, 3),
+    )
+    write_atomic(request.out / FILE, report.model_dump_json(indent=1).encode() + b"\n")
+    write_atomic(request.out / "results.md", results_text(report).encode())
+    return report
+
+
+def _named_extractors(settings: EvaluateSettings) -> list[VideoFeatures]:
+    kinds: dict[str, type[ClipFeatures] | type[XClipFeatures]] = {"clip": ClipFeatures, "xclip": XClipFeatures}
+    found: list[VideoFeatures] = []
+    for word in settings.features:
+        kind, _, source = word.partition("=")
+        if kind in kinds:
+            found.append(kinds[kind](source) if source else kinds[kind]())
+    return found
+
+
+def _sampling(pipe: ControlledWan, card: AdapterCard, settings: EvaluateSettings) -> Sampling:
+    given = {name: getattr(settings, name) for name in ("frames", "width", "height", "steps", "guidance", "text_tokens")}
+    return replace(default_sampling(pipe, card), **{name: value for name, value in given.items() if value is not None})
+
+
+def _generate(pipe: ControlledWan, request: EvaluateRequest, ready: Prepared, sampling: Sampling, watch: Watch) -> None:
+    for folder, rows in ready.plan.rows.items():
+        adapter = next(arm.adapter for arm in ready.arms if arm.folder == folder)
+        wanted = Request(
+            out=request.out / folder,
+            adapter=adapter,
+            rows=rows,
+            sampling=sampling,
+            fps=request.settings.fps,
+            batch=request.settings.batch,
+        )
+        if adapter == request.adapter:
+            make_videos(pipe, ready.card, wanted, ready.loading, watch)
+        else:
+            with carrying(pipe, request.adapter, adapter, ready.loading):
+                make_videos(pipe, read_card(adapter), wanted, ready.loading, watch)
+
+
+def _prior(
+    pipe: ControlledWan,
+    request: EvaluateRequest,
+    ready: Prepared,
+    sampling: Sampling,
+    extractors: Sequence[VideoFeatures],
+    watch: Watch,
+) -> tuple[tuple[Fast, ...], Drift | None]:
+    """Return FEP of every arm and the drift over training; nothing where they were not asked for."""
+    backbone = next(arm for arm in ready.arms if arm.mode == Mode.BACKBONE_ONLY)
+    if not request.settings.fast:
+        if request.drift:
+            raise InputError("--drift is measured in one denoising step and --no-fast leaves that out; give one of them")
+        return (), None
+    watch.note(f"one denoising step: {len(ready.arms) + 1} arms of {len(ready.prompts.all) * request.settings.seeds} videos")
+    fast = FastSet.of(ready.prompts.all, len(pipe.axes), request.settings, sampling)
+    features: dict[str, Mapping[str, Floats]] = {}
+    for arm in ready.arms:
+        if arm.adapter == request.adapter:
+            features[arm.name] = fast_features(pipe, arm, fast, extractors)
+        else:
+            with carrying(pipe, request.adapter, arm.adapter, ready.loading):
+                features[arm.name] = fast_features(pipe, arm, fast, extractors)
+    features[NOISE_FLOOR] = fast_features(pipe, backbone, fast, extractors, shift=OTHER_NOISE)
+    table = fast_table(features, backbone.name, extractors)
+    if not request.drift:
+        return table, None
+    watch.note(f"drift over {len(request.drift)} sources")
+    return table, drift(pipe, request.adapter, request.drift, fast, backbone, extractors[0], ready.loading)
+
+
+def _notes(request: EvaluateRequest, ready: Prepared) -> tuple[str, ...]:
+    """Return what a reader must know beside the numbers."""
+    notes = [VQA_UNUSED if importlib.util.find_spec("t2v_metrics") is not None else NO_VQA]
+    if request.settings.features == ("tiny",):
+        notes.append("features are the backbone's own: they say how far apart two videos are to it, and nothing about words")
+    fewest = min(len(prompts) for prompts in ready.prompts.by_axis.values())
+    if fewest < MIN_PROMPTS:
+        notes.append(f"{fewest} prompts are too few for intervals; they are left out")
+    if request.settings.seeds < 2:
+        notes.append("with one seed there is no spread over seeds; give --seeds 2 or more")
+    if request.adapter_only is None:
+        notes.append(f"the baseline {ADAPTER_ONLY} needs an adapter trained without LoRA; none was given")
+    if not request.settings.fast:
+        notes.append("drift from the backbone in one step was left out")
+    return tuple(notes)

@@ -1,0 +1,158 @@
+"""Writes an adapter in another program's format, and says what that format cannot carry."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from diffusers import WanTransformer3DModel
+from safetensors.torch import save
+from torch import Tensor
+
+from generator.files import write_atomic
+from scenes.errors import InputError
+from trainer.adapter.attach import attach
+from trainer.adapter.config import AdapterConfig
+from trainer.adapter.folder import save_adapter
+from trainer.adapter.laws import AxisControl, NoLaw
+from trainer.formats.comfyui import to_comfyui
+from trainer.formats.published import original_settings, write_published
+from trainer.formats.restate import preset_axes, restate
+from trainer.formats.sources import AXES_KEY, SETTINGS_KEY, Format, Source
+from trainer.locate import locate_backbone
+
+
+@dataclass(frozen=True, kw_only=True)
+class Converted:
+    """What was written, and what the format could not say of it, a sentence each."""
+
+    path: Path
+    format: Format
+    tensors: int
+    left_out: tuple[str, ...]
+
+
+def convert(
+    source: Source,
+    target: Path,
+    to: str,
+    *,
+    preset: str = "keep",
+    backbone: str | None = None,
+    expert: str = "transformer",
+    cache: Path | None = None,
+) -> Converted:
+    """Write an adapter to a new file, or as a folder for `diffusers`, and return what was written.
+
+    `preset` is the meaning of the result's scalar (`trainer.formats.restate`). A folder belongs to a backbone, which must be
+    named (`backbone`; only `expert` of it is read). Raises InputError for a target that exists, a format that cannot hold the
+    adapter, and a backbone that it does not fit.
+    """
+    if to not in list(Format):
+        raise InputError(f"format '{to}' is unknown; allowed are {', '.join(Format)}")
+    if os.path.lexists(target):
+        raise InputError(f"{target} exists; give a new name")
+    if source.format == to:
+        raise InputError(f"{source.path} is in the format '{to}' already; choose another with --to")
+    if preset != "keep" and (source.config.control is None or to == Format.COMFYUI):
+        raise InputError(f"preset '{preset}' restates a control, and none goes from {source.path} to {target}; leave it out")
+    stated = _stated(source, preset)
+    if to == Format.DIFFUSERS:
+        return _to_folder(stated, target, backbone, expert, cache)
+    if target.suffix != ".safetensors":
+        raise InputError(f"{target} is no .safetensors file; give a name like {target.with_suffix('.safetensors')}")
+    write = _to_published if to == Format.PUBLISHED else _to_comfyui
+    return write(stated, target)
+
+
+def _stated(source: Source, preset: str) -> Source:
+    """Return the adapter with its scalar under the laws of a preset."""
+    control = source.config.control
+    old = control.axes if control is not None else ()
+    new = preset_axes(old, preset)
+    if control is None or list(old) == list(new):
+        return source
+    config = AdapterConfig(control=control.model_copy(update={"axes": new}), lora=source.config.lora)
+    return replace(source, config=config, control=restate(source.control, old, new))
+
+
+def _to_published(source: Source, target: Path) -> Converted:
+    weights = write_published(source.config, source.control, source.lora)
+    assert source.config.control is not None  # write_published refused otherwise
+    axes = source.config.control.axes
+    metadata = {
+        "format": "pt",
+        SETTINGS_KEY: json.dumps(original_settings(source.config.control)),
+        AXES_KEY: json.dumps([axis.model_dump(mode="json") for axis in axes]),
+    }
+    _write(target, weights, metadata)
+    left_out = [_direction(axis) for axis in axes]
+    if len(axes) > 1:
+        left_out.append(f"the axes' names: its scalar's components are {', '.join(axis.name for axis in axes)}, in this order")
+    left_out.append("the backbone, dataset version, step and recipe")
+    return Converted(path=target, format=Format.PUBLISHED, tensors=len(weights), left_out=tuple(left_out))
+
+
+def _to_comfyui(source: Source, target: Path) -> Converted:
+    if source.config.lora is None:
+        raise InputError(f"{source.path} has no LoRA, and ComfyUI's format holds nothing else; convert it to published")
+    weights = to_comfyui(source.lora, source.config.lora, source.layers)
+    _write(target, weights, {"format": "pt"})
+    left_out = ["the backbone, dataset version, step and recipe"]
+    if source.config.control is not None:
+        names = ", ".join(axis.name for axis in source.config.control.axes)
+        left_out.insert(0, f"the control of {names}: stock ComfyUI applies the LoRA alone, in every block (mode lora_only)")
+    return Converted(path=target, format=Format.COMFYUI, tensors=len(weights), left_out=tuple(left_out))
+
+
+def _to_folder(source: Source, target: Path, backbone: str | None, expert: str, cache: Path | None) -> Converted:
+    if backbone is None:
+        raise InputError(f"{source.path} does not name its backbone; give --backbone, which an adapter's folder belongs to")
+    location = locate_backbone(backbone, cache=cache)
+    try:
+        # bf16 is what the fingerprint is taken in; the adapter itself stays in float32
+        transformer = WanTransformer3DModel.from_pretrained(location, subfolder=expert, dtype=torch.bfloat16)
+    except (OSError, ValueError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(f"'{expert}' of backbone {backbone} cannot be loaded ({first}); check the name") from error
+    adapter = attach(transformer, source.config, dtype=torch.float32)
+    adapter.load(source.control, source.lora, str(source.path))
+    origin = {"converted": {"file": source.path.name, "format": str(source.format)}}
+    save_adapter(target, {expert: adapter}, backbone_id=backbone, step=0, recipe=origin)
+    left_out = ("the step and dataset version",)
+    tensors = len(source.control) + len(source.lora)
+    return Converted(path=target, format=Format.DIFFUSERS, tensors=tensors, left_out=left_out)
+
+
+def _direction(axis: AxisControl) -> str:
+    """Return what its reader must be told of a scalar."""
+    if isinstance(axis.law, NoLaw):
+        return f"what the scalar of {axis.name} means, which is not known here either"
+    ends = f"c = -1 is {axis.format(-1.0)}, c = +1 is {axis.format(1.0)}"
+    return f"the unit law of {axis.name} and its direction: {ends} in this file ({AXES_KEY} in its metadata says so)"
+
+
+def _write(target: Path, weights: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    tensors = {name: tensor.contiguous() for name, tensor in weights.items()}
+    write_atomic(target, save(tensors, metadata=dict(metadata)))
+
+
+def written_axes(axes: Sequence[AxisControl]) -> list[dict[str, str]]:
+    """Return axes with their laws in words and their trained range in units."""
+    return [
+        {"axis": axis.name, "law": _law_words(axis), **{f"c = {c:g}": axis.format(c) for c in (-1.0, 0.0, 1.0)}}
+        for axis in axes
+    ]
+
+
+def _law_words(axis: AxisControl) -> str:
+    law = axis.law
+    if law.kind == "log":
+        return f"{axis.axis.format(law.neutral)} x {law.ratio:.4g}^c"
+    if law.kind == "mired":
+        return f"{law.neutral_mired:g} {law.mired_per_control:+g} c mired"
+    return "none stated"

@@ -1,0 +1,91 @@
+"""What there is to say of an adapter, as a tree that a command prints or gives to machines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from scenes.errors import InputError
+from trainer.adapter.card import AdapterCard, read_card
+from trainer.adapter.config import AdapterConfig
+from trainer.adapter.digest import adapter_digest
+from trainer.adapter.modes import default_mode
+from trainer.formats.convert import written_axes
+from trainer.formats.published import LORA_BLOCK
+from trainer.formats.sources import AXES_KEY, Format, format_of, read_file, read_source
+
+
+def describe(path: Path, axes: Sequence[str] | None = None) -> dict[str, Any]:
+    """Return what a folder or file says of itself, weights checked; raises InputError as `read_source` does.
+
+    A published file that does not name its axes, and for which none are named, is described without them.
+    """
+    if path.is_dir():
+        return _folder(path)
+    weights, metadata = read_file(path)
+    kind = format_of(weights, path)
+    tree: dict[str, Any] = {"adapter": str(path), "format": str(kind)}
+    try:
+        source = read_source(path, axes=axes)
+        tree |= {**_config(source.config), "axes": _axes(source.config)}
+    except InputError:
+        if kind is not Format.PUBLISHED or axes is not None or AXES_KEY in metadata:
+            raise
+        count = weights["diffusion_model.fps_conditioning.lin1.weight"].shape[1]
+        tree |= {
+            "axes": [],
+            "controls": f"{count} axes, which the file does not name; give --axes",
+            "lora_blocks": sum(LORA_BLOCK.fullmatch(name) is not None for name in weights) or None,
+        }
+    return tree | {"parameters": _parameters(weights), "bytes": {path.name: path.stat().st_size}}
+
+
+def _folder(path: Path) -> dict[str, Any]:
+    card: AdapterCard = read_card(path)
+    control: dict[str, Tensor] = {}
+    lora: dict[str, Tensor] = {}
+    for expert in card.backbone.fingerprints:
+        source = read_source(path, expert=expert)
+        control |= {f"{expert}.{name}": tensor for name, tensor in source.control.items()}
+        lora |= {f"{expert}.{name}": tensor for name, tensor in source.lora.items()}
+    merged = (card.recipe or {}).get("merged")
+    return {
+        "adapter": str(path),
+        "format": str(Format.DIFFUSERS),
+        "sha256": adapter_digest(path),
+        "backbone": card.backbone.id,
+        "fingerprints": card.backbone.fingerprints,
+        **_config(card.config),
+        "axes": _axes(card.config),
+        "step": card.step,
+        "dataset_version": card.dataset_version,
+        "merged": merged if isinstance(merged, Mapping) else None,
+        "parameters": {"control": _parameters(control), "lora": _parameters(lora)},
+        "bytes": {file.relative_to(path).as_posix(): file.stat().st_size for file in sorted(path.rglob("*.safetensors"))},
+        "versions": card.versions,
+    }
+
+
+def _config(config: AdapterConfig) -> dict[str, Any]:
+    control, lora = config.control, config.lora
+    tree: dict[str, Any] = {"default_mode": str(default_mode(config))}
+    if control is not None:
+        tree |= {
+            "conditioned_blocks": list(control.blocks),
+            "control_rank": control.rank,
+            "control_alpha": control.alpha,
+            "control_tokens": control.tokens,
+            "gate": f"{control.gate} {control.gate_value:g}",
+        }
+    return tree | ({"lora_rank": lora.rank, "lora_alpha": lora.alpha} if lora is not None else {})
+
+
+def _axes(config: AdapterConfig) -> list[dict[str, str]]:
+    return written_axes(config.control.axes) if config.control is not None else []
+
+
+def _parameters(weights: Mapping[str, Tensor]) -> int:
+    return sum(tensor.numel() for tensor in weights.values())

@@ -1,0 +1,172 @@
+"""Reads an adapter from whatever holds one: a folder of this project, a published checkpoint, a ComfyUI or diffusers LoRA."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from torch import Tensor
+
+from scenes.errors import InputError
+from trainer.adapter.card import AdapterCard, read_card
+from trainer.adapter.config import AdapterConfig, LoraSettings
+from trainer.adapter.folder import CONTROL_FILE, LORA_FILE, LORA_PREFIX, peft_names
+from trainer.adapter.laws import AxisControl
+from trainer.backbone import EXPERTS
+from trainer.formats.comfyui import from_comfyui
+from trainer.formats.names import PROJECTIONS, inverse, lora_names
+from trainer.formats.published import LORA_BLOCK, control_names, control_shapes, published_axes, read_published
+from trainer.formats.strict import check_exact, rename
+
+AXES_KEY = "stopdown_axes"  # metadata of published files written here; others' readers pass over it
+SETTINGS_KEY = "config"
+PER_BLOCK = 2 * len(PROJECTIONS)  # LoRA tensors of a block
+
+
+class Format(StrEnum):
+    """The formats an adapter comes in, by the names that `--to` takes."""
+
+    DIFFUSERS = "diffusers"
+    COMFYUI = "comfyui"
+    PUBLISHED = "published"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """An adapter of one transformer under this project's names; `card` is there if it came as a folder."""
+
+    path: Path
+    format: Format
+    config: AdapterConfig
+    control: dict[str, Tensor]
+    lora: dict[str, Tensor]
+    card: AdapterCard | None = None
+
+    @property
+    def layers(self) -> int:
+        """The number of the backbone's blocks, as far as the LoRA tells."""
+        return len(self.lora) // PER_BLOCK
+
+
+def read_source(path: Path, *, axes: Sequence[str] | None = None, expert: str | None = None) -> Source:
+    """Return what a folder or file holds; every tensor is accounted for.
+
+    `axes` names a published file's axes in the order of its scalar's components, `expert` one of several adapted transformers.
+    Raises InputError for what is no adapter, unknown, missing or misshapen tensors, and what must be named and is not.
+    """
+    if path.is_dir():
+        return _folder(path, expert)
+    if expert is not None:
+        raise InputError(f"{path} holds one transformer's adapter; leave out --expert")
+    weights, metadata = read_file(path)
+    kind = format_of(weights, path)
+    if kind is Format.PUBLISHED:
+        return _published(path, weights, metadata, axes)
+    if axes is not None:
+        raise InputError(f"{path} is a LoRA without control; leave out --axes")
+    if kind is Format.COMFYUI:
+        lora, settings = from_comfyui(weights, _lora_blocks(weights), str(path))
+    else:
+        lora, settings = _diffusers_lora(path, weights, metadata)
+    return Source(path=path, format=kind, config=AdapterConfig(control=None, lora=settings), control={}, lora=lora)
+
+
+def read_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the tensors and metadata of a safetensors file; raises InputError for one that cannot be read."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            names = list(file.keys())
+            return {name: file.get_tensor(name) for name in names}, dict(file.metadata() or {})
+    except FileNotFoundError:
+        raise InputError(f"adapter {path} does not exist; give an adapter's folder or a .safetensors file") from None
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path} is not a readable safetensors file ({error}); give an adapter's folder or file") from error
+
+
+def format_of(names: Mapping[str, Any], path: Path) -> Format:
+    """Return the format of a file by its tensors' names; raises InputError for none of them, or a mixture."""
+    if names and all(name.startswith("diffusion_model.") for name in names):
+        embedding = next(iter(control_names([])))
+        return Format.PUBLISHED if embedding in names else Format.COMFYUI
+    if names and all(name.startswith(LORA_PREFIX) for name in names):
+        return Format.DIFFUSERS
+    strange = next((name for name in names if not name.startswith(("diffusion_model.", LORA_PREFIX))), "no tensor")
+    raise InputError(
+        f"{path} is in no known format (it has {strange}); names begin with diffusion_model. (published, ComfyUI) "
+        f"or {LORA_PREFIX} (diffusers)"
+    )
+
+
+def _folder(path: Path, expert: str | None) -> Source:
+    card = read_card(path)
+    adapted = list(card.backbone.fingerprints)
+    if expert is None and len(adapted) > 1:
+        raise InputError(f"{path} adapts {' and '.join(adapted)}, a file holds one; name it with --expert")
+    chosen = expert if expert is not None else adapted[0]
+    if chosen not in adapted:
+        raise InputError(f"{path} does not adapt '{chosen}'; it adapts {', '.join(adapted)}")
+    folder = path if chosen == EXPERTS[0] else path / chosen
+    control: dict[str, Tensor] = {}
+    lora: dict[str, Tensor] = {}
+    if card.config.control is not None:
+        control = _load(folder / CONTROL_FILE)
+        norm = control.get(f"blocks.{card.config.control.blocks[0]}.key_norm.weight")
+        width = norm.shape[0] if norm is not None else 0
+        check_exact(str(folder / CONTROL_FILE), control_shapes(card.config.control, width), control)
+    if card.config.lora is not None:
+        lora = peft_names(_load(folder / LORA_FILE), str(folder / LORA_FILE))
+        lora = rename(str(folder / LORA_FILE), {name: name for name in lora_names(_peft_blocks(lora)).values()}, lora)
+    return Source(path=path, format=Format.DIFFUSERS, config=card.config, control=control, lora=lora, card=card)
+
+
+def _published(path: Path, weights: dict[str, Tensor], metadata: Mapping[str, str], names: Sequence[str] | None) -> Source:
+    stored = metadata.get(AXES_KEY)
+    if names is None and stored is None:
+        count = weights["diffusion_model.fps_conditioning.lin1.weight"].shape[1]
+        raise InputError(f"{path} does not say which axes it controls; name its {count} with --axes, such as --axes shutter")
+    try:
+        own = TypeAdapter(tuple[AxisControl, ...]).validate_json(stored) if stored is not None else None
+        settings = json.loads(metadata.get(SETTINGS_KEY, "{}"))
+    except (ValidationError, ValueError) as error:
+        raise InputError(f"{path} has metadata that cannot be read ({str(error).splitlines()[0]}); name its --axes") from error
+    if own is not None and names is not None and [axis.name for axis in own] != list(names):
+        raise InputError(f"{path} controls {', '.join(axis.name for axis in own)}, named were {', '.join(names)}")
+    axes = own if own is not None else published_axes(names or ())
+    found = read_published(weights, axes, settings=settings, source=str(path))
+    return Source(path=path, format=Format.PUBLISHED, config=found.config, control=found.control, lora=found.lora)
+
+
+def _diffusers_lora(
+    path: Path, weights: dict[str, Tensor], metadata: Mapping[str, str]
+) -> tuple[dict[str, Tensor], LoraSettings]:
+    lora = peft_names(weights, str(path))
+    lora = rename(str(path), {name: name for name in lora_names(_peft_blocks(lora)).values()}, lora)
+    ranks = {tensor.shape[0] for name, tensor in lora.items() if name.endswith(".lora_A.weight")}
+    if len(ranks) != 1:
+        raise InputError(f"{path} has LoRA of ranks {sorted(ranks)}; one rank is supported")
+    rank = ranks.pop()
+    stored = json.loads(metadata.get("lora_adapter_metadata", "{}"))
+    return lora, LoraSettings(rank=rank, alpha=float(stored.get(f"{LORA_PREFIX}lora_alpha", rank)))
+
+
+def _lora_blocks(weights: Mapping[str, Tensor]) -> int:
+    return sum(LORA_BLOCK.fullmatch(name) is not None for name in weights)
+
+
+def _peft_blocks(lora: Mapping[str, Tensor]) -> int:
+    names = inverse(lora_names(1 + max((int(n.split(".")[1]) for n in lora if n.startswith("blocks.")), default=-1)))
+    return _lora_blocks({names[name]: tensor for name, tensor in lora.items() if name in names})
+
+
+def _load(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path} cannot be read ({error}); restore the file that the trainer wrote") from error

@@ -1,0 +1,123 @@
+"""Loads backbone and adapter for generation: number format, quantization, device, offloading."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKLWan
+
+from scenes.errors import InputError, closest
+from trainer.adapter.card import AdapterCard
+from trainer.backbone import experts
+from trainer.generation.sampler import Sampling
+from trainer.locate import locate_backbone
+from trainer.pipeline import ControlledWan
+from trainer.quantize import check_quantization, load_quantized
+
+DTYPES: dict[str, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+OFFLOADS = ("none", "model", "sequential")
+TOY_WIDTH = 512  # of the model; no Wan that people use is narrower than 1536
+TOY = Sampling(width=64, height=64, frames=9, steps=20)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loading:
+    """How a backbone is loaded; None lets the machine decide (`resolved`)."""
+
+    backbone: str | None = None  # None: the one that the adapter's card names
+    dtype: str | None = None
+    device: str | None = None
+    offload: str = "none"
+    quantize: str = "none"
+    allow_other_backbone: bool = False
+
+
+def resolved(loading: Loading, card: AdapterCard) -> Loading:
+    """Return the loading with nothing left open: CUDA where there is one, bf16 on it, float32 on the CPU.
+
+    Raises InputError for words that are unknown, CUDA where there is none, and offloading or packing without a GPU.
+    """
+    _one_of("offload", loading.offload, OFFLOADS)
+    device = loading.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        kind = torch.device(device).type
+    except RuntimeError:
+        raise InputError(f"device '{device}' is unknown; give cpu, cuda or cuda:N") from None
+    if kind not in ("cpu", "cuda"):
+        raise InputError(f"device '{device}' is not supported; give cpu, cuda or cuda:N")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise InputError(
+            f"device '{device}' was asked for and torch sees no CUDA GPU here; use --device cpu, or fix the driver"
+        )
+    if kind == "cuda" and (torch.device(device).index or 0) >= torch.cuda.device_count():
+        raise InputError(f"device '{device}' is absent; this machine has {torch.cuda.device_count()} CUDA GPUs, from cuda:0")
+    if kind == "cpu" and loading.offload != "none":
+        raise InputError(f"--offload {loading.offload} moves weights to a GPU and back; leave it out on the CPU")
+    check_quantization(loading.quantize, torch.device(device))
+    dtype = loading.dtype or ("bf16" if kind == "cuda" else "fp32")
+    checked_dtype(dtype)
+    return replace(loading, backbone=loading.backbone or card.backbone.id, dtype=dtype, device=device)
+
+
+def checked_dtype(word: str) -> torch.dtype:
+    """Return the dtype of a word; raises InputError for an unknown one."""
+    _one_of("dtype", word, tuple(DTYPES))
+    return DTYPES[word]
+
+
+def load_controlled(adapter: Path, loading: Loading, *, cache: Path | None = None) -> ControlledWan:
+    """Return the pipeline of a resolved loading, on its device or under its offloading, without progress bars of its own."""
+    assert loading.backbone is not None and loading.dtype is not None and loading.device is not None
+    dtype = checked_dtype(loading.dtype)
+    parts = {} if dtype == torch.float32 else {"vae": _wide_vae(loading.backbone, cache)}
+    try:
+        bare = load_quantized(loading.backbone, loading.quantize, device=loading.device, dtype=dtype, cache=cache, **parts)
+        pipe = ControlledWan.from_pipeline(bare, adapter, allow_other_backbone=loading.allow_other_backbone)
+        pipe.set_progress_bar_config(disable=True)
+        place(pipe, loading.device, loading.offload)
+    except torch.OutOfMemoryError as error:
+        raise InputError(
+            f"backbone {loading.backbone} does not fit into the memory of {loading.device} as {loading.dtype}; "
+            "use --offload model or sequential, --quantize fp8 or nf4"
+        ) from error
+    return pipe
+
+
+def place(pipe: ControlledWan, device: str, offload: str) -> None:
+    """Move a pipeline to a device, or let its parts move there when they are used."""
+    if offload == "model":
+        pipe.enable_model_cpu_offload(device=device)
+    elif offload == "sequential":
+        pipe.enable_sequential_cpu_offload(device=device)
+    else:
+        pipe.to(device)
+
+
+def default_sampling(pipe: ControlledWan, card: AdapterCard) -> Sampling:
+    """Return the sampling of what was not asked for: Wan's own, a small one for toy backbones; text as long as in training."""
+    config = next(iter(experts(pipe).values())).config
+    toy = config.num_attention_heads * config.attention_head_dim < TOY_WIDTH
+    base = TOY if toy else Sampling()
+    trained = (card.recipe or {}).get("backbone")
+    tokens = trained.get("text_max_length") if isinstance(trained, Mapping) else None
+    return replace(base, text_tokens=tokens) if isinstance(tokens, int) else base
+
+
+def _wide_vae(backbone: str, cache: Path | None) -> AutoencoderKLWan:
+    """Return a backbone's autoencoder in float32: narrower ones show in the picture, and it is small."""
+    location = locate_backbone(backbone, cache=cache)
+    try:
+        return AutoencoderKLWan.from_pretrained(location, subfolder="vae", dtype=torch.float32)
+    except (OSError, ValueError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(
+            f"the autoencoder of {backbone} cannot be loaded ({first}); check that its files are complete"
+        ) from error
+
+
+def _one_of(option: str, word: str, allowed: tuple[str, ...]) -> None:
+    if word not in allowed:
+        raise InputError(f"--{option} {word} is unknown{closest(word, allowed)}; allowed are {', '.join(allowed)}")

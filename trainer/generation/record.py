@@ -1,0 +1,155 @@
+"""The record beside every video: what made it, and whether a video that is there is the one asked for.
+
+NAME.mp4, NAME.json. The record is written first: a video without its record is a stranger's and is never replaced unasked,
+a record without its video is one that was interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from generator.files import write_atomic
+from generator.sealed import canonical, sha256
+from generator.video import encode, encoder_version
+from scenes.errors import InputError
+from trainer.adapter.card import AdapterCard, installed_versions
+from trainer.adapter.digest import adapter_digest
+from trainer.adapter.laws import AxisControl, NoLaw
+from trainer.generation.plan import Video
+from trainer.generation.sampler import Bytes, Sampling
+
+CRF, PRESET = 12, "medium"  # as the datasets'
+
+
+class State(Enum):
+    """What lies in the folder under a video's name."""
+
+    ABSENT = "to make"
+    FINISHED = "finished before"
+    OTHER = "made with other settings"
+    STRANGE = "without a record"
+    CHANGED = "changed since it was made"
+
+
+def video_recipe(
+    video: Video, sampling: Sampling, fps: int, source: Mapping[str, Any], axes: tuple[AxisControl, ...]
+) -> dict[str, Any]:
+    """Return all that decides a video's pixels; `source` is what its whole run shares (`run_source`)."""
+    return {
+        "prompt": video.prompt,
+        "negative": video.negative,
+        "seed": video.seed,
+        "mode": video.mode,
+        "strength": video.strength,
+        "controls": video.point,
+        "values": {axis.name: _value(axis, video.point[axis.name]) for axis in axes},
+        "sampling": asdict(sampling),
+        "fps": fps,
+        "encoder": {"codec": "h264", "crf": CRF, "preset": PRESET},
+        **source,
+    }
+
+
+def run_source(
+    *,
+    backbone: str,
+    fingerprints: Mapping[str, str],
+    adapter: Path,
+    card: AdapterCard,
+    scheduler: Mapping[str, Any],
+    dtype: str,
+    quantize: str,
+) -> dict[str, Any]:
+    """Return the part of a recipe that all videos of a run share: backbone, adapter, scheduler, number format."""
+    return {
+        "backbone": {"id": backbone, "fingerprints": dict(fingerprints)},
+        "adapter": {
+            "digest": adapter_digest(adapter),
+            "step": card.step,
+            "dataset_version": card.dataset_version,
+        },
+        "scheduler": json.loads(json.dumps(dict(scheduler), sort_keys=True, default=str)),
+        "dtype": dtype,
+        "quantize": quantize,
+    }
+
+
+def recipe_digest(recipe: Mapping[str, Any]) -> str:
+    """Return the sha256 of a video's recipe."""
+    return sha256(canonical(dict(recipe)))
+
+
+def state_of(folder: Path, name: str, digest: str) -> State:
+    """Say what lies in a folder under a video's name, given the digest of the recipe asked for."""
+    video, record = folder / f"{name}.mp4", read_record(folder, name)
+    if not video.exists():
+        return State.ABSENT if record is None or record.get("digest") == digest else State.OTHER
+    if record is None:
+        return State.STRANGE
+    if record.get("digest") != digest:
+        return State.OTHER
+    return State.FINISHED if sha256(video.read_bytes()) == record.get("sha256") else State.CHANGED
+
+
+def read_record(folder: Path, name: str) -> dict[str, Any] | None:
+    """Return a video's record, None where there is none or it cannot be read."""
+    try:
+        record = json.loads((folder / f"{name}.json").read_bytes())
+    except (OSError, ValueError):
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def refuse(folder: Path, name: str, state: State, recipe: Mapping[str, Any]) -> InputError:
+    """Return the error for a video that would be overwritten, naming what differs."""
+    record = read_record(folder, name) if state is State.OTHER else None
+    words = "; ".join(differences((record or {}).get("recipe", {}), recipe)[:2])
+    return InputError(
+        f"{folder / name}.mp4 is there, {state.value}{f' ({words})' if words else ''}; choose another --out, or replace it "
+        "with --force"
+    )
+
+
+def differences(before: Any, now: Any, path: str = "") -> list[str]:
+    """Return what differs between two recipes, as words (`sampling.steps 30, now 50`)."""
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        keys = [*now, *(key for key in before if key not in now)]
+        return [words for key in keys for words in differences(before.get(key), now.get(key), f"{path}.{key}".lstrip("."))]
+    if before == now:
+        return []
+    return [f"{path} {_short(before)}, now {_short(now)}"]
+
+
+def write_video(folder: Path, video: Video, recipe: Mapping[str, Any], frames_THW3: Bytes, fps: int) -> dict[str, Any]:
+    """Write a video and its record, each whole or not at all; returns the record."""
+    data = encode(frames_THW3, fps, CRF, PRESET)
+    record = {
+        "video": f"{video.name}.mp4",
+        "digest": recipe_digest(recipe),
+        "sha256": sha256(data),
+        "recipe": dict(recipe),
+        "versions": installed_versions() | {"encoder": encoder_version()},
+    }
+    (folder / f"{video.name}.mp4").unlink(missing_ok=True)  # a replaced one must not stand beside the new record
+    write_json(folder / f"{video.name}.json", record)
+    write_atomic(folder / f"{video.name}.mp4", data)
+    return record
+
+
+def write_json(path: Path, tree: Any) -> None:
+    """Write JSON for people and machines, whole or not at all."""
+    write_atomic(path, json.dumps(tree, indent=2, ensure_ascii=False, allow_nan=False).encode() + b"\n")
+
+
+def _value(axis: AxisControl, control: float) -> float | None:
+    return None if isinstance(axis.law, NoLaw) else axis.law.value(control)
+
+
+def _short(value: Any) -> str:
+    text = "none" if value is None else str(value)
+    return text if len(text) <= 24 else f"{text[:12]}…"

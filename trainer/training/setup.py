@@ -1,0 +1,325 @@
+"""Makes a run out of settings: the device and its processes, the data, the backbone, the task, and what decides the run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, TextIO
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType, InitProcessGroupKwargs
+from diffusers import AutoencoderKLWan, WanPipeline
+from torch import Tensor, nn
+
+from scenes.errors import InputError
+from trainer.adapter import AdapterConfig, AxisControl, ControlConfig, LoraSettings, resolve_blocks
+from trainer.backbone import EXPERTS, experts, fingerprint
+from trainer.data.batches import FlowBatches
+from trainer.data.frames import FrameBatches
+from trainer.data.records import TrainingData, check_sizes, open_data
+from trainer.locate import cache_folder, locate_backbone
+from trainer.quantize import load_quantized
+from trainer.settings import TrainSettings, decisive, digest
+from trainer.training.cache import TensorCache, module_digest
+from trainer.training.encoding import Encoded, EncodedReader, Report, Share, encode_all
+from trainer.training.loop import Loop
+from trainer.training.task import Task
+from trainer.training.tasks import ControlTask, TransformerTask, VaeTask
+from trainer.training.tasks.control import Provenance, attach_adapters
+from trainer.training.tasks.flow import Flow
+from trainer.training.tasks.transformer import TextParts
+from trainer.training.watch import Studio, make_journal, make_watchers
+
+PATIENCE = timedelta(hours=2)  # other processes wait while the first one validates and makes previews
+DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+KNOWN_KINDS = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU, DistributedType.FSDP)
+RESULT = {"control": "adapter", "transformer": "model", "vae": "model"}  # the folder of what a user takes away
+
+
+def check_device(device: str) -> None:
+    """Raise InputError for a CUDA device that this machine lacks."""
+    if not device.startswith("cuda"):
+        return
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if count == 0:
+        raise InputError(f"device '{device}' was asked for and this machine has no usable CUDA GPU; use --device cpu or auto")
+    _, _, index = device.partition(":")
+    if index and int(index) >= count:
+        raise InputError(f"device '{device}' was asked for and this machine has {count} CUDA GPUs; give cuda:0 to {count - 1}")
+
+
+def make_accelerator(settings: TrainSettings) -> Accelerator:
+    """Return the accelerator of the settings' device, in this process or in one of an `accelerate launch`.
+
+    Tasks choose their precision themselves, so accelerate's autocast stays off. Raises InputError for a CUDA device that is
+    not there, and for a kind of parallel training that the loop does not know.
+    """
+    check_device(settings.device)
+    if ":" in settings.device:
+        torch.cuda.set_device(settings.device)
+    accelerator = Accelerator(
+        cpu=settings.device == "cpu", mixed_precision="no", kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)]
+    )
+    kind = accelerator.distributed_type
+    if kind not in KNOWN_KINDS or (kind == DistributedType.FSDP and not accelerator.is_fsdp2):
+        raise InputError(
+            f"accelerate is configured for {kind.value}{' version 1' if kind == DistributedType.FSDP else ''}; training knows "
+            "plain processes (DDP) and FSDP version 2 (fsdp_version: 2); run `accelerate config` again"
+        )
+    if kind == DistributedType.FSDP and (settings.validation.every or settings.previews.every):
+        raise InputError(
+            "validation and previews run on one process and need the whole model there, FSDP spreads it; set "
+            "train.validation.every = 0 and train.previews.every = 0, or launch without FSDP"
+        )
+    return accelerator
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opened:
+    """Data and backbone of a run, checked against each other; nothing is encoded yet."""
+
+    settings: TrainSettings
+    data: TrainingData
+    pipe: WanPipeline
+
+    @property
+    def experts(self) -> tuple[str, ...]:
+        """The transformers that train, by component name."""
+        return chosen_experts(self.settings, self.pipe)
+
+    @property
+    def axes(self) -> tuple[AxisControl, ...]:
+        """The axes to learn; none for what is trained whole."""
+        return self.data.axes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A run ready to start: `Loop(run.task, settings, folder, accelerator, identity=run.identity)`."""
+
+    opened: Opened
+    task: Task
+    identity: Mapping[str, Any]  # what decides the run, flat
+    encoded: Encoded | None
+    reader: EncodedReader | None
+
+
+def open_run(settings: TrainSettings, device: torch.device) -> Opened:
+    """Open a run's dataset and load its backbone on the CPU (packed weights may be on `device`).
+
+    Raises InputError in one line for a dataset without the axis asked for, a backbone that is not there, and clips whose
+    frames or size it cannot take.
+    """
+    axes = settings.adapter.axes if settings.what == "control" else ()
+    data = open_data(
+        Path(settings.dataset).expanduser(),
+        settings.ref,
+        axes,
+        train_split=settings.train_split,
+        validation_split=settings.validation_split,
+    )
+    pipe = load_quantized(
+        settings.backbone.name,
+        settings.backbone.quantization,
+        device=device,
+        dtype=DTYPES[settings.backbone.dtype] if settings.what == "control" else torch.float32,
+        vae_dtype=torch.float32,  # as Wan is published; encoding happens once, and small controls change little
+        compiled=settings.compile,
+    )
+    check_sizes((*data.train, *data.validation), pipe)
+    opened = Opened(settings=settings, data=data, pipe=pipe)
+    if settings.what != "vae":
+        Flow.of(pipe, opened.experts)  # says which expert is absent
+    return opened
+
+
+def prepare_run(opened: Opened, accelerator: Accelerator, report: Report | None = None) -> Run:
+    """Encode what is not in the cache and make the task; all processes share the encoding."""
+    settings, pipe = opened.settings, opened.pipe
+    identity = decisive(settings) | {
+        "adapter.axes": [axis.name for axis in opened.axes],
+        "dataset version": opened.data.version_id,
+        **{f"backbone {name}": fingerprint(part) for name, part in experts(pipe).items()},
+    }
+    if settings.what == "vae":
+        identity["backbone vae"] = module_digest(pipe.vae)
+        return Run(opened=opened, task=_vae(opened), identity=identity, encoded=None, reader=None)
+    cache = TensorCache(cache_path(settings))
+    encoded = encode_all(
+        pipe,
+        opened.data,
+        cache,
+        prompts=settings.previews.prompts if settings.previews.every else (),
+        text_length=settings.backbone.text_max_length,
+        device=accelerator.device,
+        share=Share(rank=accelerator.process_index, ranks=accelerator.num_processes),
+        offload="none" if settings.backbone.train_text_encoder else settings.backbone.offload,
+        report=report,
+    )
+    accelerator.wait_for_everyone()
+    identity["encodings"] = digest({**encoded.latents, **encoded.texts})
+    reader = EncodedReader(encoded, cache)
+    task = FLOW_TASKS[settings.what](opened, reader)
+    return Run(opened=opened, task=task, identity=identity, encoded=encoded, reader=reader)
+
+
+def cache_path(settings: TrainSettings) -> Path:
+    """Return where latents and text embeddings are kept."""
+    return Path(settings.cache).expanduser() if settings.cache is not None else cache_folder() / "encodings"
+
+
+def chosen_experts(settings: TrainSettings, pipe: WanPipeline) -> tuple[str, ...]:
+    """Return the transformers that the settings' choice of experts means in a backbone."""
+    present = tuple(experts(pipe))
+    if settings.backbone.experts == "all":
+        return present
+    if len(present) == 1:
+        raise InputError(
+            f"backbone {settings.backbone.name} has one transformer, backbone.experts = '{settings.backbone.experts}' chooses "
+            "between two; use 'all'"
+        )
+    return (EXPERTS[0],) if settings.backbone.experts == "high_noise" else (EXPERTS[1],)
+
+
+def adapter_config(settings: TrainSettings, axes: tuple[AxisControl, ...], num_layers: int) -> AdapterConfig:
+    """Return the adapter that the settings ask for, on a backbone of `num_layers` blocks."""
+    chosen = settings.adapter
+    control = ControlConfig(
+        axes=axes,
+        blocks=resolve_blocks(chosen.blocks, num_layers),
+        rank=chosen.rank,
+        alpha=chosen.alpha,
+        tokens=chosen.tokens,
+        gate=chosen.gate,
+        gate_value=chosen.gate_value,
+    )
+    lora = LoraSettings(rank=chosen.lora_rank, alpha=chosen.lora_alpha)
+    return AdapterConfig(
+        control=None if chosen.arm == "lora_only" else control, lora=None if chosen.arm == "adapter_only" else lora
+    )
+
+
+def attach_new(opened: Opened) -> dict[str, Any]:
+    """Put fresh adapters on the backbone, as the settings ask; returns them by component name."""
+    layers = getattr(opened.pipe, opened.experts[0]).config.num_layers
+    config = adapter_config(opened.settings, opened.axes, layers)
+    return attach_adapters(opened.pipe, config, trained=opened.experts, seed=opened.settings.seed)
+
+
+def trainable_counts(opened: Opened) -> dict[str, int]:
+    """Return how many parameters would train, by part; puts adapters on the backbone."""
+    if opened.settings.what == "vae":
+        return {"vae": _size(opened.pipe.vae)}
+    if opened.settings.what == "transformer":
+        return {name: _size(getattr(opened.pipe, name)) for name in opened.experts}
+    counts = {}
+    for name, adapter in attach_new(opened).items():
+        counts[f"{name}: control"] = sum(p.numel() for p in adapter.control_parameters().values())
+        counts[f"{name}: LoRA"] = sum(p.numel() for p in adapter.lora_parameters().values())
+    return counts
+
+
+def _size(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _flow(opened: Opened, dtype: torch.dtype) -> Flow:
+    return Flow.of(
+        opened.pipe, opened.experts, shift=opened.settings.flow_shift, dtype=dtype, autocast=_autocast(opened.settings)
+    )
+
+
+def _autocast(settings: TrainSettings) -> torch.dtype | None:
+    return torch.bfloat16 if settings.precision == "bf16" else None
+
+
+def _control(opened: Opened, reader: EncodedReader) -> ControlTask:
+    settings = opened.settings
+    return ControlTask(
+        attach_new(opened),
+        FlowBatches(opened.data.train, reader, batch_size=settings.batch_size, seed=settings.seed),
+        _flow(opened, DTYPES[settings.backbone.dtype]),
+        Provenance(
+            backbone_id=settings.backbone.name,
+            dataset_version=opened.data.version_id,
+            recipe=settings.model_dump(mode="json"),
+        ),
+        caption_dropout=settings.caption_dropout,
+        ramp_steps=settings.adapter.ramp_steps,
+        gradient_checkpointing=settings.gradient_checkpointing,
+    )
+
+
+def _transformer(opened: Opened, reader: EncodedReader) -> TransformerTask:
+    settings, pipe = opened.settings, opened.pipe
+    if len(opened.experts) != 1:
+        raise InputError("what = 'transformer' trains one transformer; choose backbone.experts = 'high_noise' or 'low_noise'")
+    text = None
+    if settings.backbone.train_text_encoder:
+        text = TextParts(tokenizer=pipe.tokenizer, encoder=pipe.text_encoder, length=settings.backbone.text_max_length)
+    return TransformerTask(
+        getattr(pipe, opened.experts[0]),
+        FlowBatches(
+            opened.data.train,
+            reader,
+            batch_size=settings.batch_size,
+            seed=settings.seed,
+            text=None if text is None else text.tokens,
+        ),
+        _flow(opened, torch.float32),
+        text=text,
+        caption_dropout=settings.caption_dropout,
+        gradient_checkpointing=settings.gradient_checkpointing,
+    )
+
+
+def _vae(opened: Opened) -> VaeTask:
+    settings = opened.settings
+    batches = FrameBatches(
+        opened.data, opened.data.train, batch_size=settings.batch_size, seed=settings.seed, lengths=settings.crop_frames
+    )
+    return VaeTask(opened.pipe.vae, batches, autocast=_autocast(settings))
+
+
+FLOW_TASKS: dict[str, Callable[[Opened, EncodedReader], Task]] = {"control": _control, "transformer": _transformer}
+
+
+def watch(loop: Loop, run: Run, folder: Path, stream: TextIO) -> None:
+    """Let a run's watchers watch its loop: metric log, trackers and progress, validation, previews. For the first process."""
+    opened, settings = run.opened, run.opened.settings
+    watchers = make_watchers(
+        make_journal(folder, settings, stream),
+        settings,
+        folder,
+        held_out=opened.data.validation,
+        axes=[axis.name for axis in opened.axes],
+        studio=None if run.reader is None else _studio(run, run.reader),
+        averaged=lambda: loop.average,
+    )
+    loop.watch(*watchers)
+
+
+def _studio(run: Run, reader: EncodedReader) -> Studio:
+    """Return what previews are made with: the parts under training, and an autoencoder loaded again where it was dropped."""
+    pipe, backbone = run.opened.pipe, run.opened.settings.backbone
+
+    def text_now(caption: str) -> Tensor:  # of a text encoder that trains: nothing that is cached is true of it
+        return pipe.encode_prompt(caption, do_classifier_free_guidance=False, max_sequence_length=backbone.text_max_length)[0][
+            0
+        ]
+
+    def vae() -> AutoencoderKLWan:
+        if pipe.vae is not None:
+            return pipe.vae
+        return AutoencoderKLWan.from_pretrained(locate_backbone(backbone.name), subfolder="vae", dtype=torch.float32)
+
+    return Studio(
+        pipe=pipe,
+        adapters=run.task.adapters if isinstance(run.task, ControlTask) else {},
+        embed=text_now if backbone.train_text_encoder else reader.text,
+        vae=vae,
+        autocast=_autocast(run.opened.settings),
+    )

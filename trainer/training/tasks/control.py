@@ -1,0 +1,150 @@
+"""Trains a control adapter on a frozen backbone: control attention, LoRA, or both.
+
+Shapes: B clips, C latent channels, T latent frames, H rows, W columns; L text tokens, X text width; A axes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import WanPipeline
+from torch import Tensor, nn
+
+from scenes.errors import InputError
+from trainer.adapter import AdapterConfig, Mode, WanAdapter, attach
+from trainer.adapter.folder import save_adapter
+from trainer.backbone import EXPERTS, fingerprint
+from trainer.data.batches import CONTROLS_NAME, LATENTS, TEXT, FlowBatches
+from trainer.training.task import Batch
+from trainer.training.tasks.flow import Draw, Experts, Flow, drop_captions
+
+RAMP_STEPS = 100  # DESIGN section 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """What an adapter's card says of its making."""
+
+    backbone_id: str
+    dataset_version: str | None = None
+    recipe: Mapping[str, Any] | None = None
+
+
+class ControlTask:
+    """The adapters of one transformer, or of two that share a configuration. See `Task` for what each method is for."""
+
+    name = "control"
+
+    def __init__(
+        self,
+        adapters: Mapping[str, WanAdapter],
+        batches: FlowBatches,
+        flow: Flow,
+        provenance: Provenance,
+        *,
+        caption_dropout: float = 0.0,
+        ramp_steps: int = RAMP_STEPS,
+        gradient_checkpointing: bool = True,
+    ) -> None:
+        if not 0 <= caption_dropout < 1:
+            raise InputError(f"caption dropout {caption_dropout:g} is impossible; give a share from 0 to below 1")
+        if set(adapters) != set(flow.trained):
+            raise InputError(f"adapters of {', '.join(adapters)} do not fit a flow that trains {', '.join(flow.trained)}")
+        self.adapters = dict(adapters)
+        self.batches = batches
+        self.flow = flow
+        self.provenance = provenance
+        self.fingerprints = {name: fingerprint(adapter.transformer) for name, adapter in adapters.items()}  # before sharding
+        self.caption_dropout = caption_dropout
+        self.ramp_steps = ramp_steps
+        for adapter in self.adapters.values():
+            adapter.set_mode(training_mode(adapter.config))
+            adapter.transformer.train()
+            if gradient_checkpointing:
+                adapter.transformer.enable_gradient_checkpointing()
+        transformers = {name: adapter.transformer for name, adapter in self.adapters.items()}
+        self.module: nn.Module = next(iter(transformers.values())) if len(transformers) == 1 else Experts(transformers)
+
+    @property
+    def config(self) -> AdapterConfig:
+        """What is trained."""
+        return next(iter(self.adapters.values())).config
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """Return all that trains, as `<transformer>.<name in the adapter's files>`."""
+        return {f"{part}.{name}": p for part, adapter in self.adapters.items() for name, p in adapter.parameters().items()}
+
+    def micro_batch(self, micro_step: int, rank: int, ranks: int) -> Batch:
+        """Return the batch of a micro-step for one of `ranks` processes."""
+        return self.batches.micro_batch(micro_step, rank, ranks)
+
+    def losses(self, batch: Batch, generator: torch.Generator, module: nn.Module) -> Tensor:
+        """Return the loss of every clip [B] at noise levels and noise from the generator."""
+        draw = self.flow.draw(batch.tensors[LATENTS], generator)
+        text_BLX = batch.tensors[TEXT]
+        if self.caption_dropout:
+            text_BLX = drop_captions(text_BLX, self.batches.empty_text(), self.caption_dropout, generator)
+        return self._losses(batch, text_BLX, draw, module)
+
+    def losses_at(self, batch: Batch, draw: Draw, module: nn.Module) -> Tensor:
+        """Return the loss of every clip [B] at given noise levels and noise, with every caption: for validation."""
+        return self._losses(batch, batch.tensors[TEXT], draw, module)
+
+    def _losses(self, batch: Batch, text_BLX: Tensor, draw: Draw, module: nn.Module) -> Tensor:
+        controls_BA = batch.tensors[CONTROLS_NAME] if self.config.control is not None else None
+        return self.flow.losses(module, batch.tensors[LATENTS], text_BLX, controls_BA, draw)
+
+    def before_step(self, step: int) -> None:
+        """Set the ramp of the control attention for optimizer step `step` (from 0): it reaches 1 with the last ramp step.
+
+        It starts above 0, because at 0 the control is bypassed and would have no gradient.
+        """
+        ramp = 1.0 if self.ramp_steps < 1 else min(1.0, (step + 1) / self.ramp_steps)
+        for adapter in self.adapters.values():
+            adapter.set_ramp(ramp)
+
+    def save(self, folder: Path, step: int, averaged: Mapping[str, Tensor] | None) -> None:
+        """Write the adapter's folder, replacing an earlier one."""
+        save_adapter(
+            folder,
+            self.adapters,
+            backbone_id=self.provenance.backbone_id,
+            step=step,
+            dataset_version=self.provenance.dataset_version,
+            recipe=self.provenance.recipe,
+            weights=None if averaged is None else by_expert(averaged),
+            fingerprints=self.fingerprints,
+            overwrite=True,
+        )
+
+
+def by_expert(weights: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """Return weights under the names of `ControlTask.parameters` by transformer, under the names of the adapter's files."""
+    parts: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in weights.items():
+        expert, _, own = name.partition(".")
+        parts.setdefault(expert, {})[own] = tensor
+    return parts
+
+
+def training_mode(config: AdapterConfig) -> Mode:
+    """Return the mode in which an adapter trains: all that it has acts, everywhere."""
+    if config.control is None:
+        return Mode.LORA_ONLY
+    return Mode.CONTROL_ONLY if config.lora is None else Mode.JOINT
+
+
+def attach_adapters(
+    pipe: WanPipeline, config: AdapterConfig, *, trained: tuple[str, ...] = (EXPERTS[0],), seed: int = 0
+) -> dict[str, WanAdapter]:
+    """Put fresh float32 adapters on a pipeline's transformers; returns them by component name."""
+    Flow.of(pipe, trained)  # says which expert is absent
+    return {
+        name: attach(getattr(pipe, name), config, seed=seed + EXPERTS.index(name), dtype=torch.float32)
+        for name in EXPERTS
+        if name in trained
+    }
