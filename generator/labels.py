@@ -26,7 +26,7 @@ _COMMON = (
     ("height", pa.int32(), "pixels"),
     ("fps", pa.int32(), "frames per second"),
     ("seed", pa.int64(), "seed of the recipe"),
-    ("fidelity", pa.string(), "flat, lit or pbr"),
+    ("fidelity", pa.string(), "flat, textured, lit or pbr"),
     ("caption", pa.string(), "text prompt; never names the effect unless the recipe asks for it"),
     ("sha256_bytes", pa.string(), "sha256 of the .mp4 file"),
     ("sha256_frames", pa.string(), "sha256 of the decoded frames"),

@@ -187,6 +187,9 @@ class Recipe(Section):
     verify: Tolerances = Tolerances()
     # Left out of plans and digests: how a dataset is learnt from changes no clip of it.
     train: dict[str, Any] = Field(default_factory=dict, exclude=True, description="settings of `stopdown train`, checked by it")
+    evaluate: dict[str, Any] = Field(
+        default_factory=dict, exclude=True, description="settings of `stopdown evaluate` in a run, checked by `stopdown run`"
+    )
 
     @field_validator("name")
     @classmethod

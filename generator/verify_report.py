@@ -59,7 +59,7 @@ class ClipMeasurement(Spec):
 
 
 class SceneRank(Spec):
-    """The rank correlation of label and reading within a scene, over its clips with a reading."""
+    """The rank correlation of label and reading within a scene, over its judged clips with a reading."""
 
     scene_id: str
     readings: int
@@ -220,14 +220,15 @@ def _absolute_error(entry: ClipMeasurement) -> float:
 
 
 def scene_ranks(entries: Sequence[ClipMeasurement]) -> tuple[SceneRank, ...]:
-    """Return Spearman's correlation of label and reading for every scene with three readings or more.
+    """Return Spearman's correlation of label and reading for every scene with three judged readings or more.
 
+    What shows too little to be judged is left out: two blurs below what a probe resolves have no order in the pixels.
     Readings of equal labels (a grid over several axes) are joined by their median first: ties bound the correlation below 1.
     A scene whose readings are all equal has correlation 0.
     """
     by_scene: dict[str, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
     for entry in entries:
-        if entry.measured is not None:
+        if entry.measured is not None and entry.judged:
             by_scene[entry.scene_id][entry.labelled].append(entry.measured)
     ranks = []
     for scene_id, readings in by_scene.items():

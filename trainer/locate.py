@@ -1,4 +1,4 @@
-"""Finds a backbone by folder, hub id or the name `tiny-random`, and says in one line what is wrong where it cannot."""
+"""Finds a backbone by folder, hub id or the names `tiny` and `tiny-random`, and says in one line what is wrong."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from scenes.errors import InputError, closest
 
 TINY = re.compile(r"tiny-random(?::(\d+))?")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+BUNDLED = "tiny"
+MODEL = Path(__file__).parent / "tiny" / "model"  # what `make tiny` trained and this package ships
 KNOWN = (
+    BUNDLED,
     "tiny-random",
     "Wan-AI/Wan2.1-T2V-1.3B-Diffusers",
     "Wan-AI/Wan2.1-T2V-14B-Diffusers",
@@ -29,14 +32,15 @@ def cache_folder() -> Path:
 def locate_backbone(name: str, *, cache: Path | None = None, revision: str | None = None) -> str:
     """Return what `WanPipeline.from_pretrained` loads: a folder, or a hub id whose index was found.
 
-    `tiny-random`, or `tiny-random:SEED`, is built in `cache` when it is not there yet. Raises InputError for a folder that
-    is no WanPipeline, a name that is neither folder nor hub id, an unknown or closed repository, and an unreachable hub.
+    `tiny` is bundled; `tiny-random`, or `tiny-random:SEED`, is built in `cache` when it is not there yet. Raises InputError
+    for a folder that is no WanPipeline, a name that is neither folder nor hub id, an unknown or closed repository, and an
+    unreachable hub.
     """
     if tiny := TINY.fullmatch(name):
         from trainer.tiny_random import tiny_random  # needs torch, the rest of this module does not
 
         return str(tiny_random(cache if cache is not None else cache_folder(), seed=int(tiny[1] or 0)))
-    folder = Path(name).expanduser()
+    folder = MODEL if name == BUNDLED else Path(name).expanduser()
     if folder.exists():
         if not (folder / INDEX).is_file():
             raise InputError(f"backbone {name} is no diffusers pipeline: it has no {INDEX}; give a folder saved by WanPipeline")
@@ -45,7 +49,7 @@ def locate_backbone(name: str, *, cache: Path | None = None, revision: str | Non
     if HUB_ID.fullmatch(name) is None:
         raise InputError(
             f"backbone '{name}' is neither a folder nor a hub id{closest(name, KNOWN)}; give a WanPipeline folder, "
-            "a hub id such as Wan-AI/Wan2.1-T2V-1.3B-Diffusers, or tiny-random"
+            "a hub id such as Wan-AI/Wan2.1-T2V-1.3B-Diffusers, or tiny, the bundled one"
         )
     _check_index(_hub_index(name, revision), name)
     return name

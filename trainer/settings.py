@@ -29,7 +29,7 @@ class Section(BaseModel):
 class BackboneSettings(Section):
     """The frozen model that is adapted (or, for what = transformer or vae, trained whole) and how it is held in memory."""
 
-    name: str = Field(default="Wan-AI/Wan2.1-T2V-1.3B-Diffusers", description="hub id, folder, or tiny-random")
+    name: str = Field(default="Wan-AI/Wan2.1-T2V-1.3B-Diffusers", description="hub id, folder, tiny (bundled) or tiny-random")
     dtype: Literal["bfloat16", "float32"] = Field(default="bfloat16", description="dtype of the frozen weights")
     quantization: Literal["none", "fp8", "int8", "nf4"] = Field(
         default="none", description="how the frozen transformer is packed"

@@ -99,8 +99,9 @@ def draw_stretch(marks: Marks, rng: np.random.Generator, shot: Shot, laws: Laws)
         sensor_width_mm=marks.horizontal_sensor_mm(shot),
         focus_distance_m=marks.focus_distance_m,
     )
-    solids = []
-    for role, marked in (("subject", marks.subject), ("patch", marks.patch)):
+    solids: list[Solid] = []
+    things: tuple[tuple[Role, Marked | None], ...] = (("subject", marks.subject), ("patch", marks.patch))
+    for role, marked in things:
         solid = None if marked is None or marks.unproven else as_solid(role, marked, first, camera, shot)
         solids += [solid] if solid is not None else []
     return SceneSpec(

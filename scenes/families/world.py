@@ -37,7 +37,7 @@ from scenes.families.world_parts import (
 from scenes.motion import axis_angle, matrix_33, random_orientation
 from scenes.palette import COLORS
 from scenes.primitives import SOLID_KINDS
-from scenes.rules import bounds_px, center_px
+from scenes.rules import bounds_px, center_px, none_hidden
 from scenes.spec import Camera, Motion, SceneSpec, Shot, Solid
 
 Layout = Callable[[np.random.Generator, Shot, Laws], SceneSpec]
@@ -50,6 +50,7 @@ WALL_SHARE = 0.25
 DRAW_TRIES = 20
 LEAST_FRAMES_SEEN = 1 / 3
 LARGEST = 0.85  # of the picture
+MOST_HIDDEN = 0.3
 
 
 def flight(rng: np.random.Generator, shot: Shot, laws: Laws) -> SceneSpec:
@@ -257,7 +258,7 @@ def whole() -> Check:
 
     def check(scene: SceneSpec, laws: Laws) -> str | None:
         most_px = LARGEST * min(scene.shot.width, scene.shot.height)
-        for thing in scene.with_role("subject", "prop"):
+        for thing in scene.with_role("subject", "prop", "patch"):
             for time_s in dict.fromkeys((scene.shot.times_s[0], scene.shot.times_s[-1])):
                 x0, y0, x1, y1 = bounds_px(thing, scene.camera, scene.shot, time_s)
                 if max(x1 - x0, y1 - y0) > most_px:
@@ -267,10 +268,16 @@ def whole() -> Check:
     return check
 
 
+def plain_on_tables() -> Check:
+    """Ask that what is named on a table be hidden by little; what flies or stands in depth may cross for a moment."""
+    clear = none_hidden(MOST_HIDDEN)
+    return lambda scene, laws: clear(scene, laws) if scene.with_role("ground") else None
+
+
 WORLD = Family(
     name="world",
     summary="large primitives that fly by, stand in depth among lights or on a table: what the tiny backbone is trained on",
     shows=frozenset({"shutter", "aperture", "temperature"}),
     draw=draw,
-    rules=(seen(), whole()),
+    rules=(seen(), whole(), plain_on_tables()),
 )

@@ -58,7 +58,7 @@ def convert(
     preset: Preset = "keep",
     axes: Axes = None,
     backbone: Annotated[
-        str | None, typer.Option(help="The backbone that a folder is to belong to: hub id, folder or tiny-random.")
+        str | None, typer.Option(help="The backbone that a folder is to belong to: hub id, folder, tiny or tiny-random.")
     ] = None,
     expert: Expert = None,
     json: Json = False,
@@ -85,7 +85,8 @@ def merge(
     adapter: Annotated[Path, typer.Argument(help="The adapter's folder.", show_default=False)],
     out: Annotated[Path, typer.Option(help="A new folder for the merged backbone.", show_default=False)],
     backbone: Annotated[
-        str | None, typer.Option(help="Hub id, folder or tiny-random; the one that the adapter was trained on if not given.")
+        str | None,
+        typer.Option(help="Hub id, folder, tiny or tiny-random; the one that the adapter was trained on if not given."),
     ] = None,
     mode: Annotated[
         str | None,

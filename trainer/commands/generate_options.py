@@ -11,7 +11,7 @@ PROMPTS, VALUES, SAMPLING, MACHINE = "What to show", "Control", "Sampling", "Mac
 
 Adapter = Annotated[Path, typer.Option(help="The adapter's folder.", show_default=False)]
 Backbone = Annotated[
-    str | None, typer.Option(help="Hub id, folder or tiny-random; the one that the adapter was trained on if not given.")
+    str | None, typer.Option(help="Hub id, folder, tiny or tiny-random; the one that the adapter was trained on if not given.")
 ]
 Out = Annotated[Path, typer.Option(help="The folder of videos, records and grid; finished videos in it are kept.")]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,7 +14,7 @@ from trainer.requirements import require_training_stack
 
 if TYPE_CHECKING:
     from trainer.settings import TrainSettings
-    from trainer.training.setup import Opened, Run
+    from trainer.training.setup import Opened
 
 RecipeFile = Annotated[Path, typer.Argument(help="A .toml file with a [train] section.", show_default=False)]
 Overrides = Annotated[
@@ -82,29 +81,15 @@ def _require_own_folder(settings: TrainSettings, folder: Path) -> None:
 
 def _run(console: Console, opened: Opened, folder: Path, accelerator: Any) -> int:
     from trainer.training.checkpoint import checkpoint_steps
-    from trainer.training.encoding import rich_report
-    from trainer.training.loop import Loop
-    from trainer.training.setup import RESULT, prepare_run, watch
+    from trainer.training.session import run_training
 
-    with rich_report(console) as report:
-        run: Run = prepare_run(opened, accelerator, report)
-    if run.encoded is not None:
-        console.print(run.encoded.summary(), highlight=False)
-    loop = Loop(run.task, opened.settings, folder, accelerator, identity=run.identity)
-    if accelerator.is_main_process:
-        watch(loop, run, folder, sys.stderr)
     try:
-        step = loop.run()
+        return run_training(opened, folder, accelerator, console)
     except KeyboardInterrupt:
         kept = [f"checkpoint-{step}" for step in checkpoint_steps(folder)[-1:]]
         words = f"{folder / kept[0]} is kept: run the same command again to go on" if kept else "there is no checkpoint yet"
-        Console(stderr=True, quiet=console.quiet).print(
-            f"interrupted at step {loop.step}; {words}", markup=False, soft_wrap=True
-        )
+        Console(stderr=True, quiet=console.quiet).print(f"interrupted; {words}", markup=False, soft_wrap=True)
         raise typer.Exit(130) from None
-    loop.save(folder / RESULT[opened.settings.what])
-    accelerator.end_training()
-    return step
 
 
 def _show_data(console: Console, opened: Opened) -> None:

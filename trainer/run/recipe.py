@@ -1,0 +1,69 @@
+"""A recipe for a whole run: a dataset, how it is learnt, and how the result is judged, in one file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from generator.plan import Plan, make_plan
+from generator.recipe import Recipe
+from generator.recipe_io import parse_tree, read_text, validate
+from scenes.errors import InputError
+from trainer.evaluation.settings import EvaluateSettings
+from trainer.recipe import TrainRecipe
+from trainer.settings import Section, TrainSettings
+
+
+class EvaluateRecipe(Section):
+    """A tree with nothing but an `[evaluate]` section."""
+
+    evaluate: EvaluateSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecipe:
+    """A recipe with every section checked; `text` is the file, `overrides` what the command line changed."""
+
+    dataset: Recipe
+    evaluate: EvaluateSettings
+    text: str
+    overrides: tuple[str, ...]
+    tree: dict[str, Any]
+    source: str
+
+    def plan(self) -> Plan:
+        """Return the dataset's plan."""
+        return make_plan(self.dataset)
+
+    def train(self, dataset: Path, version_id: str, out: Path) -> TrainSettings:
+        """Return the training settings on a version of the run's own dataset."""
+        section = {**self.tree["train"], "dataset": str(dataset), "ref": version_id, "out": str(out)}
+        return validate(TrainRecipe, {"train": section}, self.source).train
+
+
+def load_run_recipe(path: Path, overrides: Sequence[str] = ()) -> RunRecipe:
+    """Read a recipe for a run; raises InputError in one line for a section that is missing or wrong.
+
+    `[train] dataset`, `ref` and `out` are the run's own business and refused; `[evaluate]` may be left out.
+    """
+    text = read_text(path)
+    tree = parse_tree(text, source=str(path), overrides=overrides)
+    dataset = validate(Recipe, tree, str(path))
+    if "train" not in tree:
+        raise InputError(f"{path} has no [train] section, which a run needs; add one, or use `stopdown build` for data alone")
+    mine = [key for key in ("dataset", "ref", "out") if key in tree["train"]]
+    if mine:
+        raise InputError(f"{path}: train.{mine[0]} cannot be set in a run, which trains on the dataset it builds; remove it")
+    evaluate = validate(EvaluateRecipe, {"evaluate": tree.get("evaluate", {})}, str(path)).evaluate
+    made = RunRecipe(dataset=dataset, evaluate=evaluate, text=text, overrides=tuple(overrides), tree=tree, source=str(path))
+    settings = made.train(Path(), "latest", Path())  # its mistakes are told now, not after an hour of rendering
+    if settings.what != "control":
+        raise InputError(f"{path}: train.what is '{settings.what}', and a run proves a control; use 'control'")
+    missing = [name for name in settings.adapter.axes or () if name not in dataset.used_axes]
+    if missing:
+        raise InputError(
+            f"{path}: train.adapter.axes names '{missing[0]}', which no pyramid varies; it has {', '.join(dataset.used_axes)}"
+        )
+    return made
