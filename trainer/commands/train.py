@@ -51,7 +51,7 @@ def _train(settings: TrainSettings, folder: Path, dry_run: bool) -> None:
     from trainer.commands.quiet import quiet_libraries
 
     quiet_libraries()
-    from trainer.training.setup import RESULT, make_accelerator, open_run, trainable_counts
+    from trainer.training.setup import RESULT, expected_memory, make_accelerator, open_run, trainable_counts
 
     _require_own_folder(settings, folder)
     accelerator = make_accelerator(settings)
@@ -59,6 +59,8 @@ def _train(settings: TrainSettings, folder: Path, dry_run: bool) -> None:
     opened = open_run(settings, accelerator.device)
     _show_data(console, opened)
     if dry_run:
+        if settings.what == "control":
+            console.print(f"memory: {expected_memory(opened)}", markup=False, highlight=False, soft_wrap=True)
         _show_settings(console, settings, trainable_counts(opened))
         return
     step = _run(console, opened, folder, accelerator)

@@ -20,6 +20,8 @@ from trainer.backbone import EXPERTS, experts, fingerprint
 from trainer.data.batches import FlowBatches
 from trainer.data.frames import FrameBatches
 from trainer.data.records import TrainingData, check_sizes, open_data
+from trainer.flops import video_tokens
+from trainer.footprint import MemoryEstimate, estimate_memory
 from trainer.locate import cache_folder, locate_backbone
 from trainer.quantize import load_quantized
 from trainer.settings import TrainSettings, decisive, digest
@@ -220,6 +222,29 @@ def trainable_counts(opened: Opened) -> dict[str, int]:
         counts[f"{name}: control"] = sum(p.numel() for p in adapter.control_parameters().values())
         counts[f"{name}: LoRA"] = sum(p.numel() for p in adapter.lora_parameters().values())
     return counts
+
+
+def expected_memory(opened: Opened) -> MemoryEstimate:
+    """Return what a control run would take on its device, at its largest clip; raises InputError for what trains whole."""
+    settings, pipe = opened.settings, opened.pipe
+    if settings.what != "control":
+        raise InputError(f"memory is estimated for a control adapter, not for what = '{settings.what}'")
+    config = getattr(pipe, opened.experts[0]).config
+    sizes = {"spatial": pipe.vae_scale_factor_spatial, "temporal": pipe.vae_scale_factor_temporal}
+    shapes = [record.shape for record in opened.data.train]
+    return estimate_memory(
+        config,
+        adapter_config(settings, opened.axes, config.num_layers),
+        tokens=max(video_tokens(rows, columns, n, patch=config.patch_size[1], **sizes) for n, rows, columns in shapes),
+        batch=settings.batch_size,
+        text_tokens=settings.backbone.text_max_length,
+        weight_bytes=DTYPES[settings.backbone.dtype].itemsize,
+        quantization=settings.backbone.quantization,
+        checkpointing=settings.gradient_checkpointing,
+        optimizer=settings.optimizer.name,
+        averaged=bool(settings.optimizer.ema_decay),
+        experts=len(experts(pipe)),
+    )
 
 
 def _size(module: nn.Module) -> int:

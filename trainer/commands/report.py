@@ -1,0 +1,42 @@
+"""`stopdown report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from trainer.requirements import require_training_stack
+
+
+def command(
+    out: Annotated[Path, typer.Argument(help="The HTML file to write.", show_default=False)],
+    evaluation: Annotated[Path | None, typer.Option(help="The folder of `stopdown evaluate`.")] = None,
+    run: Annotated[Path | None, typer.Option(help="The folder of a training run.")] = None,
+    dataset: Annotated[Path | None, typer.Option(help="The dataset's folder.")] = None,
+    recipe: Annotated[Path | None, typer.Option(help="The recipe, to be shown.")] = None,
+    title: Annotated[str | None, typer.Option(help="Title; the file's name if not given.")] = None,
+) -> None:
+    """Write one self-contained HTML report of an evaluation, a training run and a dataset; each may be left out.
+
+    Example: stopdown report report.html --evaluation evaluation --run runs/a --dataset datasets/shutter
+    """
+    require_training_stack()
+    from trainer.commands.quiet import quiet_libraries
+
+    quiet_libraries()
+    from generator.recipe_io import read_text
+    from trainer.report import ReportParts, write_report
+
+    parts = ReportParts(
+        title=title or out.stem,
+        evaluation=evaluation,
+        training=run,
+        dataset=dataset,
+        recipe=None if recipe is None else read_text(recipe),
+    )
+    written = write_report(parts, out)
+    for line in written.verdict:
+        typer.echo(line)
+    typer.echo(f"{out}: {written.size_bytes / 1e6:.1f} MB")
