@@ -4,12 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 OUT := out
 
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test lint bench extension tiny clean
 
 help:
 	@echo "make demo   build, verify and show examples/demo.toml in $(OUT)/demo"
 	@echo "make test   run the test suite"
 	@echo "make lint   run ruff and mypy"
+	@echo "make extension  build the Blender extension's zip in dist (PLATFORM=any for one without wheels)"
+	@echo "make tiny   train the bundled tiny backbone from nothing in $(OUT)/tiny (hours; resumable)"
 	@echo "make bench  measure speed and noise against a plain Blender loop (minutes)"
 	@echo "make clean  remove $(VENV), $(OUT) and caches"
 
@@ -32,6 +34,12 @@ lint: $(VENV)/.ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+extension: $(VENV)/.ready
+	$(BIN)/python blender_addons/build_extension.py --out dist $(if $(PLATFORM),--platform $(PLATFORM))
+
+tiny: $(VENV)/.ready
+	$(BIN)/python -m trainer.tiny all --work $(OUT)/tiny
 
 bench: $(VENV)/.ready
 	$(BIN)/python benchmarks/render_speed.py

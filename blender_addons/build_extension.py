@@ -49,6 +49,7 @@ PLATFORMS = {
     "linux-x64": ("manylinux_2_28_x86_64", "manylinux_2_27_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64"),
     "macos-arm64": ("macosx_14_0_arm64", "macosx_13_0_arm64", "macosx_12_0_arm64", "macosx_11_0_arm64"),
 }
+POSIX = ("linux-x64", "linux-arm64", "macos-arm64", "macos-x64")  # a dataset's lock is POSIX's; there is none on Windows
 
 
 def main() -> None:
@@ -164,7 +165,9 @@ def manifest_text(text: str, wheels: list[Path], platform: str, blender: str) ->
     top, mark, permissions = text.replace(f'version = "{written}"', f'version = "{version}"', 1).partition("[permissions]")
     lines = [f'  "./wheels/{wheel.name}",' for wheel in wheels]
     top += "\n".join(["wheels = [", *lines, "]"]) + "\n"
-    if platform != "any":
+    if platform == "any":
+        top += f"platforms = {list(POSIX)}\n".replace("'", '"')
+    else:
         series = SERIES[blender]
         top = top.replace('blender_version_min = "5.0.0"', f'blender_version_min = "{series.least}"')
         top += f'blender_version_max = "{series.below}"\nplatforms = ["{platform}"]\n'

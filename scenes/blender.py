@@ -128,14 +128,17 @@ def set_cast(scene: Any, color_temperature_k: float | None) -> None:
     None or 6500 K takes the cast away. Raises InputError where the scene has a compositor of its own.
     """
     mine = scene.compositing_node_group
+    wanted = color_temperature_k is not None and color_temperature_k != REFERENCE_KELVIN
     if mine is not None and not mine.name.startswith(CAST):
+        if not wanted:
+            return
         raise InputError(
             f"scene '{scene.name}' has a compositor of its own, '{mine.name}'; unlink it there to see a colour temperature"
         )
     if mine is not None:
         scene.compositing_node_group = None
         bpy.data.node_groups.remove(mine)
-    if color_temperature_k is not None and color_temperature_k != REFERENCE_KELVIN:
+    if color_temperature_k is not None and wanted:
         scene.compositing_node_group = _cast_group(scene, adaptation_33(color_temperature_k))
     scene.render.use_compositing = scene.compositing_node_group is not None
 

@@ -35,10 +35,11 @@ def absolute(path: str) -> Path:
     return Path(bpy.path.abspath(path)) if path else Path()
 
 
-def tree_of(session: Any) -> dict[str, Any]:
+def tree_of(session: Any, folder: Path | None = None) -> dict[str, Any]:
     """Return the recipe as TOML's tree: the file's own, where one is open, with the panel's fields in it.
 
-    Raises InputError where the file cannot be read, or has no pyramid of the chosen number.
+    `folder` is where the recipe is to lie, if not where it does: a scene file there is named without it. Raises InputError
+    where the file cannot be read, or has no pyramid of the chosen number.
     """
     from generator.recipe_io import parse_tree, read_text
     from scenes.errors import InputError
@@ -49,7 +50,7 @@ def tree_of(session: Any) -> dict[str, Any]:
     tree.setdefault("video", {}).update(width=session.width, height=session.height)
     tree.setdefault("render", {})["fidelity"] = session.fidelity
     if "blend" in session.families and session.scene_file:
-        tree["scene"] = {"family": "blend", "file": str(absolute(session.scene_file))}
+        tree["scene"] = {"family": "blend", "file": _named_from(session, folder)}
     pyramids = tree.setdefault("pyramid", [{}])
     if session.pyramid >= len(pyramids):
         raise InputError(f"pyramid {session.pyramid}: the recipe has {len(pyramids)}; number them 0 to {len(pyramids) - 1}")
@@ -61,6 +62,12 @@ def tree_of(session: Any) -> dict[str, Any]:
         scenes_per_layer=session.scenes_per_layer,
     )
     return tree
+
+
+def _named_from(session: Any, folder: Path | None) -> str:
+    file = absolute(session.scene_file)
+    folder = folder or (absolute(session.recipe).parent if session.recipe else None)
+    return file.relative_to(folder).as_posix() if folder is not None and file.is_relative_to(folder) else str(file)
 
 
 def ordered(chosen: set[str], kind: str) -> list[str]:
@@ -107,8 +114,10 @@ def _parsed(text: str, source: str) -> Recipe:
 
 def clip_ids(session: Any) -> list[str]:
     """Return the ids of the plan's clips; none while the fields make no plan."""
-    from scenes.errors import StopdownError
-
+    try:
+        from scenes.errors import StopdownError
+    except ModuleNotFoundError:
+        return []
     try:
         return [clip.clip_id for clip in plan_of(session).clips]
     except (StopdownError, ModuleNotFoundError):

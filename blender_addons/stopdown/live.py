@@ -12,6 +12,8 @@ from typing import Any
 
 import bpy
 
+from .reports import missing
+
 AXIS_NAMES = ("shutter", "aperture", "temperature")  # what the sliders are; other axes have none
 
 _CAMERA_FIELDS = (
@@ -29,10 +31,13 @@ _RENDER_FIELDS = ("use_motion_blur", "motion_blur_position", "motion_blur_shutte
 def changed(mine: Any, _context: Any) -> None:
     """Follow a slider, or say in the panel why not; Blender calls it for every change."""
     scene = mine.id_data
-    if not mine.live:
+    if not mine.live or mine.quiet:
         return
-    from scenes.errors import StopdownError
-
+    try:
+        from scenes.errors import StopdownError
+    except ModuleNotFoundError as error:
+        mine.complaint = missing(error)
+        return
     try:
         follow(scene)
         mine.complaint = ""
@@ -42,6 +47,8 @@ def changed(mine: Any, _context: Any) -> None:
 
 def switched(mine: Any, context: Any) -> None:
     """Begin or end live control: keep the camera's settings, or give them back."""
+    if mine.quiet:
+        return
     if mine.live:
         if not mine.clip_id and mine.id_data.camera is not None:
             mine.before = json.dumps(camera_settings(mine.id_data))
@@ -56,15 +63,24 @@ def values_of(scene: Any) -> dict[str, float]:
     return {axis: getattr(mine, axis) for axis in AXIS_NAMES if getattr(mine, f"use_{axis}")}
 
 
+def words(axis: str, value: float) -> str:
+    """Return a physical value as people write it, such as 1/80 or f/2.8; nothing where Stopdown's packages are missing."""
+    try:
+        from scenes.axes import AXES
+    except ModuleNotFoundError:
+        return ""
+    return AXES[axis].format(value)
+
+
 def set_values(scene: Any, values: dict[str, float]) -> None:
     """Set the sliders to physical values by axis; others are switched off. The camera follows once."""
-    mine, live = scene.stopdown, scene.stopdown.live
-    mine["live"] = False
+    mine = scene.stopdown
+    mine.quiet = True
     for axis in AXIS_NAMES:
         setattr(mine, f"use_{axis}", axis in values)
         if axis in values:
             setattr(mine, axis, values[axis])
-    mine["live"] = live
+    mine.quiet = False
     changed(mine, None)
 
 
@@ -139,20 +155,17 @@ def camera_settings(scene: Any) -> dict[str, Any]:
 
 def restore(scene: Any) -> None:
     """Give a scene of one's own the camera settings that it had before the sliders touched them."""
-    from scenes import blender
-
     mine = scene.stopdown
     mine.complaint = ""
-    if mine.before:
-        blender.set_cast(scene, None) if _cast_is_mine(scene) else None
-        _write(scene, json.loads(mine.before))
-        mine.before = ""
+    if not mine.before:
+        return
+    from scenes import blender
 
-
-def _cast_is_mine(scene: Any) -> bool:
-    from scenes.blender import CAST
-
-    return scene.compositing_node_group is not None and scene.compositing_node_group.name.startswith(CAST)
+    group = scene.compositing_node_group
+    if group is not None and group.name.startswith(blender.CAST):
+        blender.set_cast(scene, None)
+    _write(scene, json.loads(mine.before))
+    mine.before = ""
 
 
 def restore_all() -> None:
@@ -160,7 +173,9 @@ def restore_all() -> None:
     for scene in bpy.data.scenes:
         if scene.stopdown.before:
             restore(scene)
-            scene.stopdown["live"] = False
+            scene.stopdown.quiet = True
+            scene.stopdown.live = False
+            scene.stopdown.quiet = False
 
 
 def _write(scene: Any, settings: dict[str, Any]) -> None:

@@ -27,7 +27,8 @@ class STOPDOWN_OT_mark_scene(bpy.types.Operator):
         from scenes.errors import InputError
 
         session, scene = context.window_manager.stopdown, context.scene
-        if not bpy.data.filepath or (bpy.data.is_dirty and not bpy.app.background):
+        unsaved = bpy.data.is_dirty and not bpy.app.background  # in the background, saving does not clear it
+        if not bpy.data.filepath or unsaved:
             raise InputError("save the .blend first: its marks are those of the file")
         words = ["mark", bpy.data.filepath, "--scene", scene.name, "--caption", scene.stopdown.caption]
         for role in ("subject", "focus", "patch"):

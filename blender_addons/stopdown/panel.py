@@ -7,7 +7,7 @@ from typing import Any
 import bpy
 
 from .build_job import RUNNING
-from .live import AXIS_NAMES
+from .live import AXIS_NAMES, words
 
 
 class _InSidebar:
@@ -63,6 +63,7 @@ class STOPDOWN_PT_scene(_InSidebar, bpy.types.Panel):
             row = column.row(align=True)
             row.prop(mine, f"use_{axis}", text="")
             row.prop(mine, axis)
+            row.label(text=words(axis, getattr(mine, axis)))
         if mine.complaint:
             layout.label(text=mine.complaint, icon="ERROR")
         if mine.before:

@@ -18,6 +18,8 @@ from bpy.props import (
 
 from . import choices, live
 
+RELATIVE = {"PATH_SUPPORTS_BLEND_RELATIVE"}  # a path may begin with //, the folder of the .blend
+
 
 @cache  # Blender keeps no reference to the words of items that a function returns
 def _items(kind: str) -> tuple[tuple[str, str, str, int], ...]:
@@ -57,7 +59,7 @@ class StopdownRow(bpy.types.PropertyGroup):
 class StopdownSession(bpy.types.PropertyGroup):
     """What a person is doing: the recipe at hand, the clip to draw, the build that runs, the dataset that is open."""
 
-    recipe: StringProperty(name="Recipe", subtype="FILE_PATH", description="the recipe's .toml file")
+    recipe: StringProperty(name="Recipe", subtype="FILE_PATH", options=RELATIVE, description="the recipe's .toml file")
     dataset_name: StringProperty(name="Name", default="my-dataset", description="name of the dataset")
     seed: IntProperty(name="Seed", min=0, description="seed of every draw")
     width: IntProperty(name="Width", default=512, min=16, max=8192, subtype="PIXEL")
@@ -69,14 +71,16 @@ class StopdownSession(bpy.types.PropertyGroup):
     layers: StringProperty(name="Layers", default="9, 7, 5, 3, 1", description="control values per scene, one number per layer")
     frames: StringProperty(name="Frames", default="9", description="frame counts, each 4n+1")
     scenes_per_layer: IntProperty(name="Scenes per layer", default=2, min=1)
-    scene_file: StringProperty(name="Scene file", subtype="FILE_PATH", description="the marked .blend of family 'blend'")
+    scene_file: StringProperty(
+        name="Scene file", subtype="FILE_PATH", options=RELATIVE, description="the marked .blend of family 'blend'"
+    )
 
     clip: StringProperty(name="Clip", search=clip_search, description="the clip to draw, as `stopdown plan --clips` lists them")
     sweep_width: IntProperty(name="Width", default=128, min=16, max=1024, subtype="PIXEL", description="of each small render")
     sweep_samples: IntProperty(name="Samples", default=16, min=1, max=4096)
     sweep_count: IntProperty(name="Values", default=5, min=2, max=25, description="from c = -1 to c = +1, in your own scene")
 
-    out: StringProperty(name="Dataset", subtype="DIR_PATH", description="the dataset's folder")
+    out: StringProperty(name="Dataset", subtype="DIR_PATH", options=RELATIVE, description="the dataset's folder")
     workers: IntProperty(name="Processes", default=1, min=1, description="render processes of a build")
     build_share: FloatProperty(min=0.0, max=1.0, subtype="FACTOR", options={"SKIP_SAVE"})
     build_words: StringProperty(options={"SKIP_SAVE"})
@@ -92,6 +96,7 @@ class StopdownScene(bpy.types.PropertyGroup):
     clip_id: StringProperty(description="the clip that was drawn; empty: a scene of one's own")
     sweep: StringProperty(description="JSON: the values of the scene's clips, one object each")
     before: StringProperty(description="JSON: the camera settings before the sliders touched them")
+    quiet: BoolProperty(description="the sliders are being set together, or for the last time: nothing follows yet")
     complaint: StringProperty(description="why the sliders were not obeyed")
     live: BoolProperty(name="Live controls", update=live.switched, description="the sliders drive this scene's camera")
     use_shutter: BoolProperty(name="Shutter", update=live.changed)

@@ -80,7 +80,7 @@ def save(session: Any, path: Any) -> None:
     """Check the panel's fields as a recipe and write it to a file; raises InputError."""
     from generator.files import write_atomic
 
-    text = toml_text(tree_of(session))
+    text = toml_text(tree_of(session, path.parent))
     recipe_of(session)
     write_atomic(path, text.encode())
     session.recipe = str(path)

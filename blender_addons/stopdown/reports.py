@@ -32,7 +32,8 @@ def reporting(execute: Execute) -> Execute:
 
 def missing(error: ModuleNotFoundError) -> str:
     """Return what to do about a package that this Blender lacks."""
+    package = (error.name or "").partition(".")[0]
     return (
-        f"Python package '{error.name}' is not in this Blender; install the extension's zip for your platform and Blender, "
+        f"Python package '{package}' is not in this Blender; install the extension's zip for your platform and Blender, "
         "which holds it (`make extension`)"
     )

@@ -22,7 +22,10 @@ def command(
     scene: Annotated[str | None, typer.Option(help="The scene of the file; the one it was saved with if not given.")] = None,
     json: Json = False,
 ) -> None:
-    """Mark a .blend file of yours as a scene for recipes: [scene] family = "blend", file = "FILE". Runs no script in it."""
+    """Mark a .blend file of yours as a scene for recipes, whose section `scene` names it; no script in it is run.
+
+    Writes FILE's marks beside it: the camera, the focus, and where the named objects are in every frame.
+    """
     file_sha256(file)
     blender_version()
     named = {"subject": subject, "focus": focus, "patch": patch, "scene": scene}

@@ -12,77 +12,11 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import MethodType, SimpleNamespace
 from typing import Any
 
-ADDON = "bl_ext.user_default.stopdown"
-REPORTED: list[str] = []
-
-
-def complaint(operator: Callable[..., Any], **words: Any) -> str:
-    """Return the report of an operator that must be refused."""
-    try:
-        ended = operator("EXEC_DEFAULT", True, **words)
-    except RuntimeError as error:
-        return str(error).splitlines()[0].removeprefix("Error: ")
-    raise AssertionError(f"the operator was not refused: {ended}")
-
-
-def enabled() -> Any:
-    """Enable the extension that is installed in the user folder and return its module."""
-    import bpy
-
-    assert bpy.ops.preferences.addon_enable(module=ADDON) == {"FINISHED"}
-    return sys.modules[ADDON]
-
-
-def session() -> Any:
-    import bpy
-
-    return bpy.context.window_manager.stopdown
-
-
-def footprint() -> dict[str, Any]:
-    """Return everything that an extension could leave behind in Blender."""
-    import bpy
-
-    bases = (bpy.types.Operator, bpy.types.Panel, bpy.types.PropertyGroup, bpy.types.UIList)
-    classes = [kind.__name__ for base in bases for kind in base.__subclasses__() if kind.is_registered]
-    handlers = [(name, getattr(bpy.app.handlers, name)) for name in dir(bpy.app.handlers)]
-    owners = (bpy.types.Scene, bpy.types.WindowManager, bpy.types.Object, bpy.types.Camera, bpy.types.Preferences)
-    return {
-        "classes": sorted(name for name in classes if "stopdown" in name.lower()),
-        "types": sorted(name for name in dir(bpy.types) if "stopdown" in name.lower()),
-        "operators": sorted(dir(bpy.ops.stopdown)),
-        "properties": [owner.__name__ for owner in owners if hasattr(owner, "stopdown")],
-        "handlers": [f"{name} {len(entry)}" for name, entry in handlers if isinstance(entry, list)],
-    }
-
-
-@contextlib.contextmanager
-def commands() -> Iterator[dict[str, Callable[[list[str]], int]]]:
-    """Note the commands that are registered, and forget those that are unregistered; Blender does both as ever."""
-    import bpy
-
-    found: dict[str, Callable[[list[str]], int]] = {}
-    handles: list[tuple[Any, str]] = []
-    register, unregister = bpy.utils.register_cli_command, bpy.utils.unregister_cli_command
-
-    def registering(name: str, entry: Callable[[list[str]], int]) -> Any:
-        handle = register(name, entry)
-        found[name] = entry
-        handles.append((handle, name))
-        return handle
-
-    def unregistering(handle: Any) -> None:
-        unregister(handle)
-        (name,) = [name for known, name in handles if known is handle]
-        del found[name]
-
-    bpy.utils.register_cli_command, bpy.utils.unregister_cli_command = registering, unregistering
-    try:
-        yield found
-    finally:
-        bpy.utils.register_cli_command, bpy.utils.unregister_cli_command = register, unregister
+from extension_files import as_an_artist_would, hostile_file, own_scene
+from extension_inside import ADDON, commands, complaint, enabled, footprint, quietly, session
 
 
 def install(zip_file: str) -> dict[str, Any]:
@@ -109,12 +43,30 @@ def install(zip_file: str) -> dict[str, Any]:
     return seen
 
 
+@contextlib.contextmanager
+def without(*packages: str) -> Iterator[None]:
+    """Let packages be missing, as they are where the extension's wheels do not fit this Blender."""
+    sys.modules.update(dict.fromkeys(packages))
+    try:
+        yield
+    finally:
+        for package in packages:
+            del sys.modules[package]
+
+
 def recipes(recipe: str, folder: str) -> dict[str, Any]:
     """Open a recipe, change it in the panel, save it elsewhere, and be refused with bad ones."""
     import bpy
 
-    enabled()
-    seen: dict[str, Any] = {"opened": sorted(bpy.ops.stopdown.open_recipe(filepath=recipe))}
+    module = enabled()
+    seen: dict[str, Any] = {}
+    with without("scenes", "generator"):
+        seen["no_packages"] = complaint(bpy.ops.stopdown.open_recipe, filepath=recipe)
+        bpy.context.scene.stopdown.live = True
+        seen["no_packages_live"] = bpy.context.scene.stopdown.complaint
+        bpy.context.scene.stopdown.live = False
+        seen["no_packages_code"] = sys.modules[f"{module.__name__}.cli"].run(["plan", recipe])
+    seen["opened"] = sorted(bpy.ops.stopdown.open_recipe(filepath=recipe))
     mine = session()
     fields = ("dataset_name", "seed", "width", "layers", "frames", "scenes_per_layer", "fidelity")
     seen["fields"] = {name: getattr(mine, name) for name in fields} | {
@@ -240,6 +192,13 @@ def own_camera(recipe: str) -> dict[str, Any]:
     bpy.ops.stopdown.restore_camera("EXEC_DEFAULT", True)
     after = settings_of(scene)
     seen["restored"] = after == before
+    scene.compositing_node_group = bpy.data.node_groups.new("mine", "CompositorNodeTree")
+    mine.live, mine.use_temperature = True, False
+    seen["no_quarrel"] = mine.complaint
+    mine.use_temperature = True
+    seen["quarrel"], seen["mine"] = mine.complaint, scene.compositing_node_group.name
+    mine.live = False
+    bpy.data.node_groups.remove(scene.compositing_node_group)
     mine.live, mine.shutter = True, 0.02
     bpy.ops.preferences.addon_disable(module=ADDON)
     seen["given_back"] = settings_of(scene) == before
@@ -284,17 +243,20 @@ def command_line(recipe: str, out: str) -> dict[str, Any]:
     return seen
 
 
-def quietly(entry: Callable[[list[str]], int], words: list[str], log: str) -> int:
-    """Call the command with this process's output in `LOG.out` and `LOG.err`, as a shell would redirect it."""
-    saved = [os.dup(number) for number in (1, 2)]
-    with open(f"{log}.out", "wb") as out, open(f"{log}.err", "wb") as err:
-        os.dup2(out.fileno(), 1)
-        os.dup2(err.fileno(), 2)
-        try:
-            return entry(words)
-        finally:
-            for number, copy in zip((1, 2), saved, strict=True):
-                os.dup2(copy, number)
+def ticked(job_module: Any, job: Any) -> tuple[list[str], list[list[str]]]:
+    """Let the Build operator's timer tick until it ends, as a window would; return how it ended and what it reported."""
+    import bpy
+
+    reports: list[list[str]] = []
+    operator = SimpleNamespace(_timer=None, report=lambda kind, words: reports.append([*sorted(kind), words]))
+    for name in ("_end", "_remove_timer"):
+        setattr(operator, name, MethodType(getattr(job_module.STOPDOWN_OT_build, name), operator))
+    context = SimpleNamespace(window_manager=bpy.context.window_manager, screen=bpy.context.window.screen)
+    modal = job_module.STOPDOWN_OT_build.modal
+    assert modal(operator, context, SimpleNamespace(type="MOUSEMOVE")) == {"PASS_THROUGH"}
+    while (ended := modal(operator, context, SimpleNamespace(type="TIMER"))) == {"PASS_THROUGH"}:
+        job.wait(0.05)
+    return sorted(ended), reports
 
 
 def building(recipe: str, out: str, missing: str) -> dict[str, Any]:
@@ -319,10 +281,8 @@ def building(recipe: str, out: str, missing: str) -> dict[str, Any]:
         job.wait(0.05)
         done = sum(event["event"] == "done" for event in job.events())
     bpy.ops.stopdown.cancel_build()
-    job.wait(30.0)
-    list(job.events())
-    seen["cancelled"], seen["cancelled_words"] = job.code, job_module.end_words(job)
-    job_module.RUNNING.clear()
+    seen["cancelled"], seen["cancelled_reports"] = ticked(job_module, job)
+    seen["cancelled_code"] = job.code
     seen["built"] = sorted(bpy.ops.stopdown.build())
     seen["words"], seen["share"] = mine.build_words, round(mine.build_share, 3)
     mine.out = missing
@@ -342,106 +302,28 @@ def building(recipe: str, out: str, missing: str) -> dict[str, Any]:
     return seen
 
 
-def as_an_artist_would(blend: str, picture: str) -> dict[str, Any]:
-    """Open a .blend and render a frame to PNG, with Blender's own colour management."""
-    import bpy
-
-    bpy.ops.wm.open_mainfile(filepath=blend)
-    scene = bpy.context.scene
-    scene.render.image_settings.file_format = "PNG"
-    scene.render.filepath = picture
-    scene.frame_set(2)
-    bpy.ops.render.render(write_still=True)
-    return {"cast": scene.compositing_node_group.name}
-
-
-def hostile_file(path: str, folder: str) -> dict[str, Any]:
-    """Save a .blend whose text block and driver would write files if they ran; a ball crosses before a grey card."""
-    import bpy
-    from mathutils import Vector
-
-    bpy.ops.wm.read_factory_settings(use_empty=True)
-    scene = bpy.context.scene
-    scene.render.fps, scene.frame_start, scene.frame_end = 16, 1, 12
-    text = bpy.data.texts.new("run_me.py")
-    text.from_string(f"open({folder + '/from_text'!r}, 'w').close()")
-    text.use_module = True
-    ball, card, wall = (thing_of(kind) for kind in ("ball", "card", "wall"))
-    for frame in (1, 12):
-        ball.location = (-0.9 + 0.15 * (frame - 1), 0.0, 0.35)
-        ball.keyframe_insert("location", frame=frame)
-    for curve in ball.animation_data.action.layers[0].strips[0].channelbags[0].fcurves:
-        curve.extrapolation = "LINEAR"
-        for point in curve.keyframe_points:
-            point.interpolation = "LINEAR"
-    driver = card.driver_add("hide_render").driver
-    driver.expression = f"open({folder + '/from_driver'!r}, 'w').close() or 0"
-    camera = bpy.data.objects.new("camera", bpy.data.cameras.new("camera"))
-    camera.location, camera.rotation_euler = Vector((0.0, -5.0, 0.0)), (1.5707963, 0.0, 0.0)
-    camera.data.lens = 60.0
-    scene.collection.objects.link(camera)
-    scene.camera = camera
-    scene.world = bpy.data.worlds.new("world")
-    scene.world.node_tree.nodes["Background"].inputs[0].default_value = (0.04, 0.04, 0.04, 1.0)
-    bpy.ops.wm.save_as_mainfile(filepath=path)
-    return {"wall": wall.name}
-
-
-def thing_of(kind: str) -> Any:
-    """Return a new glowing object: a red ball, a grey card or a dark wall."""
-    import bpy
-
-    color, size, place = {
-        "ball": ((0.6, 0.03, 0.03), 0.5, (0.0, 0.0, 0.35)),
-        "card": ((0.2, 0.2, 0.2), 1.2, (0.5, 0.0, -0.75)),
-        "wall": ((0.04, 0.04, 0.04), 12.0, (0.0, 3.0, 0.0)),
-    }[kind]
-    if kind == "ball":
-        bpy.ops.mesh.primitive_uv_sphere_add(radius=size / 2, location=place)
-    else:
-        bpy.ops.mesh.primitive_plane_add(size=size, location=place, rotation=(1.5707963, 0.0, 0.0))
-    thing = bpy.context.object
-    thing.name = kind
-    material = bpy.data.materials.new(kind)
-    nodes = material.node_tree.nodes
-    nodes.clear()
-    glow, out = nodes.new("ShaderNodeEmission"), nodes.new("ShaderNodeOutputMaterial")
-    glow.inputs[0].default_value = (*color, 1.0)
-    material.node_tree.links.new(glow.outputs[0], out.inputs[0])
-    thing.data.materials.append(material)
-    return thing
-
-
-def own_scene(path: str, out: str, folder: str) -> dict[str, Any]:
-    """Mark an open .blend in the panel, save its recipe and build it."""
-    import bpy
-
-    enabled()
-    seen: dict[str, Any] = {"unsaved": complaint(bpy.ops.stopdown.mark_scene)}
-    bpy.ops.wm.open_mainfile(filepath=path, use_scripts=False)
-    mine, scene = session(), bpy.context.scene
-    seen["no_caption"] = complaint(bpy.ops.stopdown.mark_scene)
-    scene.stopdown.caption = "A red ball flies past a grey card"
-    scene.stopdown.subject = scene.stopdown.focus = bpy.data.objects["ball"]
-    scene.stopdown.patch = bpy.data.objects["card"]
-    seen["marked"] = sorted(bpy.ops.stopdown.mark_scene())
-    mine.axes, mine.layers, mine.frames, mine.scenes_per_layer = {"shutter", "temperature"}, "3", "5", 1
-    mine.width = mine.height = 64
-    mine.dataset_name, mine.out = "own", out
-    seen["cannot_draw"] = complaint(bpy.ops.stopdown.draw_scene)
-    seen["saved"] = sorted(bpy.ops.stopdown.save_recipe(filepath=f"{folder}/own.toml"))
-    text = Path(folder, "own.toml").read_text().replace("[render]", "[render]\nsamples = 16")
-    Path(folder, "own.toml").write_text(text)
-    seen["built"] = sorted(bpy.ops.stopdown.build())
-    seen["words"] = mine.build_words
-    return seen
+SCENARIOS: dict[str, Callable[..., dict[str, Any]]] = {
+    scenario.__name__: scenario
+    for scenario in (
+        install,
+        recipes,
+        drawing,
+        own_camera,
+        interrupted_sweep,
+        command_line,
+        building,
+        as_an_artist_would,
+        hostile_file,
+        own_scene,
+    )
+}
 
 
 def main() -> None:
     """Run one scenario and write what it saw."""
     name, user, out, *arguments = sys.argv[1:]
     os.environ["BLENDER_USER_RESOURCES"] = user
-    seen = globals()[name](*arguments)
+    seen = SCENARIOS[name](*arguments)
     Path(out).write_text(json.dumps(seen))
 
 

@@ -53,7 +53,7 @@ def build_zip(sources: Path, out: Path) -> Path:
 def in_blender(scenario: str, user: Path, *arguments: str | Path) -> dict[str, Any]:
     """Run a scenario in a new process with its own copy of a Blender user folder, and return what it saw."""
     out = user.parent / f"{scenario}.json"
-    words = [sys.executable, "-P", str(SCENARIOS), scenario, str(user), str(out), *map(str, arguments)]
+    words = [sys.executable, str(SCENARIOS), scenario, str(user), str(out), *map(str, arguments)]
     made = subprocess.run(words, cwd=user.parent, env=quiet_environment(), capture_output=True, text=True, check=False)
     assert made.returncode == 0, made.stdout[-2000:] + made.stderr[-4000:]
     seen: dict[str, Any] = json.loads(out.read_text())

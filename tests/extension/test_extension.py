@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import tomllib
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
-from extension_support import RECIPE, build_zip, in_blender
+from extension_support import RECIPE, ROOT, build_zip, in_blender, quiet_environment
 
 OPERATORS = [
     "build",
@@ -55,6 +57,8 @@ def test_recipes_open_save_and_are_refused_in_the_words_of_the_command_line(user
     folder = tmp_path / "recipes"
     folder.mkdir()
     seen = in_blender("recipes", user, recipe, folder)
+    assert seen["no_packages"] == seen["no_packages_live"] and "'scenes' is not in this Blender" in seen["no_packages"]
+    assert seen["no_packages_code"] == 2
     assert seen["opened"] == seen["saved"] == ["FINISHED"]
     assert seen["fields"] == {
         "dataset_name": "tiny", "seed": 3, "width": 64, "layers": "3, 1", "frames": "5", "scenes_per_layer": 1,
@@ -87,7 +91,18 @@ def test_a_scene_of_ones_own_gets_all_its_settings_back(user: Path, recipe: Path
     seen = in_blender("own_camera", user, recipe)
     assert seen["swept"] == ["FINISHED"] and seen["strip"] == [3 * 32 + 2 * 2, 21] and seen["contrast"] > 0.2
     assert seen["kept"] and seen["live"] and seen["cast"] and seen["moved"] and seen["restored"] and seen["given_back"]
+    assert seen["no_quarrel"] == "" and "compositor of its own, 'mine'" in seen["quarrel"] and seen["mine"] == "mine"
     assert "frame interval" in seen["too_long"] and "has no camera" in seen["no_camera"]
+
+
+def test_every_property_operator_and_icon_that_the_panels_name_exists(user: Path, tmp_path: Path) -> None:
+    words = [sys.executable, str(ROOT / "blender_addons" / "draw_panel.py"), str(tmp_path / "panel.svg")]
+    environment = quiet_environment() | {"BLENDER_USER_RESOURCES": str(user)}
+    made = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert made.returncode == 0, made.stderr
+    drawn = (tmp_path / "panel.svg").read_text()
+    for button in ("Draw Scene", "Preview Sweep", "Mark Scene", "Build", "Open Dataset", "Show Clip", "Live controls", "f/5.6"):
+        assert f">{button}<" in drawn
 
 
 def test_a_failed_preview_restores_the_scene_too(user: Path) -> None:
