@@ -36,6 +36,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("trainer.commands.train", "Train a control adapter on a dataset version."),
     "generate": ("trainer.commands.generate", "Generate videos and sweeps under camera control."),
     "evaluate": ("trainer.commands.evaluate", "Measure generated videos with the probes that proved the data."),
+    "report": ("trainer.commands.report", "Write an evaluation, a training and a dataset as one HTML page."),
     "adapter": ("trainer.commands.adapter", "Describe, convert or merge a control adapter."),
     "scene": ("generator.commands.scene", "Save one clip's scene as a .blend, or render its frames."),
     "mark": ("generator.commands.mark", "Mark a .blend of yours as a scene for recipes."),

@@ -72,6 +72,9 @@ def command(
 def _request(
     adapter: Path, out: Path, settings: dict[str, Any], loading: dict[str, Any], sources: dict[str, Any]
 ) -> EvaluateRequest:
+    from trainer.commands.quiet import quiet_libraries
+
+    quiet_libraries()
     from generator.recipe_io import validate
     from trainer.evaluation.run import EvaluateRequest
     from trainer.evaluation.settings import EvaluateSettings
@@ -83,11 +86,8 @@ def _request(
 
 
 def _run(request: EvaluateRequest, card: bool) -> EvaluationReport:
-    from trainer.commands.generate_progress import GenerateProgress
-    from trainer.commands.quiet import quiet_libraries
-
-    quiet_libraries()
     from generator.working_folder import stored_plan
+    from trainer.commands.generate_progress import GenerateProgress
     from trainer.evaluation.card import put_on_card
     from trainer.evaluation.run import evaluate
     from trainer.report import ReportParts, write_report

@@ -111,12 +111,12 @@ def _videos(recipe: RunRecipe) -> int:
 
 def _show_result(place: Place, records: dict[str, StageRecord]) -> None:
     """Say where the report is and what it found."""
-    from trainer.evaluation.results import FILE, read_report
+    from trainer.evaluation.results import read_report
     from trainer.run.work import EVALUATION, REPORT
 
     console = Console(highlight=False)
     if "evaluate" in records:
-        for line in read_report(place.folder / EVALUATION / FILE).verdict:
+        for line in read_report(place.folder / EVALUATION).verdict:
             console.print(line, markup=False)
     took = sum(record.wall_s for record in records.values())
     console.print(

@@ -194,14 +194,14 @@ def seed_spread(reads: AxisReads) -> float | None:
 def leakage(arm: str, swept: str, axis: AxisControl, controls_N: Floats, readings_KN: Floats) -> Leakage:
     """Return how much another axis's readings follow a sweep: [K, N] over K sweeps at the controls of the axis that is swept.
 
-    The trend is the least-squares slope over c, from -1 to 1, as a share of what the axis that is read spans under its law.
+    The trend is the least-squares slope over c, as a share of the slope that the other axis's own control would give.
     """
     trained = np.abs(controls_N) <= TRAINED
-    span = _span(axis)
+    own = slope(controls_N[trained], _commanded(axis, controls_N[trained]))
     trends = []
     for sweep_N in readings_KN[:, trained]:
         if np.isfinite(sweep_N).sum() >= MIN_READ:
-            trends.append(2.0 * slope(controls_N[trained], sweep_N) / span)
+            trends.append(slope(controls_N[trained], sweep_N) / own)
     found = np.array([trend for trend in trends if np.isfinite(trend)])
     shares = found if swept == axis.name else np.abs(found)
     return Leakage(
@@ -215,10 +215,10 @@ def leakage(arm: str, swept: str, axis: AxisControl, controls_N: Floats, reading
     )
 
 
-def _span(axis: AxisControl) -> float:
-    """Return what an axis spans from c = -1 to 1, in its error unit, under its own law, or the default one if it has none."""
+def _commanded(axis: AxisControl, controls_N: Floats) -> Floats:
+    """Return the distances from c = 0 that controls of an axis command, under its own law, else the default one."""
     law = AXES[axis.name].default_law if isinstance(axis.law, NoLaw) else axis.law
-    return abs(AXES[axis.name].stops(law.value(1.0), law.value(-1.0)))
+    return np.array([AXES[axis.name].stops(law.value(float(control)), law.value(0.0)) for control in controls_N])
 
 
 def _over(readings_PSN: Floats, statistic: Callable[[Floats], float]) -> Floats:

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
+from generator.files import write_atomic
+from scenes.errors import InputError
 from trainer.evaluation.results import Estimate, EvaluationReport
+
+START = "<!-- measured by stopdown evaluate -->"  # what follows is replaced by the next evaluation
 
 
 def results_text(report: EvaluationReport) -> str:
@@ -39,6 +44,18 @@ def results_text(report: EvaluationReport) -> str:
     lines[-1] += ". In brackets: 95 % bootstrap intervals over prompts. Videos that a probe could not read are left out."
     lines += [f"{note[:1].upper()}{note[1:]}." for note in report.notes]
     return "\n".join([*lines, ""])
+
+
+def put_on_card(adapter: Path, report: EvaluationReport) -> None:
+    """Put the results into the README of an adapter's folder, in the place of earlier ones.
+
+    Raises InputError where the folder has no README.
+    """
+    path = adapter / "README.md"
+    if not path.is_file():
+        raise InputError(f"adapter {adapter} has no README.md to put results on; save it with this version")
+    own = path.read_text(encoding="utf-8").partition(START)[0].rstrip()
+    write_atomic(path, f"{own}\n\n{START}\n{results_text(report)}".encode())
 
 
 def written(number: Estimate, digits: int = 2) -> str:

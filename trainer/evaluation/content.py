@@ -5,8 +5,9 @@ Shapes: T frames, H rows, W columns, 3 channels; P prompts, S seeds, K videos, D
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,7 +74,7 @@ def consistency(
     return Consistency(
         arm=arm,
         axis=axis,
-        cosine={one.name: over(lambda a, b, one=one: _likeness(describer, one, a, b)) for one in describer.extractors},  # type: ignore[misc]
+        cosine={one.name: over(partial(_likeness, describer, one)) for one in describer.extractors},
         outside_levels=over(apart),
         other_seed_levels=finite(median(np.array([apart(*pair) for pair in seeds]))) if seeds else None,
         other_seed_cosine={
@@ -86,16 +87,18 @@ def consistency(
 def slow_scores(
     arm: str, sweeps: Sequence[PlannedSweep], describer: Describer, rng: np.random.Generator
 ) -> tuple[tuple[Slow, ...], Flicker]:
-    """Return, by extractor, how well an arm's videos fit the plain prompt and keep their subject, and how they flicker."""
-    by_prompt: dict[str, dict[VideoKey, None]] = {}
+    """Return, by extractor, how videos of an arm fit the plain prompt, keep their subject at c = 0, and flicker."""
+    videos: dict[str, dict[VideoKey, None]] = {}  # by prompt, each once
+    neutral: dict[str, dict[VideoKey, None]] = {}
     for sweep in sweeps:
+        neutral.setdefault(sweep.prompt, {})[sweep.arm.folder, sweep.reference.name] = None
         for place, control in enumerate(sweep.controls):
             if abs(control) <= TRAINED:
-                by_prompt.setdefault(sweep.prompt, {})[key_of(sweep, place)] = None
-    count = sum(len(videos) for videos in by_prompt.values())
+                videos.setdefault(sweep.prompt, {})[key_of(sweep, place)] = None
+    count = sum(len(keys) for keys in videos.values())
 
-    def over(measure: Callable[[str, VideoKey], float]) -> Estimate:
-        means_P = np.array([mean(np.array([measure(prompt, key) for key in keys])) for prompt, keys in by_prompt.items()])
+    def over(by_prompt: Mapping[str, Iterable[VideoKey]], score: Callable[[str, VideoKey], float]) -> Estimate:
+        means_P = np.array([mean(np.array([score(prompt, key) for key in keys])) for prompt, keys in by_prompt.items()])
         return estimate(bootstrap(lambda chosen: mean(means_P[chosen]), len(means_P), rng))
 
     def flickers(_prompt: str, key: VideoKey) -> float:
@@ -104,13 +107,12 @@ def slow_scores(
 
     scores = []
     for extractor in describer.extractors:
-        knows_words = hasattr(extractor, "text")
-        fits = (
-            over(lambda prompt, key, one=extractor: _fit(describer, one, prompt, key)) if knows_words else Estimate(value=None)
-        )  # type: ignore[misc]
-        keeps = over(lambda _prompt, key, one=extractor: subject_consistency(one, describer.shelf(key)))  # type: ignore[misc]
+        fits = Estimate(value=None)
+        if hasattr(extractor, "text"):
+            fits = over(videos, partial(_fit, describer, extractor))
+        keeps = over(neutral, partial(_keeps, describer, extractor))
         scores.append(Slow(arm=arm, extractor=extractor.name, text_video=fits, subject_consistency=keeps, videos=count))
-    return tuple(scores), Flicker(arm=arm, levels=over(flickers))
+    return tuple(scores), Flicker(arm=arm, levels=over(videos, flickers))
 
 
 def subject_consistency(extractor: VideoFeatures, frames_THW3: Bytes) -> float:
@@ -156,6 +158,10 @@ def _seed_pairs(row: Sequence[PlannedSweep]) -> list[tuple[VideoKey, VideoKey]]:
 
 def _likeness(describer: Describer, extractor: VideoFeatures, one: VideoKey, other: VideoKey) -> float:
     return cosine(describer.video(extractor, one), describer.video(extractor, other))
+
+
+def _keeps(describer: Describer, extractor: VideoFeatures, _prompt: str, key: VideoKey) -> float:
+    return subject_consistency(extractor, describer.shelf(key))
 
 
 def _fit(describer: Describer, extractor: VideoFeatures, prompt: str, key: VideoKey) -> float:

@@ -50,7 +50,8 @@ def one_step(
     transformer = next(iter(experts(pipe).values()))
     place, dtype = pipe._execution_device, transformer.dtype
     for adapter in pipe.adapters.values():
-        adapter.set_mode(mode)
+        if (adapter.mode, adapter.strength) != (mode, 1.0):
+            adapter.set_mode(mode)
     text = encode_text(pipe, prompt, "", Sampling(**{**vars(sampling), "guidance": 1.0}))["prompt_embeds"]
     noise_1Cthw = pipe.prepare_latents(
         1,

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from scenes.errors import InputError
+from trainer.adapter.modes import Mode
 from trainer.backbone import experts, fingerprint
 from trainer.training.objective import fixed_noise, mix, model_times, predict_velocity
 
@@ -53,18 +54,20 @@ class TextScores(VideoFeatures, Protocol):
 class ClipFeatures:
     """CLIP's projected image features, averaged over the frames."""
 
-    def __init__(self, source: str = CLIP) -> None:
+    def __init__(self, source: str = CLIP, device: str = "cpu") -> None:
         from transformers import AutoTokenizer, CLIPImageProcessor, CLIPModel
 
         self.name = f"CLIP ({source})"
-        self.model = _loaded(CLIPModel, source)
+        self.model = _loaded(CLIPModel, source).to(device)
         self.processor = _loaded(CLIPImageProcessor, source)
         self.tokenizer = _loaded(AutoTokenizer, source)
 
     @torch.no_grad()
     def video(self, frames_THW3: Frames) -> Floats:
         """Return the mean of the frames' features [D]."""
-        pixels = self.processor(images=list(frames_THW3), return_tensors="pt")["pixel_values"].to(self.model.dtype)
+        pixels = self.processor(images=list(frames_THW3), return_tensors="pt")["pixel_values"].to(
+            self.model.device, self.model.dtype
+        )
         return _numbers(_pooled(self.model.get_image_features(pixel_values=pixels)).mean(0))
 
     @torch.no_grad()
@@ -76,11 +79,11 @@ class ClipFeatures:
 class XClipFeatures:
     """X-CLIP's video features: frames are taken evenly, as many as the model wants, with repetition where there are fewer."""
 
-    def __init__(self, source: str = XCLIP) -> None:
+    def __init__(self, source: str = XCLIP, device: str = "cpu") -> None:
         from transformers import AutoTokenizer, CLIPImageProcessor, XCLIPModel
 
         self.name = f"X-CLIP ({source})"
-        self.model = _loaded(XCLIPModel, source)
+        self.model = _loaded(XCLIPModel, source).to(device)
         self.processor = _loaded(CLIPImageProcessor, source)
         self.tokenizer = _loaded(AutoTokenizer, source)
 
@@ -89,7 +92,9 @@ class XClipFeatures:
         """Return the video's features [D]."""
         wanted = self.model.config.vision_config.num_frames
         chosen = np.linspace(0, len(frames_THW3) - 1, wanted).round().astype(int)
-        pixels = self.processor(images=list(frames_THW3[chosen]), return_tensors="pt")["pixel_values"].to(self.model.dtype)
+        pixels = self.processor(images=list(frames_THW3[chosen]), return_tensors="pt")["pixel_values"].to(
+            self.model.device, self.model.dtype
+        )
         return _numbers(_pooled(self.model.get_video_features(pixel_values=pixels[None]))[0])
 
     @torch.no_grad()
@@ -127,10 +132,11 @@ class BackboneFeatures:
             seen.append(output)
 
         hook = self.transformer.blocks[self.block].register_forward_hook(keep)
-        modes = {adapter: (adapter.mode, adapter.strength) for adapter in getattr(self.pipe, "adapters", {}).values()}
+        carried = getattr(self.pipe, "adapters", {}).values()
+        modes = {one: (one.mode, one.strength) for one in carried if one.mode != Mode.BACKBONE_ONLY}  # switching costs time
         try:
             for adapter in modes:
-                adapter.set_mode("backbone_only")
+                adapter.set_mode(Mode.BACKBONE_ONLY)
             words_1LX = torch.zeros(1, 1, config.text_dim, device=self.transformer.device)
             place = self.transformer.device
             predict_velocity(self.transformer, noisy.to(place), times.to(place), words_1LX, None, self.transformer.dtype)
@@ -179,7 +185,7 @@ def _pooled(output: Any) -> Tensor:
 
 
 def _text_features(model: Any, tokenizer: Any, prompt: str) -> Tensor:
-    words = tokenizer([prompt], return_tensors="pt", truncation=True)
+    words = tokenizer([prompt], return_tensors="pt", truncation=True).to(model.device)
     return F.normalize(_pooled(model.get_text_features(**words))[0], dim=0)
 
 

@@ -1,13 +1,13 @@
 """From finished videos to numbers: reads every sweep with the probes and compares arms.
 
-Shapes: P prompts, S seeds, K sweeps, N controls.
+Shapes: P prompts, S seeds, K sweeps, N controls; T frames, H rows, W columns, 3 channels.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +44,7 @@ from trainer.evaluation.results import (
 )
 from trainer.evaluation.statistics import rank_correlation, slope
 
-KEPT_VIDEOS = 128  # decoded, in memory
+KEPT_BYTES = 2_000_000_000  # of decoded videos, in memory
 SEED = 0  # of the resampling
 UNCONTROLLED = "this arm knows no control: its video is the same at every value"
 WORDED = "three levels only: words for less, none, words for more, held against c = -1, 0, 1"
@@ -62,6 +62,25 @@ class Measured:
     sweeps: tuple[SweepReading, ...]
 
 
+class VideoShelf:
+    """Decoded videos of an evaluation's folder; those used last are kept, up to `KEPT_BYTES`."""
+
+    def __init__(self, folder: Path, kept_bytes: int = KEPT_BYTES) -> None:
+        self.folder = folder
+        self.kept_bytes = kept_bytes
+        self._kept: OrderedDict[VideoKey, Bytes] = OrderedDict()
+
+    def __call__(self, key: VideoKey) -> Bytes:
+        """Return the frames [T, H, W, 3] of a video; raises DamagedError for one that cannot be decoded."""
+        if key not in self._kept:
+            place, name = key
+            self._kept[key] = decode(self.folder / place / f"{name}.mp4")
+            while sum(frames.nbytes for frames in self._kept.values()) > self.kept_bytes and len(self._kept) > 1:
+                self._kept.popitem(last=False)
+        self._kept.move_to_end(key)
+        return self._kept[key]
+
+
 def other_axes(card: AdapterCard) -> tuple[AxisControl, ...]:
     """Return every axis of this installation, as the adapter has it, or under its default law: leakage is read on all."""
     own = {axis.name: axis for axis in (card.config.control.axes if card.config.control is not None else ())}
@@ -77,12 +96,7 @@ def measure(
     note: Callable[[str], None],
 ) -> Measured:
     """Read the videos of sweeps that lie in an evaluation's folder and return what they say together."""
-
-    @lru_cache(maxsize=KEPT_VIDEOS)
-    def shelf(key: VideoKey) -> Bytes:
-        place, name = key
-        return decode(folder / place / f"{name}.mp4")
-
+    shelf = VideoShelf(folder)
     prober, describer = Prober(folder / READINGS, fps), Describer(extractors, shelf)
     rng = np.random.default_rng(SEED)
     accuracies: list[Accuracy] = []

@@ -99,19 +99,19 @@ def chosen_arms(card: AdapterCard, adapter: Path, settings: EvaluateSettings, ad
 
 def make_evaluation_plan(
     axes: Sequence[AxisControl],
-    every_axis: Sequence[AxisControl],
+    every_axis: Mapping[Path, Sequence[AxisControl]],
     arms: Sequence[Arm],
     prompts: Mapping[str, Sequence[str]],
     settings: EvaluateSettings,
 ) -> EvaluationPlan:
-    """Return the sweeps of `axes` and the videos that they need; `every_axis` are the adapter's, `prompts` are by axis."""
+    """Return the sweeps of `axes` and the videos that they need; `every_axis` are those of each adapter, `prompts` by axis."""
     controls = parse_controls(settings.controls)
     sweeps: list[PlannedSweep] = []
     for arm in arms:
         for axis in axes:
             for prompt in prompts[axis.name]:
                 for seed in range(settings.seed, settings.seed + settings.seeds):
-                    sweeps.append(_sweep(arm, axis, every_axis, prompt, seed, controls))
+                    sweeps.append(_sweep(arm, axis, every_axis[arm.adapter], prompt, seed, controls))
     folders = dict.fromkeys(arm.folder for arm in arms)
     return EvaluationPlan(
         sweeps=tuple(sweeps), rows={f: _rows([sweep for sweep in sweeps if sweep.arm.folder == f]) for f in folders}

@@ -42,21 +42,21 @@ class FastSet:
     """What every arm is judged on: a prompt, the controls and the noise of each video."""
 
     prompts_N: tuple[str, ...]
-    controls_NA: tuple[tuple[float, ...], ...]
+    points_N: tuple[Mapping[str, float], ...]  # axis -> control
     seeds_N: tuple[int, ...]
     sampling: Sampling
 
     @classmethod
-    def of(cls, prompts: Sequence[str], axes: int, settings: EvaluateSettings, sampling: Sampling) -> FastSet:
+    def of(cls, prompts: Sequence[str], axes: Sequence[str], settings: EvaluateSettings, sampling: Sampling) -> FastSet:
         """Return the set of all prompts and seeds; raises InputError for too few prompts for a Fréchet distance."""
         check_prompts(prompts)
         count = len(prompts) * settings.seeds
         rng = np.random.default_rng(settings.seed)
         even_N = -1.0 + 2.0 * (np.arange(count) + 0.5) / count
-        columns = [rng.permutation(even_N) for _ in range(axes)]
+        columns = {axis: rng.permutation(even_N) for axis in axes}
         return cls(
             prompts_N=tuple(prompts) * settings.seeds,
-            controls_NA=tuple(tuple(float(column[n]) for column in columns) for n in range(count)),
+            points_N=tuple({axis: float(column[n]) for axis, column in columns.items()} for n in range(count)),
             seeds_N=tuple(settings.seed + SEED_STRIDE * s + n for s in range(settings.seeds) for n in range(len(prompts))),
             sampling=sampling,
         )
@@ -76,7 +76,8 @@ def fast_features(
 ) -> dict[str, Floats]:
     """Return the features [N, D] of an arm's one-step videos by extractor; `shift` moves the noise."""
     rows: dict[str, list[Floats]] = {extractor.name: [] for extractor in extractors}
-    for prompt, controls_A, seed in zip(fast.prompts_N, fast.controls_NA, fast.seeds_N, strict=True):
+    for prompt, point, seed in zip(fast.prompts_N, fast.points_N, fast.seeds_N, strict=True):
+        controls_A = [point.get(axis.name, 0.0) for axis in pipe.axes]  # another adapter may have fewer axes
         words = f"{prompt}, {_effect(pipe, controls_A)}" if arm.words else prompt
         frames_THW3 = one_step(pipe, words, controls_A, mode=arm.mode, seed=seed + shift, sampling=fast.sampling)
         for extractor in extractors:

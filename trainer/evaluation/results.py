@@ -84,7 +84,7 @@ class Accuracy(Section):
 
 
 class Leakage(Section):
-    """How much sweeping one axis moves another's probe: the trend over the trained range, as a share of the other's range.
+    """How much sweeping one axis moves another's probe: the trend over c, as a share of what the other's own control gives.
 
     `share` is the median over sweeps of the absolute trend, `worst` the 90th percentile; on the diagonal `share` is signed.
     """

@@ -112,7 +112,9 @@ def prepare(request: EvaluateRequest) -> Prepared:
     prompts = gather(request.settings, [axis.name for axis in axes], request.prompts, request.dataset, request.ref)
     if request.settings.fast:
         check_prompts(prompts.all)
-    every_axis = card.config.control.axes if card.config.control is not None else ()
+    elif request.drift:
+        raise InputError("--drift is measured in one denoising step and --no-fast leaves that out; give one of them")
+    every_axis = {arm.adapter: chosen_axes(read_card(arm.adapter), None, str(arm.adapter)) for arm in arms}
     return Prepared(
         card=card,
         axes=axes,
@@ -124,6 +126,17 @@ def prepare(request: EvaluateRequest) -> Prepared:
     )
 
 
+def generate_videos(request: EvaluateRequest, watch: Watch) -> int:
+    """Make the videos of an evaluation and read none of them; returns how many there are. `evaluate` keeps and uses them.
+
+    Raises InputError in one line for what cannot be evaluated, before any video is made.
+    """
+    ready = prepare(request)
+    pipe = _load(request, ready, watch)
+    _generate(pipe, request, ready, _sampling(pipe, ready.card, request.settings), watch)
+    return sum(len(row.videos) for rows in ready.plan.rows.values() for row in rows)
+
+
 def evaluate(request: EvaluateRequest, watch: Watch) -> EvaluationReport:
     """Evaluate an adapter and write what was found into `request.out`; a finished part is not done again.
 
@@ -131,13 +144,14 @@ def evaluate(request: EvaluateRequest, watch: Watch) -> EvaluationReport:
     """
     begun = time.monotonic()
     ready = prepare(request)
-    named = _named_extractors(request.settings)  # before the backbone: a missing one ends it early
-    watch.note(f"loading {ready.loading.backbone} ({ready.loading.dtype} on {ready.loading.device})")
-    pipe = load_controlled(request.adapter, ready.loading, cache=request.cache)
+    named = _named_extractors(request.settings, str(ready.loading.device))  # before the backbone: a missing one ends it early
+    pipe = _load(request, ready, watch)
     extractors = [*named, *([BackboneFeatures(pipe)] if "tiny" in request.settings.features else [])]
     sampling = _sampling(pipe, ready.card, request.settings)
     _generate(pipe, request, ready, sampling, watch)
     fast, drifted = _prior(pipe, request, ready, sampling, extractors, watch)
+    for adapter in pipe.adapters.values():
+        adapter.set_mode(Mode.BACKBONE_ONLY)  # as the backbone's own features want it, once instead of for each video
     found = measure(ready.plan.sweeps, other_axes(ready.card), request.out, request.settings.fps, extractors, watch.note)
     report = EvaluationReport(
         adapter=str(request.adapter),
@@ -173,13 +187,18 @@ def evaluate(request: EvaluateRequest, watch: Watch) -> EvaluationReport:
     return report
 
 
-def _named_extractors(settings: EvaluateSettings) -> list[VideoFeatures]:
+def _load(request: EvaluateRequest, ready: Prepared, watch: Watch) -> ControlledWan:
+    watch.note(f"loading {ready.loading.backbone} ({ready.loading.dtype} on {ready.loading.device})")
+    return load_controlled(request.adapter, ready.loading, cache=request.cache)
+
+
+def _named_extractors(settings: EvaluateSettings, device: str) -> list[VideoFeatures]:
     kinds: dict[str, type[ClipFeatures] | type[XClipFeatures]] = {"clip": ClipFeatures, "xclip": XClipFeatures}
     found: list[VideoFeatures] = []
     for word in settings.features:
         kind, _, source = word.partition("=")
         if kind in kinds:
-            found.append(kinds[kind](source) if source else kinds[kind]())
+            found.append(kinds[kind](source, device) if source else kinds[kind](device=device))
     return found
 
 
@@ -217,11 +236,9 @@ def _prior(
     """Return FEP of every arm and the drift over training; nothing where they were not asked for."""
     backbone = next(arm for arm in ready.arms if arm.mode == Mode.BACKBONE_ONLY)
     if not request.settings.fast:
-        if request.drift:
-            raise InputError("--drift is measured in one denoising step and --no-fast leaves that out; give one of them")
         return (), None
     watch.note(f"one denoising step: {len(ready.arms) + 1} arms of {len(ready.prompts.all) * request.settings.seeds} videos")
-    fast = FastSet.of(ready.prompts.all, len(pipe.axes), request.settings, sampling)
+    fast = FastSet.of(ready.prompts.all, [axis.name for axis in pipe.axes], request.settings, sampling)
     features: dict[str, Mapping[str, Floats]] = {}
     for arm in ready.arms:
         if arm.adapter == request.adapter:
@@ -249,6 +266,8 @@ def _notes(request: EvaluateRequest, ready: Prepared) -> tuple[str, ...]:
         notes.append("with one seed there is no spread over seeds; give --seeds 2 or more")
     if request.adapter_only is None:
         notes.append(f"the baseline {ADAPTER_ONLY} needs an adapter trained without LoRA; none was given")
+    if any(axis.name == "shutter" for axis in ready.axes):
+        notes.append("shutter: blur below about 2 px reads too long, so that the curve flattens where little moves fast enough")
     if not request.settings.fast:
         notes.append("drift from the backbone in one step was left out")
     return tuple(notes)

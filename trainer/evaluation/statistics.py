@@ -32,7 +32,7 @@ class Interval:
 
 def rank_correlation(expected_N: Floats, measured_N: Floats) -> float:
     """Return Spearman's rho over the readings of one sweep; NaN for fewer than `MIN_READ`, 0 where all readings are equal."""
-    read = np.isfinite(measured_N)
+    read = np.isfinite(measured_N) & np.isfinite(expected_N)
     if read.sum() < MIN_READ or np.ptp(expected_N[read]) == 0.0:
         return float("nan")
     if np.ptp(measured_N[read]) == 0.0:
@@ -42,7 +42,7 @@ def rank_correlation(expected_N: Floats, measured_N: Floats) -> float:
 
 def slope(expected_N: Floats, measured_N: Floats) -> float:
     """Return measured per commanded unit over one sweep, by least squares; 1 is true, NaN for fewer than two readings."""
-    read = np.isfinite(measured_N)
+    read = np.isfinite(measured_N) & np.isfinite(expected_N)
     if read.sum() < 2 or np.ptp(expected_N[read]) == 0.0:
         return float("nan")
     return float(np.polyfit(expected_N[read], measured_N[read], 1)[0])

@@ -4,24 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from trainer.evaluation.plan import TEXT
 from trainer.evaluation.results import Accuracy, Fast, Leakage
 
-FOLLOWS_RHO, SOME_RHO = 0.8, 0.4
+FOLLOWS_RHO, SOME_RHO = 0.8, 0.4  # of a sweep of five values, 0.8 is reached by chance once in fifteen
+FOLLOWS_SLOPE, SOME_SLOPE = 0.5, 0.1  # measured per commanded
 LITTLE_READ = 0.5
 
 
 def verdict(accuracy: Sequence[Accuracy], leakage: Sequence[Leakage], fast: Sequence[Fast], main: str) -> tuple[str, ...]:
     """Return a sentence for each axis in the main arm, then one on how far the backbone was moved."""
-    lines = [axis_line(one, leakage) for one in accuracy if one.arm == main]
+    words = {one.axis: one for one in accuracy if one.arm == TEXT}
+    lines = [axis_line(one, leakage, words.get(one.axis)) for one in accuracy if one.arm == main]
     return (*lines, *prior_lines(fast, main))
 
 
-def axis_line(one: Accuracy, leakage: Sequence[Leakage]) -> str:
-    """Return what the numbers say of one axis: whether the control acts, how much, and what it takes along."""
+def axis_line(one: Accuracy, leakage: Sequence[Leakage], words: Accuracy | None = None) -> str:
+    """Return what the numbers say of one axis: whether the control acts, how much, what it takes along, and what words do."""
     absolute = one.share_read < LITTLE_READ and one.share_read_absolute > one.share_read
     rho, slope = (one.rho_absolute, one.slope_absolute) if absolute else (one.rho, one.slope)
     error = one.median_error_absolute if absolute else one.median_error
     read = one.share_read_absolute if absolute else one.share_read
+    if rho.value is not None and slope.value is None:
+        return (
+            f"{one.axis}: ρ {rho.value:.2f} between control and reading; this adapter states no unit law, so there is no scale."
+        )
     if rho.value is None or slope.value is None:
         ties = one.rho_sharp_as_ties.value
         told = "" if ties is None else f"; with videos too sharp to read counted as ties, ρ {ties:.2f}"
@@ -33,6 +40,8 @@ def axis_line(one: Accuracy, leakage: Sequence[Leakage]) -> str:
     if error.value is not None:
         parts.append(f"median error {error.value:.2g} {one.unit} with no fit")
     parts.append(_leaks(one, leakage))
+    if words is not None and words.slope.value is not None:
+        parts.append(f"words alone give {words.slope.value:.2f}")
     if read < 0.9 or absolute:
         how = " (on the probe's own scale, because the videos at c = 0 are too sharp to compare with)" if absolute else ""
         parts.append(f"{_percent(read)} of the videos could be read{how}")
@@ -55,11 +64,11 @@ def prior_lines(fast: Sequence[Fast], main: str) -> tuple[str, ...]:
 
 
 def _judgement(rho: float, slope: float) -> str:
-    if rho >= FOLLOWS_RHO and slope > 0:
+    if rho >= FOLLOWS_RHO and slope >= FOLLOWS_SLOPE:
         return "the control works"
-    if rho >= SOME_RHO and slope > 0:
+    if rho >= SOME_RHO and slope >= SOME_SLOPE:
         return "the control works weakly"
-    if rho <= -SOME_RHO:
+    if rho <= -SOME_RHO and slope <= -SOME_SLOPE:
         return "the control works backwards"
     return "no control was found"
 

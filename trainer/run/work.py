@@ -149,7 +149,7 @@ class Train:
     def inputs(self, earlier: Mapping[str, StageRecord]) -> Mapping[str, str]:
         """Depend on the version, and on the settings that decide weights or what is logged beside them."""
         settings = self.place.recipe.train(self.place.dataset, earlier["version"].made["version"], self.place.folder / "train")
-        beside = settings.model_dump(mode="json", include={"validation", "previews", "trackers", "steps"})
+        beside = settings.model_dump(mode="json", include={"validation", "previews", "trackers"})
         return {
             "version": earlier["version"].made["version"],
             "settings": digest_of({**decisive(settings), "steps": settings.steps}),
@@ -258,6 +258,8 @@ class Report:
 
     def run(self) -> Mapping[str, Any]:
         """Write the page."""
+        from trainer.evaluation.card import put_on_card
+        from trainer.evaluation.results import read_report
         from trainer.report import ReportParts, write_report
 
         folder, recipe = self.place.folder, self.place.recipe
@@ -274,6 +276,7 @@ class Report:
             stages=tuple((name, record.wall_s) for name, record in done.items() if name != self.name),
         )
         write_report(parts, folder / REPORT)
+        put_on_card(folder / ADAPTER, read_report(folder / EVALUATION))
         return {"bytes": (folder / REPORT).stat().st_size}
 
 
@@ -319,6 +322,7 @@ def evaluate_request(place: Place) -> Any:
         settings=settings,
         dataset=None if settings.prompts else place.dataset,
         ref=place.tag,
+        drift=(place.folder / "train",) if settings.fast else (),
         loading=Loading() if place.device == "auto" else Loading(device=place.device),
     )
 
