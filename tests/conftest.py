@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from generator.build import build
@@ -12,6 +13,10 @@ from generator.plan import make_plan
 from generator.progress import JsonProgress
 from generator.recipe_io import parse_recipe
 from generator.working_folder import WorkingFolder
+
+# A slow or busy machine is no fault of the code: nothing here tests time.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 DEMO_RECIPE = """
 name = "demo-tiny"
