@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
-from scenes.errors import StopdownError
+from scenes.errors import InputError, StopdownError
 
 
 class DamagedError(StopdownError):
@@ -21,6 +23,25 @@ def fsync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def alone(place: Path, busy: str) -> Iterator[None]:
+    """Hold a folder, or a lock file that is made where it is not there; the system lets go however the process ends.
+
+    Raises InputError with the words `busy` where another process holds it.
+    """
+    if not place.is_dir():
+        place.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(place, os.O_RDONLY if place.is_dir() else os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(busy) from None
+        yield
     finally:
         os.close(descriptor)
 

@@ -8,12 +8,10 @@ DATASET/.stopdown/                  plan.json, objects, records, lock
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,7 +22,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from generator.files import DamagedError, write_atomic
+from generator.files import DamagedError, alone, write_atomic
 from generator.labels import label_table, labels_file
 from generator.lineage.files import lineage_files
 from generator.lineage.origin import plan_origin
@@ -167,20 +165,9 @@ def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
     return {prefix.removeprefix("."): tree}
 
 
-@contextmanager
-def build_lock(path: Path) -> Iterator[None]:
+def build_lock(path: Path) -> AbstractContextManager[None]:
     """Hold a dataset's build lock; a second build of the same folder on this machine is refused. A kill releases it."""
-    file = path / INTERNAL / "lock"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(f"another build is writing {path}; wait for it to end or stop it") from None
-        yield
-    finally:
-        os.close(descriptor)
+    return alone(path / INTERNAL / "lock", f"another build is writing {path}; wait for it to end or stop it")
 
 
 def finish(path: Path, plan: Plan, records: Mapping[str, ClipRecord]) -> WorkingFolder:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -24,7 +23,7 @@ import imageio.v3 as iio
 
 from generator.export.entries import ClipFile, Entry, MadeFile, MadeFolder, StillFile, TextFile
 from generator.export.source import ExportSource
-from generator.files import DamagedError, write_atomic
+from generator.files import DamagedError, alone, write_atomic
 from generator.video import decode
 from scenes.errors import InputError, StopdownError
 
@@ -57,7 +56,7 @@ def write_export(
     check_target(out, identity, source)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        with _alone(out):
+        with alone(out, f"another export is writing {out}; wait for it to end or stop it"):
             check_target(out, identity, source)
             _sweep(out)
             marker = _marker(out)
@@ -120,19 +119,6 @@ def _marker(out: Path) -> dict[str, Any] | None:
 def _marker_bytes(identity: Mapping[str, Any], facts: Mapping[str, tuple[str, int]] | None) -> bytes:
     files = {path: {"sha256": digest, "size_bytes": size} for path, (digest, size) in sorted((facts or {}).items())}
     return json.dumps({**identity, "complete": facts is not None, "files": files}, indent=1, sort_keys=True).encode() + b"\n"
-
-
-@contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    descriptor = os.open(out, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(f"another export is writing {out}; wait for it to end or stop it") from None
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _sweep(out: Path) -> None:

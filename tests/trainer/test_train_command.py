@@ -17,6 +17,7 @@ import torch
 from dataset_support import TWO_AXES, make_dataset
 from safetensors.torch import load_file
 
+from generator.files import alone
 from scenes.errors import InputError
 from trainer.adapter.card import read_card
 from trainer.commands.train import command
@@ -206,3 +207,10 @@ def test_the_shipped_recipe_reads() -> None:
     root = HERE.parent.parent / "examples"
     settings = load_settings(root / "train_demo.toml")
     assert settings.dataset == f"datasets/{load_recipe(root / 'demo.toml').name}"
+
+
+def test_two_trainings_never_share_a_folder(place: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with alone(out / ".lock", "held by the test"), pytest.raises(InputError, match="another training is writing"):
+        train(place, out)
+    assert [path.name for path in out.iterdir()] == [".lock"]

@@ -6,19 +6,16 @@ instant, a run goes on where it was: a stage is done when its record is written,
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
-import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from generator.files import DamagedError, write_atomic
+from generator.files import DamagedError, alone, write_atomic
 from scenes.errors import InputError, closest
 
 STATE = "state.json"
@@ -92,7 +89,8 @@ def run_stages(
             raise InputError(f"no stage '{chosen}'{closest(chosen, names)}; the stages are {', '.join(names)}")
     if first is not None and until is not None and names.index(first) > names.index(until):
         raise InputError(f"stage {first} comes after {until}; nothing would be done")
-    with _alone(folder):
+    busy = f"{folder} is being worked on by another `stopdown run`; wait, or give another run"
+    with alone(folder / ".lock", busy):
         done = dict(read_state(folder).stages)
         records: dict[str, StageRecord] = {}
         for stage in stages:
@@ -141,21 +139,6 @@ def _one(
 
 def _changed(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     return sorted(name for name in {*before, *now} if before.get(name) != now.get(name)) or ["its result"]
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Hold a run's folder; the system lets go of it however the process ends."""
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(f"{folder} is being worked on by another `stopdown run`; wait, or give another run") from None
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def digest_of(value: Any) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 from accelerate import Accelerator
 from rich.console import Console
 
+from generator.files import alone
 from trainer.training.encoding import rich_report
 from trainer.training.loop import Loop
 from trainer.training.setup import RESULT, Opened, prepare_run, watch
@@ -16,16 +18,19 @@ from trainer.training.setup import RESULT, Opened, prepare_run, watch
 def run_training(opened: Opened, folder: Path, accelerator: Accelerator, console: Console) -> int:
     """Train in `folder` from its last checkpoint to the last step and save the result there; returns the step.
 
-    Raises KeyboardInterrupt when asked to stop, after a checkpoint is written, and what `Loop.run` raises.
+    Raises KeyboardInterrupt when asked to stop, after a checkpoint is written, what `Loop.run` raises, and InputError
+    where another process trains in the folder.
     """
     with rich_report(console) as report:
         run = prepare_run(opened, accelerator, report)
     if run.encoded is not None:
         console.print(run.encoded.summary(), highlight=False)
     loop = Loop(run.task, opened.settings, folder, accelerator, identity=run.identity)
-    if accelerator.is_main_process:
-        watch(loop, run, folder, sys.stderr)
-    step = loop.run()
-    loop.save(folder / RESULT[opened.settings.what])
+    busy = f"another training is writing {folder}; wait for it, or give another --out"
+    with alone(folder / ".lock", busy) if accelerator.is_main_process else nullcontext():
+        if accelerator.is_main_process:
+            watch(loop, run, folder, sys.stderr)
+        step = loop.run()
+        loop.save(folder / RESULT[opened.settings.what])
     accelerator.end_training()
     return step
