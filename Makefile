@@ -18,7 +18,7 @@ help:
 $(VENV)/.ready: pyproject.toml
 	@echo "setting up $(VENV): stopdown with Blender, torch and the development tools"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --editable ".[render,train,quantize,dev]"
+	$(BIN)/pip install --quiet --editable ".[render,train,quantize,app,dev]"
 	@touch $@
 
 demo: $(VENV)/.ready

@@ -35,6 +35,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "runs": ("trainer.commands.runs", "List runs side by side."),
     "train": ("trainer.commands.train", "Train a control adapter on a dataset version."),
     "generate": ("trainer.commands.generate", "Generate videos and sweeps under camera control."),
+    "play": ("trainer.commands.play", "Try an adapter in a local page: sliders in units, the video, the probes' reading."),
     "evaluate": ("trainer.commands.evaluate", "Measure generated videos with the probes that proved the data."),
     "report": ("trainer.commands.report", "Write an evaluation, a training and a dataset as one HTML page."),
     "adapter": ("trainer.commands.adapter", "Describe, convert or merge a control adapter."),

@@ -1,0 +1,146 @@
+"""What the bundled backbone is and how it is trained: every number of its stages, in one place."""
+
+from __future__ import annotations
+
+import hashlib
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from scenes.errors import InputError
+
+HEIGHT = WIDTH = 64
+FPS = 16
+SHIPPED = Path(__file__).parent / "model"
+
+
+class Settings(BaseModel):
+    """Frozen settings; unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def digest(self) -> str:
+        """Return a short name of these settings: what was made under others is not taken up."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:12]
+
+
+class Phase(Settings):
+    """A stretch of training at one clip length."""
+
+    frames: int = Field(gt=0)
+    batch: int = Field(gt=0)
+    steps: int = Field(gt=0)
+
+
+class Optimizing(Settings):
+    """How a stage descends: AdamW, linear warm-up, the full rate for the share `hold`, then a cosine to `floor` of it.
+
+    What is kept is the running average, so that a checkpoint is worth exporting long before the end.
+    """
+
+    seed: int = 0
+    rate: float = Field(gt=0)
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = 0.01
+    warmup: int = 100
+    hold: float = Field(0.0, ge=0, lt=1)
+    floor: float = 0.05
+    clip: float = 1.0
+    average: float = Field(0.999, ge=0, lt=1)
+    log_every: int = 50
+    checkpoint_s: float = 120.0
+    validate_every: int = 500
+    compile: bool = True
+
+
+class VaeSettings(Settings):
+    """The autoencoder (Wan 2.2's residual form: 2x2 pixels a cell, then two halvings in space and time) and its training."""
+
+    encoder_dim: int = 24
+    decoder_dim: int = 32
+    multiples: tuple[int, int, int] = (1, 2, 2)
+    latent_channels: int = 16
+    resnets: int = 1
+    phases: tuple[Phase, ...] = (
+        Phase(frames=1, batch=32, steps=1400),
+        Phase(frames=5, batch=8, steps=16600),
+        Phase(frames=9, batch=4, steps=4000),
+    )
+    kl: float = 5e-4
+    edges: float = 0.5
+    optimizing: Optimizing = Optimizing(rate=2e-3, average=0.998)
+
+    def pipeline_config(self) -> dict[str, Any]:
+        """Return AutoencoderKLWan's arguments, the statistics of its latents still neutral."""
+        return {
+            "base_dim": self.encoder_dim,
+            "decoder_base_dim": self.decoder_dim,
+            "z_dim": self.latent_channels,
+            "dim_mult": list(self.multiples),
+            "num_res_blocks": self.resnets,
+            "temperal_downsample": [True, True],
+            "is_residual": True,
+            "patch_size": 2,
+            "in_channels": 12,
+            "out_channels": 12,
+            "scale_factor_spatial": 8,
+            "scale_factor_temporal": 4,
+            "latents_mean": [0.0] * self.latent_channels,
+            "latents_std": [1.0] * self.latent_channels,
+        }
+
+
+class TextSettings(Settings):
+    """The text encoder's size."""
+
+    width: int = 64
+    layers: int = 2
+    heads: int = 4
+    seed: int = 0
+
+
+class TransformerSettings(Settings):
+    """The transformer's size and its training with the text encoder: rectified flow on cached latents."""
+
+    heads: int = 6
+    head_dim: int = 32
+    layers: int = 6
+    feed_forward: int = 544
+    patch: int = 2
+    time_features: int = 128
+    turns: int = Field(default=4, ge=1, le=4)
+    frames: tuple[tuple[int, float], ...] = ((9, 0.75), (5, 0.15), (13, 0.1))  # clip lengths and their shares of steps
+    batch: int = 32
+    steps: int = 40000
+    shift: float = 1.0
+    empty: float = 0.12  # captions left out, for guidance
+    padded: tuple[int, ...] = (64, 128, 256, 512)  # lengths of zero-padded text that the transformer is to bear
+    guidance: float = 4.0
+    sampling_steps: int = 24
+    sampling_shift: float = 1.0
+    text: TextSettings = TextSettings()
+    optimizing: Optimizing = Optimizing(rate=1.2e-3, warmup=200, hold=0.6, average=0.9993, validate_every=500)
+
+
+class TinySettings(Settings):
+    """All stages; `python -m trainer.tiny --settings FILE.toml` overrides what the file names."""
+
+    vae: VaeSettings = VaeSettings()
+    polish: VaeSettings = VaeSettings(
+        phases=(Phase(frames=9, batch=4, steps=3500),), optimizing=Optimizing(rate=1e-3, warmup=50, average=0.998)
+    )  # the decoder alone, on frozen latents
+    transformer: TransformerSettings = TransformerSettings()
+    captions_per_family: int = Field(default=200, gt=0)  # drawn for the tokenizer
+
+
+def read_settings(path: Path | None) -> TinySettings:
+    """Return the settings of a TOML file, the defaults where it is silent; raises InputError for what they cannot be."""
+    if path is None:
+        return TinySettings()
+    try:
+        return TinySettings.model_validate(tomllib.loads(path.read_text()))
+    except (OSError, ValueError) as error:
+        first = " ".join(str(error).split())
+        raise InputError(f"settings {path} cannot be used ({first}); see trainer/tiny/config.py for the keys") from error

@@ -1,0 +1,219 @@
+"""How good the shipped folder is: reconstruction, and whether generated clips show the colour and motion asked for.
+
+The same measures are taken of rendered clips with captions of the same kind: what they read there is their own ceiling.
+
+Shapes: T frames, H rows, W columns, 3 channels (RGB).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import WanPipeline
+from numpy.typing import NDArray
+
+from scenes.axes import AXES
+from scenes.palette import BACKGROUNDS, COLORS, NEUTRALS, lab, srgb_decode
+from trainer.tiny.clips import Clips
+from trainer.tiny.config import FPS, HEIGHT, WIDTH, TransformerSettings
+from trainer.tiny.latents import write_json
+from trainer.tiny.vae_stage import psnr_of
+
+Bytes = NDArray[np.uint8]
+HEADINGS = {
+    "from left to right": (1.0, 0.0),
+    "towards the upper right": (1.0, -1.0),
+    "upwards": (0.0, -1.0),
+    "towards the upper left": (-1.0, -1.0),
+    "from right to left": (-1.0, 0.0),
+    "towards the lower left": (-1.0, 1.0),
+    "downwards": (0.0, 1.0),
+    "towards the lower right": (1.0, 1.0),
+}
+KINDS = ("sphere", "cube", "cylinder", "cone", "torus", "capsule", "pyramid")
+THING_LEVELS = 30.0  # of 255: what differs more from its row's background is a thing
+LEAST_SHIFT_PX, WIDEST_RAD = 4.0, math.pi / 4
+HUE_RAD, LEAST_CHROMA, MOST_CHROMA = math.radians(35), 12.0, 25.0
+SEEDS = 16
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A caption of one moving thing, and what it says."""
+
+    text: str
+    color: str
+    heading: str
+    background: str
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What is seen in one clip."""
+
+    found: bool
+    color: bool
+    heading: bool
+    flicker: float
+
+
+def drawn_prompts(count: int, seed: int = 0) -> list[Prompt]:
+    """Return captions in the world's words that no clip of it was asked for: colour, kind, heading and backdrop at random."""
+    rng = np.random.default_rng(seed)
+    colors = [name for name in COLORS if name not in NEUTRALS]
+    prompts = []
+    for index in range(count):
+        heading = list(HEADINGS)[index % len(HEADINGS)]
+        background = str(rng.choice([name for name in BACKGROUNDS if name.split()[-1] in ("grey", "slate", "ivory", "blue")]))
+        behind = lab((np.asarray(BACKGROUNDS[background].bottom) + np.asarray(BACKGROUNDS[background].top)) / 2)
+        plain = [name for name in colors if float(np.linalg.norm(lab(COLORS[name]) - behind)) > 45]
+        color, kind = str(rng.choice(plain)), str(rng.choice(KINDS))
+        text = f"{_article(color).capitalize()} {kind} moves {heading} in front of {_article(background)} backdrop."
+        prompts.append(Prompt(text, color, heading, background))
+    return prompts
+
+
+def _article(words: str) -> str:
+    return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
+
+
+def look(frames_THW3: Bytes, prompt: Prompt) -> Seen:
+    """Measure a clip against its caption; under any cast, which the named backdrop tells."""
+    frames = frames_THW3.astype(np.float64)
+    row_H13 = np.median(frames, axis=(0, 2))[None, :, None, :]
+    thing_THW = np.abs(frames - row_H13).max(-1) > THING_LEVELS
+    still = ~(thing_THW[1:] | thing_THW[:-1])
+    change = np.abs(np.diff(frames, axis=0)).mean(-1)
+    flicker = float(change[still].mean()) if still.any() else float("inf")
+    if thing_THW.sum() < 12 * len(frames):
+        return Seen(False, False, False, flicker)
+    return Seen(True, _color_is(frames_THW3, thing_THW, prompt), _moves_so(thing_THW, prompt), flicker)
+
+
+def _color_is(frames_THW3: Bytes, thing_THW: NDArray[np.bool_], prompt: Prompt) -> bool:
+    linear = srgb_decode(frames_THW3.astype(np.float64) / 255)
+    backdrop = BACKGROUNDS[prompt.background]
+    named_3 = (np.asarray(backdrop.bottom) + np.asarray(backdrop.top)) / 2
+    seen_3 = np.median(linear[~thing_THW], axis=0)
+    gain_3 = seen_3 / seen_3.mean() / (named_3 / named_3.mean())
+    color_3 = np.median(linear[thing_THW], axis=0) / np.maximum(gain_3, 1e-3)
+    wanted, found = lab(COLORS[prompt.color]), lab(color_3)
+    if math.hypot(found[1], found[2]) < LEAST_CHROMA:
+        return False
+    turn = math.atan2(found[2], found[1]) - math.atan2(wanted[2], wanted[1])
+    return abs((turn + math.pi) % (2 * math.pi) - math.pi) < HUE_RAD
+
+
+def _moves_so(thing_THW: NDArray[np.bool_], prompt: Prompt) -> bool:
+    rows, columns = np.mgrid[: thing_THW.shape[1], : thing_THW.shape[2]]
+    places = [(columns[mask].mean(), rows[mask].mean()) for mask in thing_THW if mask.sum() >= 8]
+    if len(places) < 3:
+        return False
+    times = np.arange(len(places))
+    x, y = (float(np.polyfit(times, [place[axis] for place in places], 1)[0]) * (len(places) - 1) for axis in (0, 1))
+    wanted = HEADINGS[prompt.heading]
+    turn = math.atan2(y, x) - math.atan2(wanted[1], wanted[0])
+    return math.hypot(x, y) >= LEAST_SHIFT_PX and abs((turn + math.pi) % (2 * math.pi) - math.pi) <= WIDEST_RAD
+
+
+def generate(pipe: WanPipeline, captions: Sequence[str], frames: int, seed: int, settings: TransformerSettings) -> Bytes:
+    """Return videos uint8 [B, T, H, W, 3] of captions by plain diffusers."""
+    made = pipe(
+        prompt=list(captions),
+        height=HEIGHT,
+        width=WIDTH,
+        num_frames=frames,
+        num_inference_steps=settings.sampling_steps,
+        guidance_scale=settings.guidance,
+        generator=torch.Generator().manual_seed(seed),
+        max_sequence_length=min(settings.padded),
+        output_type="np",
+    ).frames
+    return np.rint(np.asarray(made) * 255).astype(np.uint8)
+
+
+def share(seen: Sequence[Seen]) -> dict[str, float]:
+    """Return the shares of clips that show what was asked for, and the median flicker."""
+    return {
+        "thing_found": float(np.mean([one.found for one in seen])),
+        "named_color": float(np.mean([one.color for one in seen])),
+        "named_heading": float(np.mean([one.heading for one in seen])),
+        "flicker_levels": float(np.median([one.flicker for one in seen])),
+    }
+
+
+def rendered_ceiling(clips: Clips) -> dict[str, float]:
+    """Return the same shares of rendered held-out clips whose captions name one moving thing."""
+    seen = []
+    for entry in (*clips.split("validation"), *clips.split("test")):
+        prompt = read_prompt(entry.caption)
+        if prompt is not None and entry.frames >= 5:
+            seen.append(look(clips.video(entry), prompt))
+    return {"clips": float(len(seen)), **(share(seen) if seen else {})}
+
+
+def read_prompt(caption: str) -> Prompt | None:
+    """Return what a caption says if it speaks of one moving thing of a hue before a plain backdrop."""
+    lower = caption.lower()
+    headings = [heading for heading in HEADINGS if heading in lower]
+    backgrounds = [name for name in BACKGROUNDS if f"{name} back" in lower]
+    if len(headings) != 1 or len(backgrounds) != 1 or any(word in lower for word in (" and ", " on a", "lights", "another")):
+        return None
+    words = lower.replace(backgrounds[0], "").replace(",", " ").replace(".", " ").split()
+    colors = [name for name in COLORS if name in words]
+    if len(colors) != 1 or colors[0] in NEUTRALS:
+        return None
+    return Prompt(caption, colors[0], headings[0], backgrounds[0])
+
+
+def read_axes(videos: Sequence[Bytes]) -> dict[str, list[float]]:
+    """Return what the engine's probes read: kelvin, exposure seconds, and the widest blur disc in pixels."""
+    found: dict[str, list[float]] = {name: [] for name in AXES}
+    for video in videos:
+        for name, axis in AXES.items():
+            reading = axis.probe(video, FPS)
+            if reading.confidence <= 0:
+                continue
+            if reading.value is not None:
+                found[name].append(float(reading.value))
+            elif reading.marks:
+                found[name].append(max(mark.size_px for mark in reading.marks))
+    return found
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Return how many readings there were and, if any, their 10th, 50th and 90th percentiles."""
+    if not values:
+        return {"read": 0.0}
+    low, middle, high = np.percentile(values, (10, 50, 90))
+    return {"read": float(len(values)), "p10": float(low), "p50": float(middle), "p90": float(high)}
+
+
+def measure_quality(model: Path, clips: Clips, path: Path, prompts: int = 48) -> dict[str, Any]:
+    """Measure the pipeline of a folder, write the measures as JSON and return them."""
+    settings = TransformerSettings()
+    pipe = WanPipeline.from_pretrained(model)
+    pipe.set_progress_bar_config(disable=True)
+    asked = drawn_prompts(prompts)
+    videos = np.concatenate(
+        [generate(pipe, [one.text for one in asked[i : i + 12]], 9, i, settings) for i in range(0, len(asked), 12)]
+    )
+    held = [entry for entry in clips.split("test") if entry.frames >= 9][:96]
+    psnr = psnr_of(pipe.vae, clips, tuple(held[:64]))
+    rendered = read_axes([clips.video(entry) for entry in held])
+    generated = read_axes(list(generate(pipe, [entry.caption for entry in held[:48]], 9, 1, settings)))
+    measured = {
+        "vae_psnr_db": {"mean": float(np.mean(psnr)), "p10": float(np.percentile(psnr, 10)), "clips": len(psnr)},
+        "generated": {"prompts": len(asked), **share([look(v, p) for v, p in zip(videos, asked, strict=True)])},
+        "rendered_ceiling": rendered_ceiling(clips),
+        "probes_on_rendered": {name: spread(values) for name, values in rendered.items()},
+        "probes_on_generated": {name: spread(values) for name, values in generated.items()},
+    }
+    write_json(path, measured)
+    return measured

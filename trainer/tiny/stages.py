@@ -1,0 +1,161 @@
+"""The stages from nothing to the shipped folder: each goes on where it stopped, and is passed over once it is done."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+from diffusers import AutoencoderKLWan
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from scenes.errors import InputError
+from trainer.tiny.clips import Clips, decode_dataset, load_clips
+from trainer.tiny.config import SHIPPED, Settings, TinySettings
+from trainer.tiny.export import export_pipeline
+from trainer.tiny.latents import Latents, encode_world, latent_statistics, write_json
+from trainer.tiny.loop import CHECKPOINT, Run, load_average
+from trainer.tiny.quality import measure_quality
+from trainer.tiny.tokenizer import build_tokenizer, count_words, drawn_captions
+from trainer.tiny.transformer_stage import TransformerStage
+from trainer.tiny.vae_stage import VaeStage
+from trainer.training.cache import module_digest
+
+RECIPE = Path("examples/tiny_world.toml")
+
+
+@dataclass(frozen=True)
+class Work:
+    """The folder that all stages share, their settings, and how to learn that a person wants to stop."""
+
+    folder: Path
+    settings: TinySettings
+    stop: Callable[[], bool]
+    out: Path = SHIPPED
+
+    def finished(self, stage: str, settings: Settings) -> bool:
+        """Return whether a stage is done; raises InputError where it was made under other settings."""
+        path = self.folder / stage / "done.json"
+        if not path.is_file():
+            return False
+        made = json.loads(path.read_text())["settings"]
+        if made != settings.digest():
+            raise InputError(
+                f"{self.folder / stage} was made under settings {made}, these are {settings.digest()}; give another --work "
+                "folder or delete that stage's"
+            )
+        return True
+
+    def finish(self, stage: str, settings: Settings) -> None:
+        """Note that a stage is done."""
+        write_json(self.folder / stage / "done.json", {"settings": settings.digest()})
+
+
+def world(work: Work) -> None:
+    """Render the world, an ordinary dataset."""
+    command = [sys.executable, "-m", "stopdown", "build", str(RECIPE), "--out", str(work.folder / "world")]
+    subprocess.run(command, check=True)
+
+
+def clips(work: Work) -> Clips:
+    """Decode the world."""
+    return decode_dataset(work.folder / "world", work.folder / "clips")
+
+
+def tokenizer(work: Work) -> PreTrainedTokenizerFast:
+    """Count the words of the caption language and build the tokenizer."""
+    folder = work.folder / "tokenizer"
+    if not (folder / "tokenizer.json").is_file():
+        build_tokenizer(count_words(drawn_captions(work.settings.captions_per_family))).save_pretrained(folder)
+    return AutoTokenizer.from_pretrained(folder)
+
+
+def vae(work: Work) -> AutoencoderKLWan | None:
+    """Train the autoencoder, measure its latents, keep it; returns it, or None if it was stopped."""
+    settings, folder = work.settings.vae, work.folder / "vae"
+    if not work.finished("vae", settings):
+        held = load_clips(work.folder / "clips")
+        stage = VaeStage(settings, held)
+        if not Run(stage, settings.optimizing, folder).train(stop=work.stop):
+            return None
+        load_average(stage.vae, folder)
+        mean, std = latent_statistics(stage.vae, held)
+        stage.vae.register_to_config(latents_mean=mean, latents_std=std)
+        stage.vae.save_pretrained(folder / "model")
+        work.finish("vae", settings)
+    return AutoencoderKLWan.from_pretrained(folder / "model").eval()
+
+
+def polish(work: Work) -> AutoencoderKLWan | None:
+    """Train the decoder alone further: the latents stay; returns the autoencoder, or None if it was stopped."""
+    settings, folder = work.settings.polish, work.folder / "polish"
+    start = vae(work)
+    if start is None:
+        return None
+    stage = VaeStage(settings, load_clips(work.folder / "clips"), start)
+    if not work.finished("polish", settings):
+        if not Run(stage, settings.optimizing, folder).train(stop=work.stop):
+            return None
+        work.finish("polish", settings)
+    load_average(stage.vae, folder)
+    return stage.vae.eval()
+
+
+def latents(work: Work) -> list[Latents]:
+    """Encode the world with the finished autoencoder."""
+    made = vae(work)
+    if made is None:
+        raise InputError("the autoencoder is not finished; run the stage vae to its end")
+    held = load_clips(work.folder / "clips")
+    return encode_world(made, held, work.folder / "latents", module_digest(made)[:12], work.settings.transformer.turns)
+
+
+def transformer(work: Work) -> TransformerStage | None:
+    """Train the transformer and the text encoder; returns the stage with the averaged weights, or None if it was stopped."""
+    settings, folder = work.settings.transformer, work.folder / "transformer"
+    made = vae(work)
+    if made is None:
+        return None
+    stage = TransformerStage(settings, latents(work), tokenizer(work), made)
+    if not work.finished("transformer", settings):
+        if not Run(stage, settings.optimizing, folder).train(stop=work.stop):
+            return None
+        work.finish("transformer", settings)
+    load_average(stage.module, folder)
+    return stage
+
+
+def export(work: Work) -> None:
+    """Write the averaged weights of the newest checkpoint as an ordinary WanPipeline folder."""
+    made = vae(work)
+    if made is None:
+        raise InputError("the autoencoder is not finished; run the stage vae to its end")
+    stage = TransformerStage(work.settings.transformer, latents(work), tokenizer(work), made)
+    step = load_average(stage.module, work.folder / "transformer")
+    if (work.folder / "polish" / CHECKPOINT).is_file():
+        load_average(stage.vae, work.folder / "polish")
+    export_pipeline(stage, work.out, step, work.folder)
+
+
+def quality(work: Work) -> None:
+    """Measure the shipped folder on held-out clips and captions."""
+    measure_quality(work.out, load_clips(work.folder / "clips"), work.folder / "quality.json")
+
+
+STAGES: Mapping[str, Callable[[Work], object]] = MappingProxyType(
+    {
+        "world": world,
+        "clips": clips,
+        "tokenizer": tokenizer,
+        "vae": vae,
+        "latents": latents,
+        "transformer": transformer,
+        "polish": polish,
+        "export": export,
+        "quality": quality,
+    }
+)

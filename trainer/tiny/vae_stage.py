@@ -1,0 +1,130 @@
+"""The autoencoder's stage: stills first, because they are ten times cheaper, then 5 and 9 frames.
+
+Shapes: B videos, T frames, H rows, W columns, 3 channels (RGB); C latent channels, t h w latent frames, rows, columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKLWan
+from PIL import Image
+from torch import Tensor, nn
+
+from trainer.tiny.clips import Clips, Entry, draw_windows
+from trainer.tiny.config import Phase, VaeSettings
+from trainer.tiny.whole import decode_latents, encode_moments
+
+LOGVAR_RANGE = (-30.0, 20.0)  # as diffusers' DiagonalGaussianDistribution clips it
+
+
+class VaeStage:
+    """Trains an AutoencoderKLWan on random stretches of clips, mirrored in space and time.
+
+    With `start`, a trained autoencoder, only its decoder goes on: its latents stay what they are, and so does whatever
+    was trained on them.
+    """
+
+    def __init__(self, settings: VaeSettings, clips: Clips, start: AutoencoderKLWan | None = None) -> None:
+        self.settings, self.clips = settings, clips
+        self.phases = settings.phases
+        self.vae = build_vae(settings) if start is None else start.float().requires_grad_(True)
+        if start is not None:
+            start.encoder.requires_grad_(False)
+            start.quant_conv.requires_grad_(False)
+        self.module: nn.Module = self.vae
+        self.channels = settings.latent_channels
+        self.pools = {p.frames: clips.split("train", at_least=p.frames) for p in settings.phases}
+        self.terms = torch.compile(self._terms, dynamic=False) if settings.optimizing.compile else self._terms
+
+    def batch(self, phase: Phase, rng: np.random.Generator) -> Mapping[str, Tensor]:
+        """Return videos [B, 3, T, H, W] in [-1, 1]."""
+        windows = draw_windows(self.clips, self.pools[phase.frames], phase.frames, phase.batch, rng)
+        shape = (phase.batch, self.channels, 1 + (phase.frames - 1) // 4, windows.shape[2] // 8, windows.shape[3] // 8)
+        noise = torch.from_numpy(rng.standard_normal(shape, dtype=np.float32))
+        return {"video": to_video(windows), "noise": noise}
+
+    def loss(self, batch: Mapping[str, Tensor], generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return mean absolute error, of pixels and of their differences, plus the weighted divergence from N(0, 1)."""
+        pixels, edges, divergence, squared = self.terms(batch["video"], batch["noise"])
+        loss = pixels + self.settings.edges * edges + self.settings.kl * divergence
+        return loss, {"pixels": pixels.detach(), "divergence": divergence.detach(), "mse": squared.detach()}
+
+    def _terms(self, video: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        with torch.autocast("cpu", torch.bfloat16):
+            mean, logvar = encode_moments(self.vae, video).float().chunk(2, dim=1)
+            logvar = logvar.clamp(*LOGVAR_RANGE)
+            latents = mean + noise * torch.exp(0.5 * logvar)
+            made = decode_latents(self.vae, latents)
+        error = made.float() - video
+        pixels = error.abs().mean()
+        edges = error.diff(dim=3).abs().mean() + error.diff(dim=4).abs().mean()
+        divergence = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
+        return pixels, edges, divergence, error.square().mean()
+
+    def validate(self, step: int, folder: Path) -> dict[str, float]:
+        """Return the PSNR of held-out clips, whole, and draw some of them beside their reconstructions."""
+        held = self.clips.split("validation", at_least=5)[:48]
+        measured = {"psnr_db": float(np.mean(psnr_of(self.vae, self.clips, held)))}
+        save_comparison(self.vae, self.clips, held[:8], folder / f"grid-{step:06d}.png")
+        return measured
+
+
+def build_vae(settings: VaeSettings) -> AutoencoderKLWan:
+    """Return the autoencoder before training: the kernels' last plane full, the earlier ones faint, time copied through.
+
+    So that what the stills teach holds for clips from their first step.
+    """
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(settings.optimizing.seed)
+        vae = AutoencoderKLWan(**settings.pipeline_config())
+        for name, layer in vae.named_modules():
+            if isinstance(layer, nn.Conv3d) and layer.kernel_size[0] == 3:
+                layer.weight[:, :, :2] *= 0.3
+                layer.weight[:, :, 2] *= 3**0.5 if layer.kernel_size[1] == 3 else 0.3
+                if name.endswith("time_conv"):
+                    out, into = layer.weight.shape[:2]
+                    layer.weight[:, :, 2, 0, 0] += torch.eye(into).repeat(out // into, 1)
+                layer.weight.data = layer.weight.contiguous(memory_format=torch.channels_last_3d)
+            elif isinstance(layer, nn.Conv2d):
+                layer.weight.data = layer.weight.contiguous(memory_format=torch.channels_last)
+    return vae
+
+
+def to_video(frames_BTHW3: np.ndarray) -> Tensor:
+    """Return bytes [B, T, H, W, 3] as a video [B, 3, T, H, W] in [-1, 1], float32."""
+    return torch.tensor(np.ascontiguousarray(frames_BTHW3)).permute(0, 4, 1, 2, 3).float().div(127.5).sub(1)
+
+
+@torch.no_grad()
+def reconstruct(vae: AutoencoderKLWan, frames_THW3: np.ndarray) -> np.ndarray:
+    """Return a clip's frames through the autoencoder's mean, uint8 [T, H, W, 3]."""
+    moments = encode_moments(vae, to_video(frames_THW3[None]))
+    made_3THW = decode_latents(vae, moments.chunk(2, dim=1)[0])[0].clamp(-1, 1)
+    return made_3THW.add(1).mul(127.5).round().to(torch.uint8).permute(1, 2, 3, 0).numpy()
+
+
+def psnr_of(vae: AutoencoderKLWan, clips: Clips, entries: tuple[Entry, ...]) -> list[float]:
+    """Return the PSNR of each clip's reconstruction, decibels."""
+    values = []
+    for entry in entries:
+        frames = clips.video(entry)
+        error = reconstruct(vae, frames).astype(np.float64) - frames
+        values.append(10 * np.log10(255**2 / max(np.mean(error**2), 1e-9)))
+    return values
+
+
+def save_comparison(vae: AutoencoderKLWan, clips: Clips, entries: tuple[Entry, ...], path: Path) -> None:
+    """Draw clips above their reconstructions, frames from left to right, doubled in size."""
+    rows = []
+    for entry in entries:
+        frames = clips.video(entry)[:5]
+        for row in (frames, reconstruct(vae, frames)):
+            rows.append(np.concatenate(list(row), axis=1))
+    grid = np.concatenate(rows, axis=0)
+    half = len(rows) // 2 * frames.shape[1]
+    wide = np.concatenate([grid[:half], grid[half : 2 * half]], axis=1)
+    Image.fromarray(wide.repeat(2, 0).repeat(2, 1)).save(path)
