@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 from pathlib import Path
 
 import hypothesis
@@ -17,6 +18,12 @@ from generator.working_folder import WorkingFolder
 # A slow or busy machine is no fault of the code: nothing here tests time.
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
+
+
+def pytest_collection_finish() -> None:
+    """Refuse test modules that load Blender while they are imported: render processes cannot be spawned after that."""
+    assert "bpy" not in sys.modules, "a test module imported bpy at its top; look for it with importlib.util.find_spec"
+
 
 DEMO_RECIPE = """
 name = "demo-tiny"

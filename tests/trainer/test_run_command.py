@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
@@ -16,7 +17,7 @@ import pytest
 from trainer.run.compare import differing, summarise
 from trainer.run.stages import read_state
 
-pytest.importorskip("bpy", reason="a run builds its dataset with Blender")
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("bpy") is None, reason="a run builds its dataset with Blender")
 
 RECIPE = """
 name = "micro"
