@@ -29,7 +29,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     if mounted.returncode:
         pytest.skip(f"mounting a small file system is not allowed here: {mounted.stderr.decode().strip()}")
     yield folder
-    subprocess.run(["umount", folder], check=True)
+    subprocess.run(["umount", "--lazy", folder], check=True)  # a child just killed may hold it a little longer
 
 
 def fill(disk: Path, pages: int) -> None:
