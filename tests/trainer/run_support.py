@@ -1,0 +1,84 @@
+"""Starts `stopdown` in processes that have torch loaded already, so that a test may start and kill many of them.
+
+They are forked from a server that imports everything and does nothing else, so that they are as fresh as a new process.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+import time
+from collections.abc import Callable
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+
+PATIENCE_S = 600.0  # a busy machine is slow and not broken
+LOADED = [
+    "stopdown",
+    "trainer.commands.run",
+    "trainer.evaluation.run",
+    "trainer.report",
+    "trainer.report.comparison",
+    "trainer.run.comparing",
+    "trainer.training.session",
+    "trainer.training.setup",
+]
+FORKED = multiprocessing.get_context("forkserver")
+FORKED.set_forkserver_preload(LOADED)
+
+
+class Started:
+    """A `stopdown` with a folder to work in, and what it says."""
+
+    def __init__(self, root: Path, cache: Path, *words: str) -> None:
+        self.log = root / f"said-{time.monotonic_ns()}.log"
+        self.log.touch()
+        self.process: ForkServerProcess = FORKED.Process(target=_stopdown, args=(str(root), str(cache), str(self.log), words))
+        self.process.start()
+
+    @property
+    def said(self) -> str:
+        """Everything that it has said so far."""
+        return self.log.read_text()
+
+    def end(self) -> int:
+        """Wait for its end and return its exit code."""
+        self.process.join(PATIENCE_S)
+        assert self.process.exitcode is not None, f"still at work after {PATIENCE_S} s:\n{self.said}"
+        return self.process.exitcode
+
+    def kill_when(self, mark: Callable[[], bool]) -> bool:
+        """Kill it once a mark is seen; return whether it was still at work."""
+        deadline_s = time.monotonic() + PATIENCE_S
+        while self.process.is_alive() and not mark():
+            assert time.monotonic() < deadline_s, f"nothing to see after {PATIENCE_S} s:\n{self.said}"
+            time.sleep(0.005)
+        self.process.kill()
+        return self.end() < 0
+
+
+def finished(root: Path, cache: Path, *words: str, code: int = 0) -> str:
+    """Run `stopdown` to its end, hold its exit code against `code`, and return what it said."""
+    started = Started(root, cache, *words)
+    ended = started.end()
+    said = started.said
+    started.log.unlink()
+    assert ended == code, said
+    return said
+
+
+def _stopdown(root: str, cache: str, log: str, words: tuple[str, ...]) -> None:
+    """Be `stopdown WORDS` in a folder, saying everything to a file."""
+    with open(log, "ab", buffering=0) as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    os.chdir(root)
+    os.environ |= {"XDG_CACHE_HOME": cache, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+    import torch
+
+    torch.set_num_threads(1)
+    sys.argv = ["stopdown", *words]
+    from stopdown import main
+
+    main()
