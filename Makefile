@@ -7,7 +7,7 @@ OUT := out
 .PHONY: help demo test lint bench extension tiny clean
 
 help:
-	@echo "make demo   build, verify and show examples/demo.toml in $(OUT)/demo"
+	@echo "make demo   from nothing to a proven control on the tiny backbone: examples/demo.toml in $(OUT) (minutes; resumable)"
 	@echo "make test   run the test suite"
 	@echo "make lint   run ruff and mypy"
 	@echo "make extension  build the Blender extension's zip in dist (PLATFORM=any for one without wheels)"
@@ -18,14 +18,11 @@ help:
 $(VENV)/.ready: pyproject.toml
 	@echo "setting up $(VENV): stopdown with Blender, torch and the development tools"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --editable ".[render,train,quantize,app,dev]"
+	$(BIN)/pip install --quiet --editable ".[render,train,quantize,app,ray,monitor,dev]"
 	@touch $@
 
 demo: $(VENV)/.ready
-	$(BIN)/stopdown build examples/demo.toml --out $(OUT)/demo
-	$(BIN)/stopdown verify $(OUT)/demo
-	$(BIN)/stopdown gallery $(OUT)/demo
-	@echo "open $(OUT)/demo/gallery.html"
+	$(BIN)/stopdown run examples/demo.toml --out $(OUT)/runs --dataset $(OUT)/demo
 
 test: $(VENV)/.ready
 	$(BIN)/pytest

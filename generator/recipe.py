@@ -190,6 +190,9 @@ class Recipe(Section):
     evaluate: dict[str, Any] = Field(
         default_factory=dict, exclude=True, description="settings of `stopdown evaluate` in a run, checked by `stopdown run`"
     )
+    compare: dict[str, Any] = Field(
+        default_factory=dict, exclude=True, description="what several runs differ in, checked by `stopdown run`"
+    )
 
     @field_validator("name")
     @classmethod

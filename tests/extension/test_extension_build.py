@@ -113,7 +113,9 @@ def test_a_scene_of_ones_own_is_marked_and_built_and_its_scripts_never_run(own: 
         assert abs(frames_THW3[1:] - frames_THW3[:-1]).max() > 60, "the ball must move"
         assert row["temperature_judged"] and abs(row["temperature_error"]) < 6.0
     judged = [row for row in rows if row["shutter_judged"]]
-    assert judged and all(abs(row["shutter_error"]) < 0.25 for row in judged)
+    unread = {row["clip_id"]: row["shutter_note"] for row in judged if row["shutter_error"] is None}
+    assert judged and not unread, unread
+    assert all(abs(row["shutter_error"]) < 0.25 for row in judged)
 
 
 def test_the_scripts_would_have_run_if_they_were_let(own: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:

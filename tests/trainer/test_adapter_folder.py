@@ -45,6 +45,16 @@ def test_everything_comes_back(tmp_path: Path) -> None:
         assert (folder / LORA_FILE).exists() == (config.lora is not None)
 
 
+def test_the_same_weights_are_the_same_bytes(tmp_path: Path) -> None:
+    adapter = adapted()
+    written = set()
+    for number in range(6):  # what orders at random seldom does the same six times
+        folder = tmp_path / str(number)
+        save_adapter(folder, {"transformer": adapter}, backbone_id="tiny", step=1)
+        written.add(tuple((folder / name).read_bytes() for name in (CONTROL_FILE, LORA_FILE)))
+    assert len(written) == 1
+
+
 def test_a_law_of_its_own_travels(tmp_path: Path) -> None:
     config = tiny_config("shutter")
     axis = axis_control("shutter", UnitLaw(neutral=0.01, ratio=3.0))

@@ -21,7 +21,7 @@ from trainer.evaluation.results import FILE, EvaluationReport
 from trainer.report import ReportParts, write_report
 from trainer.report.plots import pyramid_figure, response_figure, training_figure
 from trainer.report.sweeps import make_stages, mosaic
-from trainer.report.tables import accuracy_table, context_table
+from trainer.report.tables import accuracy_table, published_table
 from trainer.training.watch.curves import Panel
 
 
@@ -116,7 +116,7 @@ def test_every_number_of_the_tables_is_in_the_report(report: EvaluationReport) -
     own = next(one for one in report.accuracy if one.arm == "decoupled")
     assert f"{own.rho.value:.2f} [" in main[2] and "mired" in main[4]
     assert "knows no control" in table.note
-    context = context_table(report)
+    context = published_table(report.published)
     assert ("SSF", "shutter") in {row[:2] for row in context.rows} and "cannot be held against ours" in " ".join(
         context.note.split()
     )

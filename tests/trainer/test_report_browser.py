@@ -66,6 +66,7 @@ class Watched:
 
     def __init__(self, browser: Browser, path: Path, **options: Any) -> None:
         self.context = browser.new_context(**({"viewport": {"width": 1280, "height": 2400}} | options))
+        self.context.set_default_timeout(240_000)  # a busy machine is slow and not broken
         self.page: Page = self.context.new_page()
         self.complaints: list[str] = []
         self.requests: list[str] = []
@@ -130,12 +131,13 @@ def test_prompts_play_in_step_and_keep_their_time_over_values(watched: Watched) 
     page = watched.settle()
     samples = page.evaluate(
         """async () => {
-            const samples = [], slider = document.querySelector(".slider");
-            for (let index = 0; index < 90; index += 1) {
+            const samples = [], seen = new Set(), slider = document.querySelector(".slider");
+            for (let index = 0; index < 90 || (seen.size < 5 && index < 20000); index += 1) {
                 await new Promise(requestAnimationFrame);
                 if (index % 20 === 10) { slider.value = (+slider.value + 1) % 4; slider.dispatchEvent(new Event("input")); }
                 samples.push([...document.querySelectorAll(".cell:not([hidden]) canvas")].map((canvas) =>
                     `${canvas.dataset.frame}/${canvas.dataset.position}`));
+                seen.add(samples.at(-1)[0].split("/")[0]);
             }
             return samples;
         }"""

@@ -206,7 +206,7 @@ def test_the_shipped_recipe_reads() -> None:
 
     root = HERE.parent.parent / "examples"
     settings = load_settings(root / "train_demo.toml")
-    assert settings.dataset == f"datasets/{load_recipe(root / 'demo.toml').name}"
+    assert settings.dataset == f"datasets/{load_recipe(root / 'showcase.toml').name}"
 
 
 def test_two_trainings_never_share_a_folder(place: Path, tmp_path: Path) -> None:

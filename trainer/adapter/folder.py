@@ -9,6 +9,7 @@ transformer_2/…                       both weight files of the second expert, 
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
@@ -167,6 +168,18 @@ def _write_weights(folder: Path, adapter: WanAdapter, weights: Mapping[str, Tens
             weight_name=LORA_FILE,
             transformer_lora_adapter_metadata=settings,
         )
+        _settle(folder / LORA_FILE)
+
+
+def _settle(path: Path) -> None:
+    """Sort the metadata of a safetensors file, which its library writes in a random order: the same weights, the same bytes."""
+    data = path.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    settled = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    settled += b" " * (-len(settled) % 8)  # tensors stay aligned; their offsets count from the header's end
+    path.write_bytes(len(settled).to_bytes(8, "little") + settled + data[8 + length :])
 
 
 def _read_weights(folder: Path, card: AdapterCard) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from trainer.requirements import require_training_stack
 
 if TYPE_CHECKING:
-    from trainer.run.recipe import RunRecipe
-    from trainer.run.stages import Event, StageRecord
+    from trainer.run.comparing import Workshop
+    from trainer.run.stages import Event, StageRecord, Tell
     from trainer.run.work import Place
 
+Overrides = Sequence[str]
 WORDS = {"skipped": "kept", "started": "begins", "finished": "done", "damaged": "damaged"}
+STYLES = {"skipped": "dim", "damaged": "yellow"}
 
 
 def command(
     recipe: Annotated[Path, typer.Argument(help="A .toml file with a dataset, [train] and [evaluate].", show_default=False)],
     out: Annotated[Path, typer.Option(help="Where runs live: OUT/NAME/001 and so on.")] = Path("runs"),
-    dataset: Annotated[Path | None, typer.Option(help="The dataset's folder; datasets/NAME if not given.")] = None,
+    dataset: Annotated[
+        Path | None, typer.Option(help="The dataset's folder, datasets/NAME if not given; for [compare], of its datasets.")
+    ] = None,
     run: Annotated[str | None, typer.Option(help="The run to go on with; the last one if not given.")] = None,
     new: Annotated[bool, typer.Option("--new", help="Start another run beside the last one.")] = False,
+    cell: Annotated[
+        list[str] | None, typer.Option(help="Of a recipe with [compare]: only this run of it, such as flat-0; repeatable.")
+    ] = None,
     first: Annotated[str | None, typer.Option("--from", help="Do this stage and all after it again.")] = None,
     until: Annotated[str | None, typer.Option(help="Stop after this stage.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done and what it takes.")] = False,
@@ -37,76 +44,111 @@ def command(
     """Render a dataset, prove it, train on it, generate sweeps, measure them with the same probes, and write a report.
 
     Stages: build, verify, version, train, generate, evaluate, report. One whose inputs have not changed is not done again;
-    run the same command after any interruption.
+    run the same command after any interruption. A recipe with [compare] is several runs and a report on all of them.
     """
     require_training_stack()
-    from trainer.run.folder import choose_folder, claim
-    from trainer.run.recipe import load_run_recipe
-    from trainer.run.stages import run_stages
-    from trainer.run.work import Place, make_stages
+    from scenes.errors import InputError
+    from trainer.run.matrix import is_comparison
 
-    loaded = load_run_recipe(recipe, overrides or ())
-    console = Console(stderr=True, highlight=False)
-    name = loaded.dataset.name
-    place = Place(
-        folder=choose_folder(out, name, run=run, new=new),
+    where = {"device": device, "workers": workers, "note": _note}
+    if is_comparison(recipe, overrides or ()):
+        if run is not None or new:
+            raise InputError(
+                f"{recipe} has [compare], whose runs have names of their own; use --cell instead of --run and --new"
+            )
+        shop = _workshop(recipe, overrides or (), out=out, datasets=dataset, **where)
+        _compare(shop, cell, first=first, until=until, dry_run=dry_run)
+        return
+    if cell:
+        raise InputError(f"{recipe} has no [compare], so it has no cells; leave --cell out")
+    place = _place(recipe, overrides or (), out=out, dataset=dataset, run=run, new=new, **where)
+    _alone(place, first=first, until=until, dry_run=dry_run)
+
+
+def _place(
+    recipe: Path, overrides: Overrides, *, out: Path, dataset: Path | None, run: str | None, new: bool, **where: Any
+) -> Place:
+    from trainer.run.folder import choose_folder
+    from trainer.run.recipe import load_run_recipe
+    from trainer.run.work import Place
+
+    loaded = load_run_recipe(recipe, overrides)
+    return Place(
+        folder=choose_folder(out, loaded.dataset.name, run=run, new=new),
         recipe_file=recipe,
         recipe=loaded,
-        dataset=dataset if dataset is not None else Path("datasets") / name,
-        device=device,
-        workers=workers,
-        note=lambda words: console.print(f"  {words}", style="dim", markup=False, soft_wrap=True),
+        dataset=dataset if dataset is not None else Path("datasets") / loaded.dataset.name,
+        **where,
     )
+
+
+def _alone(place: Place, *, first: str | None, until: str | None, dry_run: bool) -> None:
+    """Run the stages of one run and say what it found."""
     if dry_run:
-        _show_plan(place, Console(highlight=False))
+        from trainer.run.show import show_plan
+
+        show_plan(place, Console(highlight=False))
         return
     from trainer.commands.quiet import quiet_libraries
+    from trainer.run.folder import claim
+    from trainer.run.stages import run_stages
+    from trainer.run.work import make_stages
 
     quiet_libraries()
-    claim(place.folder, loaded, place.dataset)
-
-    def tell(event: Event, stage: str, words: str) -> None:
-        style = {"skipped": "dim", "damaged": "yellow"}.get(event, "bold")
-        console.print(f"{stage}: {WORDS[event]}{f' ({words})' if words else ''}", style=style, markup=False, soft_wrap=True)
-
-    records = run_stages(make_stages(place), place.folder, tell, first=first, until=until)
+    claim(place.folder, place.recipe, place.dataset)
+    records = run_stages(make_stages(place), place.folder, _teller(), first=first, until=until)
     _show_result(place, records)
 
 
-def _show_plan(place: Place, console: Console) -> None:
-    from generator.estimate import estimate
-    from generator.plan import layer_counts
-    from trainer.run.stages import read_state
-
-    recipe: RunRecipe = place.recipe
-    cost = estimate(recipe.dataset)
-    done = read_state(place.folder).stages
-    clips = sum(count for *_, count in layer_counts(recipe.dataset))
-    settings = recipe.train(place.dataset, "latest", place.folder / "train")
-    videos = _videos(recipe)
-    rows = {
-        "build": f"{clips} clips in {place.dataset}: about {cost.cpu_s / 60:.1f} CPU min, {cost.size_bytes / 1e6:.1f} MB",
-        "verify": "every label, by its probe",
-        "version": f"tag {place.tag}",
-        "train": f"{settings.steps} steps of {settings.batch_size} x {settings.accumulation} clips on {settings.backbone.name}",
-        "generate": f"up to {videos} videos",
-        "evaluate": f"their probes, {', '.join(recipe.evaluate.features)} features",
-        "report": str(place.folder / "report.html"),
-    }
-    table = Table("stage", "what", "before", box=None, header_style="dim", pad_edge=False)
-    for name, words in rows.items():
-        table.add_row(name, words, f"done in {done[name].wall_s:.0f} s" if name in done else "not done")
-    console.print(table)
+def _note(words: str) -> None:
+    Console(stderr=True, highlight=False).print(f"  {words}", style="dim", markup=False, soft_wrap=True)
 
 
-def _videos(recipe: RunRecipe) -> int:
-    """Return how many videos an evaluation makes at most."""
-    from trainer.evaluation.settings import parse_controls
+def _teller(prefix: str = "") -> Tell:
+    console = Console(stderr=True, highlight=False)
 
-    settings = recipe.evaluate
-    axes = settings.axes or recipe.dataset.used_axes
-    arms = len(settings.modes) + settings.text_baseline
-    return len(axes) * settings.prompts_count * settings.seeds * len(parse_controls(settings.controls)) * arms
+    def tell(event: Event, stage: str, words: str) -> None:
+        told = f"{prefix}{stage}: {WORDS[event]}{f' ({words})' if words else ''}"
+        console.print(told, style=STYLES.get(event, "bold"), markup=False, soft_wrap=True)
+
+    return tell
+
+
+def _workshop(recipe: Path, overrides: Overrides, *, out: Path, datasets: Path | None, **where: Any) -> Workshop:
+    from trainer.run.comparing import Workshop
+    from trainer.run.matrix import load_comparison
+
+    return Workshop(
+        comparison=load_comparison(recipe, overrides),
+        recipe_file=recipe,
+        runs=out,
+        datasets=datasets if datasets is not None else Path("datasets"),
+        **where,
+    )
+
+
+def _compare(shop: Workshop, names: list[str] | None, *, first: str | None, until: str | None, dry_run: bool) -> None:
+    """Run the cells of a comparison, and tell what they say together once all are there."""
+    from trainer.commands.quiet import quiet_libraries
+    from trainer.run.comparing import conclude, run_cells, unfinished
+    from trainer.run.show import show_comparison
+
+    console = Console(highlight=False)
+    cells = shop.comparison.chosen(names)
+    if dry_run:
+        show_comparison(shop, cells, console)
+        return
+    quiet_libraries()
+    run_cells(shop, cells, lambda cell: _teller(f"{cell.name} "), first=first, until=until)
+    missing = unfinished(shop)
+    if missing:
+        console.print(f"no comparison yet: {', '.join(missing)} are not evaluated", markup=False, soft_wrap=True)
+        return
+    compared = conclude(shop)
+    for line in compared.verdict:
+        console.print(line, markup=False)
+    console.print(f"{len(shop.comparison.cells)} runs, {compared.wall_s / 60:.1f} min of work in all", markup=False)
+    console.print(f"open {compared.page}", markup=False, soft_wrap=True)
 
 
 def _show_result(place: Place, records: dict[str, StageRecord]) -> None:

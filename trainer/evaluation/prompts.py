@@ -38,17 +38,31 @@ def gather(
     settings' own prompts go before a dataset's. Raises InputError for no prompts, two sources, and a dataset that holds
     nothing out.
     """
-    if file is not None and (dataset is not None or settings.prompts):
+    if file is not None and (dataset is not None or settings.has_prompts):
         raise InputError(f"prompts of {file} and prompts from elsewhere were given; give one of them")
-    if file is None and dataset is None and not settings.prompts:
+    if file is None and dataset is None and not settings.has_prompts:
         raise InputError("there is no prompt to evaluate with; give --prompts FILE, or --dataset DIR for held-out captions")
     count = settings.prompts_count
-    if dataset is not None and not settings.prompts:
+    if settings.axis_prompts:
+        return EvaluationPrompts(by_axis=_by_axis(settings, axes), source="the settings")
+    if dataset is not None and not settings.has_prompts:
         found = {axis: spread(captions(dataset, ref, axis), count) for axis in axes}
         return EvaluationPrompts(by_axis=found, source=f"captions of held-out scenes of {dataset.resolve().name}")
     words = settings.prompts if file is None else tuple(prompt.prompt for prompt in read_prompts(file))
     one = spread(tuple(dict.fromkeys(words)), count)
     return EvaluationPrompts(by_axis=dict.fromkeys(axes, one), source="the settings" if file is None else file.name)
+
+
+def _by_axis(settings: EvaluateSettings, axes: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Return the settings' own prompts of each axis; raises InputError for an axis that has none."""
+    for axis in axes:
+        if axis not in settings.axis_prompts:
+            raise InputError(
+                f"axis_prompts has prompts for {', '.join(settings.axis_prompts)} and none for '{axis}', which is swept; add "
+                "some, or leave the axis out of axes"
+            )
+    given = settings.axis_prompts
+    return {axis: spread(tuple(dict.fromkeys(given[axis])), settings.prompts_count) for axis in axes}
 
 
 def captions(dataset: Path, ref: str, axis: str) -> tuple[str, ...]:

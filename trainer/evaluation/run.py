@@ -85,6 +85,7 @@ class EvaluateRequest:
     ref: str = "latest"
     adapter_only: Path | None = None
     drift: tuple[Path, ...] = ()
+    replace_others: bool = False  # videos of other settings in `out` are made anew instead of refused
     loading: Loading = field(default_factory=Loading)
     cache: Path | None = None
 
@@ -217,6 +218,7 @@ def _generate(pipe: ControlledWan, request: EvaluateRequest, ready: Prepared, sa
             sampling=sampling,
             fps=request.settings.fps,
             batch=request.settings.batch,
+            replace_others=request.replace_others,
         )
         if adapter == request.adapter:
             make_videos(pipe, ready.card, wanted, ready.loading, watch)

@@ -8,13 +8,16 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field, field_validator, model_validator
 
-from scenes.errors import InputError
+from scenes.axes import AXES
+from scenes.errors import InputError, closest
 from trainer.settings import Section
 
 SWEEP = re.compile(r"\s*(?P<low>[-+]?\d*\.?\d+)\s*\.\.\s*(?P<high>[-+]?\d*\.?\d+)\s*:\s*(?P<count>\d+)\s*")
 MOST_CONTROLS = 101
 LEAST_FOR_DISTANCE = 8  # prompts; as `trainer.evaluation.distances.MIN_SAMPLES`, which needs scipy
 EvaluatedMode = Literal["decoupled", "joint", "control_only", "lora_only", "backbone_only"]
+CONTROLLED = frozenset({"decoupled", "joint", "control_only"})  # as `trainer.adapter.modes`, which needs torch
+WITHOUT_LORA = frozenset({"control_only", "backbone_only"})
 Words = Annotated[str, Field(min_length=1)]
 
 
@@ -26,6 +29,9 @@ class EvaluateSettings(Section):
     )
     controls: str = Field(default="-1.5..1.5:7", description="LOW..HIGH:COUNT or a list; 0 is added, beyond 1 is extrapolation")
     prompts: tuple[Words, ...] = Field(default=(), description="prompts; captions of held-out scenes if none are given")
+    axis_prompts: dict[str, Annotated[tuple[Words, ...], Field(min_length=1)]] = Field(
+        default_factory=dict, description="prompts by axis, in the place of `prompts`: what shows one axis may hide another"
+    )
     prompts_count: int = Field(default=32, ge=1, description="prompts at most for each axis, spread over what there is")
     seed: int = Field(default=0, ge=0, lt=2**62, description="seed of the noise, which all values of a sweep share")
     seeds: int = Field(default=1, ge=1, le=1000, description="so many seeds for each prompt, counting up")
@@ -73,6 +79,20 @@ class EvaluateSettings(Section):
         if len(set(self.modes)) != len(self.modes):
             raise ValueError("modes: one stands twice; name each once")
         return self
+
+    @model_validator(mode="after")
+    def _prompts_once(self) -> EvaluateSettings:
+        for axis in self.axis_prompts:
+            if axis not in AXES:
+                raise ValueError(f"axis_prompts: unknown axis '{axis}'{closest(axis, AXES)}; known: {', '.join(AXES)}")
+        if self.prompts and self.axis_prompts:
+            raise ValueError("prompts and axis_prompts were given; give one of them")
+        return self
+
+    @property
+    def has_prompts(self) -> bool:
+        """Whether prompts are given here, so that none need be found elsewhere."""
+        return bool(self.prompts or self.axis_prompts)
 
 
 def parse_controls(text: str) -> tuple[float, ...]:

@@ -19,9 +19,14 @@ def verdict(accuracy: Sequence[Accuracy], leakage: Sequence[Leakage], fast: Sequ
     return (*lines, *prior_lines(fast, main))
 
 
+def own_scale(one: Accuracy) -> bool:
+    """Return whether an axis is better read on the probe's own scale than as distances from the video at c = 0."""
+    return one.share_read < LITTLE_READ and one.share_read_absolute > one.share_read
+
+
 def axis_line(one: Accuracy, leakage: Sequence[Leakage], words: Accuracy | None = None) -> str:
     """Return what the numbers say of one axis: whether the control acts, how much, what it takes along, and what words do."""
-    absolute = one.share_read < LITTLE_READ and one.share_read_absolute > one.share_read
+    absolute = own_scale(one)
     rho, slope = (one.rho_absolute, one.slope_absolute) if absolute else (one.rho, one.slope)
     error = one.median_error_absolute if absolute else one.median_error
     read = one.share_read_absolute if absolute else one.share_read

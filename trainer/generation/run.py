@@ -81,6 +81,7 @@ class Request:
     fps: int = FPS
     batch: int = 1
     force: bool = False
+    replace_others: bool = False  # make anew what was made with other settings, and keep the rest
 
 
 def generate(pipe: ControlledWan, card: AdapterCard, request: Request, loading: Loading, watch: Watch) -> Report:
@@ -136,7 +137,7 @@ def _missing(request: Request, recipes: Mapping[str, Mapping[str, Any]]) -> set[
     missing = set()
     for name, recipe in recipes.items():
         state = state_of(request.out, name, recipe_digest(recipe))
-        if state not in (State.ABSENT, State.FINISHED) and not request.force:
+        if state not in (State.ABSENT, State.FINISHED) and not (request.force or request.replace_others):
             raise refuse(request.out, name, state, recipe)
         if state is not State.FINISHED or request.force:
             missing.add(name)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import jinja2
 from markupsafe import Markup
@@ -27,11 +29,18 @@ from trainer.report.plots import (
     training_figure,
 )
 from trainer.report.sweeps import MEDIA_BYTES, Stage, make_stages
-from trainer.report.tables import Table, accuracy_table, context_table, kept_table, prior_table, words_table
+from trainer.report.tables import Table, accuracy_table, kept_table, prior_table, published_table, words_table
 from trainer.training.watch.curves import panels
 
 MOST_BYTES = 30_000_000  # of the file
 STRIP_PX = 128
+# The parts of the template that a page may leave out, and what stands for them.
+ABSENT: dict[str, Any] = {
+    **dict.fromkeys(("notes", "absent", "stages", "plots", "tables", "training", "dataset", "strips", "facts"), ()),
+    **dict.fromkeys(("leakage", "context", "drift", "recipe", "command")),
+    "responses": {},
+    "main_arm": "",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,9 +64,9 @@ class Plot:
 
 @dataclass(frozen=True, kw_only=True)
 class Strip:
-    """One scene of the dataset: its caption and its clips as small pictures with their labels."""
+    """A row of small pictures with their labels: one scene of the dataset, or one sweep."""
 
-    axis: str
+    title: str
     caption: str
     pictures: tuple[tuple[str, str], ...]  # data: URI, label
 
@@ -86,11 +95,9 @@ def _render(loaded: Loaded, media_bytes: int) -> str:
     stages: tuple[Stage, ...] = ()
     if report is not None and parts.evaluation is not None:
         stages = make_stages(report, parts.evaluation, media_bytes=media_bytes)
-    shared = environment()
-    shared.loader = jinja2.ChoiceLoader([jinja2.PackageLoader("trainer", "templates"), shared.loader or jinja2.DictLoader({})])
-    return shared.get_template("report.html.j2").render(
+    return fill(
         title=parts.title,
-        verdict=[_split(line) for line in report.verdict] if report else [],
+        verdict=report.verdict if report else (),
         notes=report.notes if report else (),
         absent=loaded.absent,
         facts=_facts(loaded),
@@ -98,16 +105,34 @@ def _render(loaded: Loaded, media_bytes: int) -> str:
         responses={} if report is None else {axis: response_plot(report, axis) for axis in report.axes},
         leakage=None if report is None else leakage_plot(report),
         tables=[] if report is None else _tables(report),
-        context=None if report is None else context_table(report),
+        context=None if report is None else published_table(report.published),
         drift=drift_plot(report),
         training=training_plots(loaded),
         dataset=dataset_plots(loaded.dataset),
         strips=[] if loaded.dataset is None else strips(loaded.dataset),
         recipe=parts.recipe,
         command=parts.command,
-        times=[(name, _seconds(seconds)) for name, seconds in parts.stages],
-        plotly=Markup(plotly_source()),
+        times=parts.stages,
         main_arm=report.main_arm if report else "",
+    )
+
+
+def fill(
+    *,
+    title: str,
+    verdict: Sequence[str] = (),
+    times: Sequence[tuple[str, float]] = (),
+    **given: Any,
+) -> str:
+    """Return a page of the report's template; parts that are not given are left out. `times` are names and seconds."""
+    shared = environment()
+    shared.loader = jinja2.ChoiceLoader([jinja2.PackageLoader("trainer", "templates"), shared.loader or jinja2.DictLoader({})])
+    return shared.get_template("report.html.j2").render(
+        **{**ABSENT, **given},
+        title=title,
+        verdict=[_split(line) for line in verdict],
+        times=[(name, _seconds(seconds)) for name, seconds in times],
+        plotly=Markup(plotly_source()),
     )
 
 
@@ -208,7 +233,7 @@ def strips(dataset: WorkingFolder) -> list[Strip]:
         for clip in clips:
             frames_THW3 = dataset.frames(clip.clip_id)
             pictures.append((webp(frames_THW3[len(frames_THW3) // 2], STRIP_PX, 80), AXES[axis].format(clip.values[axis])))
-        found.append(Strip(axis=axis, caption=clips[0].caption, pictures=tuple(pictures)))
+        found.append(Strip(title=f"{axis}: one scene", caption=clips[0].caption, pictures=tuple(pictures)))
     return found
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from trainer.evaluation.card import written
-from trainer.evaluation.results import Accuracy, Estimate, EvaluationReport
+from trainer.evaluation.results import Accuracy, Estimate, EvaluationReport, Published
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +136,7 @@ def words_table(report: EvaluationReport) -> Table:
     )
 
 
-def context_table(report: EvaluationReport) -> Table:
+def published_table(published: Sequence[Published]) -> Table:
     """Return published numbers of the full-size method: another model, which ours cannot be compared with."""
     return Table(
         title="Published, for context",
@@ -145,7 +145,7 @@ def context_table(report: EvaluationReport) -> Table:
         head=("metric", "axis", "model", "full LoRA", "decoupled", "noise floor", "source"),
         rows=tuple(
             (one.metric, one.axis, one.model, _plain(one.full_lora), _plain(one.decoupled), _plain(one.noise_floor), one.source)
-            for one in report.published
+            for one in published
         ),
     )
 

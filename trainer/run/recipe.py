@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from generator.own_scene import with_marks
 from generator.plan import Plan, make_plan
 from generator.recipe import Recipe
 from generator.recipe_io import parse_tree, read_text, validate
 from scenes.errors import InputError
-from trainer.evaluation.settings import EvaluateSettings
+from trainer.evaluation.prompts import gather
+from trainer.evaluation.settings import LEAST_FOR_DISTANCE, WITHOUT_LORA, EvaluateSettings
 from trainer.recipe import TrainRecipe
 from trainer.settings import Section, TrainSettings
 
@@ -50,7 +52,7 @@ def load_run_recipe(path: Path, overrides: Sequence[str] = ()) -> RunRecipe:
     """
     text = read_text(path)
     tree = parse_tree(text, source=str(path), overrides=overrides)
-    dataset = validate(Recipe, tree, str(path))
+    dataset = validate(Recipe, with_marks(tree, path.parent), str(path))
     if "train" not in tree:
         raise InputError(f"{path} has no [train] section, which a run needs; add one, or use `stopdown build` for data alone")
     mine = [key for key in ("dataset", "ref", "out") if key in tree["train"]]
@@ -66,4 +68,29 @@ def load_run_recipe(path: Path, overrides: Sequence[str] = ()) -> RunRecipe:
         raise InputError(
             f"{path}: train.adapter.axes names '{missing[0]}', which no pyramid varies; it has {', '.join(dataset.used_axes)}"
         )
+    _check_evaluation(evaluate, settings, dataset.used_axes, str(path))
     return made
+
+
+def _check_evaluation(evaluate: EvaluateSettings, train: TrainSettings, used: Sequence[str], source: str) -> None:
+    """Raise InputError for an evaluation that the adapter to be trained cannot serve."""
+    learnt, arm = train.adapter.axes or used, train.adapter.arm
+    for name in evaluate.axes or ():
+        if name not in learnt:
+            raise InputError(f"{source}: evaluate.axes names '{name}', and the adapter learns {', '.join(learnt)}; use those")
+    if arm == "lora_only":
+        raise InputError(f"{source}: train.adapter.arm is '{arm}', and a run proves a control; use 'joint' or 'adapter_only'")
+    own = evaluate.modes if evaluate.modes != EvaluateSettings.model_fields["modes"].default else ()
+    lacking = [mode for mode in own if mode not in WITHOUT_LORA]
+    if arm == "adapter_only" and lacking:
+        raise InputError(
+            f"{source}: evaluate.modes names '{lacking[0]}', which needs a LoRA, and train.adapter.arm = '{arm}' trains none; "
+            f"allowed are {', '.join(sorted(WITHOUT_LORA))}"
+        )
+    if evaluate.has_prompts:
+        count = len(gather(evaluate, evaluate.axes or learnt, None, None).all)
+        if evaluate.fast and count < LEAST_FOR_DISTANCE:
+            raise InputError(
+                f"{source}: {count} prompts are too few for a Fréchet distance; give at least {LEAST_FOR_DISTANCE}, or leave "
+                "it out with evaluate.fast = false"
+            )

@@ -280,9 +280,12 @@ class Report:
         return {"bytes": (folder / REPORT).stat().st_size}
 
 
+STAGES = (Build, Verify, Freeze, Train, Generate, Evaluate, Report)
+
+
 def make_stages(place: Place) -> Sequence[Stage]:
     """Return the stages of a run, in order."""
-    return tuple(kind(place) for kind in (Build, Verify, Freeze, Train, Generate, Evaluate, Report))
+    return tuple(kind(place) for kind in STAGES)
 
 
 def adapter_files(folder: Path) -> dict[str, str]:
@@ -320,9 +323,10 @@ def evaluate_request(place: Place) -> Any:
         adapter=place.folder / ADAPTER,
         out=place.folder / EVALUATION,
         settings=settings,
-        dataset=None if settings.prompts else place.dataset,
+        dataset=None if settings.has_prompts else place.dataset,
         ref=place.tag,
         drift=(place.folder / "train",) if settings.fast else (),
+        replace_others=True,  # the run's own folder: what another adapter or other settings made there is out of date
         loading=Loading() if place.device == "auto" else Loading(device=place.device),
     )
 
