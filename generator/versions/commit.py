@@ -6,6 +6,7 @@ pending records to decide what a version holds, so none that is replayed can bri
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -33,6 +34,7 @@ from generator.versions.version import Software, Version, content_id, machine_ki
 from scenes.errors import InputError
 
 MESSAGE_LENGTH = 10_000
+EPOCH = "SOURCE_DATE_EPOCH"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +42,7 @@ class Origin:
     """What a commit says of itself beside the rows: plans (their canonical JSON), software, files by name, message.
 
     `splits` None keeps the ratios of the version before; `base` is the version that the rows were derived from, where that
-    is not the head; `time` None is now.
+    is not the head; `time` None is now, or what SOURCE_DATE_EPOCH says.
     """
 
     message: str
@@ -172,9 +174,20 @@ def _version(history: History, head: Version | None, manifest: Manifest, origin:
         summary=total(leaf.summary for leaf in manifest.leaves),
         files=files,
         machine=machine_kind(),
-        time=(origin.time or datetime.now(UTC)).astimezone(UTC).isoformat(timespec="seconds"),
+        time=(origin.time or _now()).astimezone(UTC).isoformat(timespec="seconds"),
         message=origin.message,
     )
+
+
+def _now() -> datetime:
+    """Return the time, or what SOURCE_DATE_EPOCH says it is: then the same clips make the same id (reproducible-builds.org)."""
+    fixed = os.environ.get(EPOCH)
+    if not fixed:
+        return datetime.now(UTC)
+    try:
+        return datetime.fromtimestamp(int(fixed), UTC)
+    except (ValueError, OverflowError, OSError):
+        raise InputError(f"{EPOCH}={fixed} is no time; give whole seconds since 1970, or unset it") from None
 
 
 def _ratios(head: Version | None, origin: Origin) -> SplitRatios:

@@ -19,13 +19,21 @@ from scenes.errors import InputError
 _FILE = re.compile(
     r"head\.json|tags/[A-Za-z0-9][A-Za-z0-9._-]{0,63}\.json|versions/[0-9a-f]{64}\.json"
     r"|objects/[0-9a-f]{2}/[0-9a-f]{64}|records/[0-9a-f]{2}/[0-9a-f]{64}\.json"
+    r"|plan\.json|farm\.json|farm-probe\.json|farm/[A-Za-z0-9][A-Za-z0-9._-]{0,99}\.json|scenes/[0-9a-f]{64}\.blend"
 )
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
 class RemoteError(InputError):
-    """A remote refuses, cannot be reached, is not there or is no dataset; nothing was changed here."""
+    """A remote refuses, cannot be reached, is not there or is no dataset; nothing was changed here.
+
+    `lasting` says that trying again is of no use: a right, a bucket, free space or an ability is missing.
+    """
+
+    def __init__(self, message: str, *, lasting: bool = False) -> None:
+        super().__init__(message)
+        self.lasting = lasting
 
 
 class Remote(Protocol):
@@ -53,17 +61,24 @@ class Remote(Protocol):
     def swap(self, path: str, expected: bytes | None, data: bytes) -> bool:
         """Write a file only if it still holds `expected` (None: is not there); return whether it was written."""
 
+    def overwrite(self, path: str, data: bytes) -> None:
+        """Write a file, whole, whatever it held; the last writer wins."""
+
     def writing(self) -> AbstractContextManager[None]:
         """Keep the remote's garbage collection out while bytes are put that nothing names yet."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RemoteOptions:
-    """How S3-compatible storage is reached: endpoint URL and region (None: AWS_ENDPOINT_URL, AWS_REGION), without signing."""
+    """How S3-compatible storage is reached: endpoint URL and region (None: AWS_ENDPOINT_URL, AWS_REGION), without signing.
+
+    What has more than `large_bytes` is uploaded in parts.
+    """
 
     endpoint: str | None = None
     region: str | None = None
     anonymous: bool = False
+    large_bytes: int = 16 * 2**20
 
 
 def open_remote(where: str, options: RemoteOptions | None = None) -> Remote:

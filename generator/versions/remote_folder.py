@@ -43,9 +43,11 @@ class FolderRemote:
             self._check_folder()
             check_folders(self.path)
             if not self.root.exists():
-                if any(self.path.iterdir()):
-                    raise RemoteError(f"{self.path} is neither a Stopdown dataset nor empty; give a dataset or an empty folder")
-                self.root.mkdir()
+                if any(entry.name != INTERNAL for entry in self.path.iterdir()):
+                    raise RemoteError(
+                        f"{self.path} is neither a Stopdown dataset nor empty; give a dataset or an empty folder", lasting=True
+                    )
+                self.root.mkdir(exist_ok=True)  # another worker may begin at the same moment
                 fsync_folder(self.path)
 
     def read(self, path: str) -> bytes | None:
@@ -94,6 +96,11 @@ class FolderRemote:
             write_atomic(self._inside(path), data)
         return True
 
+    def overwrite(self, path: str, data: bytes) -> None:
+        """Write a file by temporary file, fsync and rename."""
+        with self._reported():
+            write_atomic(self._inside(path), data)
+
     @contextmanager
     def writing(self) -> Iterator[None]:
         """Share the store with other writers while keeping its gc out."""
@@ -107,16 +114,18 @@ class FolderRemote:
 
     def _check_folder(self) -> None:
         if not self.path.exists():
-            raise RemoteError(f"{self.path} does not exist; make the folder first, or check that its disk is mounted")
+            raise RemoteError(
+                f"{self.path} does not exist; make the folder first, or check that its disk is mounted", lasting=True
+            )
         if not self.path.is_dir():
-            raise RemoteError(f"{self.path} is a file; give a folder or s3://BUCKET/PREFIX")
+            raise RemoteError(f"{self.path} is a file; give a folder or s3://BUCKET/PREFIX", lasting=True)
 
     def _inside(self, path: str) -> Path:
         target = self.root
         for part in checked_path(path).split("/"):
             target = target / part
             if target.is_symlink():
-                raise RemoteError(f"{target} is a symbolic link where a file of the history belongs; remove it")
+                raise RemoteError(f"{target} is a symbolic link where a file of the history belongs; remove it", lasting=True)
         return target
 
     @contextmanager
@@ -126,5 +135,10 @@ class FolderRemote:
         except OSError as error:
             where = error.filename or self.path
             if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                raise RemoteError(f"no space left at {where}; free some and run the same command again") from error
-            raise RemoteError(f"the remote {where} refuses ({error.strerror}); check it and its permissions") from error
+                raise RemoteError(
+                    f"no space left at {where}; free some and run the same command again", lasting=True
+                ) from error
+            lasting = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ELOOP)
+            raise RemoteError(
+                f"the remote {where} refuses ({error.strerror}); check it and its permissions", lasting=lasting
+            ) from error

@@ -162,8 +162,8 @@ def _there(remote: Remote, parcels: Sequence[Parcel]) -> dict[str, int]:
 
 
 def _check_size(history: History, remote: Remote, digest: str, size: int) -> None:
-    path = history.store.path(digest)
-    if not path.is_file():
+    here = history.store.size(digest)
+    if here is None:
         raise DamagedError(f"object {digest[:12]} is missing from {history.root}; run `stopdown verify` there")
-    if path.stat().st_size != size:
+    if here != size:
         raise DamagedError(f"{object_file(digest)} at {remote.name} is damaged ({size} bytes); remove it there and push again")

@@ -1,6 +1,8 @@
 """A remote in S3-compatible storage, through obstore (the Rust crate object_store).
 
 Put-if-absent is `If-None-Match: *`, compare-and-swap is `If-Match: ETag`; uploads carry a SHA-256 that the server checks.
+What is large is uploaded in parts to a name of its own and then copied within the storage, again only where there is nothing
+(`If-None-Match` on completing that copy): an upload in parts cannot be conditional in object_store itself.
 Credentials come from the usual AWS environment variables.
 """
 
@@ -8,8 +10,9 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -37,6 +40,8 @@ _SKEWED = ("RequestTimeTooSkewed", "RequestExpired")
 _CODE = re.compile(r"<Code>([A-Za-z0-9.]+)</Code>")
 _STATUS = re.compile(r"status code: (\d{3}[A-Za-z ]*)")
 _RETRIES = 4
+_PART_BYTES = 8 * 2**20
+_UPLOADS = "uploads"  # under .stopdown: what is being uploaded in parts; a kill may leave one, which nothing names
 
 
 class S3Remote:
@@ -47,11 +52,12 @@ class S3Remote:
         self.prefix = prefix
         self._endpoint = options.endpoint or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
         self._anonymous = options.anonymous
+        self._large_bytes = options.large_bytes
         _check_endpoint(self._endpoint)
         _check_credentials(options.anonymous)
         plain = self._endpoint is not None and self._endpoint.startswith("http://")
         region = options.region or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
-        config: S3Config = {"region": region, "checksum_algorithm": "SHA256"}
+        config: S3Config = {"region": region, "checksum_algorithm": "SHA256", "copy_if_not_exists": "multipart"}
         if self._endpoint:
             config["endpoint"] = self._endpoint
         if options.anonymous:
@@ -80,9 +86,10 @@ class S3Remote:
         """Raise RemoteError where the bucket is missing or refuses, or where the prefix holds something else."""
         with self._reported():
             if self._get("head.json") is None:
-                names = [entry["path"] for batch in obstore.list(self._store, chunk_size=50) for entry in batch]
-                if any(not name.startswith(f"{INTERNAL}/") for name in names):
-                    raise RemoteError(f"{self.name} is neither a Stopdown dataset nor empty; give another prefix")
+                top = obstore.list_with_delimiter(self._store)  # one folder deep: what a dataset holds is not listed
+                folders = [str(folder) for folder in top["common_prefixes"]]
+                if top["objects"] or any(folder.strip("/") != INTERNAL for folder in folders):
+                    raise RemoteError(f"{self.name} is neither a Stopdown dataset nor empty; give another prefix", lasting=True)
 
     def read(self, path: str) -> bytes | None:
         """Return an object's bytes, or None where there is none."""
@@ -98,9 +105,11 @@ class S3Remote:
         return {path.removeprefix(f"{INTERNAL}/"): size for path, size in entries}
 
     def put(self, path: str, data: bytes) -> bool:
-        """Put an object where there is none."""
+        """Put an object where there is none; a large one in parts."""
         with self._reported():
             try:
+                if len(data) > self._large_bytes:
+                    return self._put_large(path, data)
                 obstore.put(self._store, self._key(path), data, mode="create")
             except AlreadyExistsError:
                 return False
@@ -120,10 +129,34 @@ class S3Remote:
                 return again is not None and again[0] == data
         return True
 
+    def overwrite(self, path: str, data: bytes) -> None:
+        """Put an object in the place of whatever is there."""
+        with self._reported():
+            obstore.put(self._store, self._key(path), data, use_multipart=len(data) > self._large_bytes)
+
     @contextmanager
     def writing(self) -> Iterator[None]:
         """Nothing collects garbage in a bucket, so there is nothing to keep out."""
         yield
+
+    def _put_large(self, path: str, data: bytes) -> bool:
+        if self._is_there(path):
+            return False
+        upload = f"{INTERNAL}/{_UPLOADS}/{secrets.token_hex(16)}"
+        try:
+            obstore.put(self._store, upload, data, use_multipart=True, chunk_size=_PART_BYTES)
+            obstore.copy(self._store, upload, self._key(path), overwrite=False)
+        finally:
+            with suppress(BaseError, OSError):
+                obstore.delete(self._store, upload)
+        return True
+
+    def _is_there(self, path: str) -> bool:
+        try:
+            obstore.head(self._store, self._key(path))
+        except FileNotFoundError:
+            return False
+        return True
 
     def _get(self, path: str) -> tuple[bytes, str | None] | None:
         try:
@@ -142,7 +175,7 @@ class S3Remote:
         try:
             yield
         except (BaseError, FileNotFoundError, ValueError, OSError) as error:
-            raise RemoteError(self._words(str(error))) from error
+            raise RemoteError(self._words(str(error)), lasting=_is_lasting(str(error))) from error
 
     def _words(self, text: str) -> str:
         """Return one line for an error of the storage; no part of a request is shown, for it may hold a signature."""
@@ -163,6 +196,14 @@ class S3Remote:
         if code or status:
             return f"{self.name} answers with an error ({code or status}); nothing more was done, try again"
         return f"{at} cannot be reached for {self.name}; check --endpoint and the network, then run the same command again"
+
+
+def _is_lasting(text: str) -> bool:
+    """Return whether the same request would fail again: what the client did wrong, but for requests that came too fast."""
+    code, status = next(iter(_CODE.findall(text)), ""), next(iter(_STATUS.findall(text)), "")
+    if code in (*_WRONG, *_SKEWED, "NoSuchBucket", "NotImplemented") or status.startswith("501"):
+        return True
+    return status.startswith("4") and not status.startswith(("408", "409", "412", "425", "429"))
 
 
 def _check_endpoint(endpoint: str | None) -> None:

@@ -261,3 +261,13 @@ def test_the_head_never_names_a_version_that_is_not_written(tmp_path: Path) -> N
     assert history.refs.head() is None
     (history.root / "versions").unlink()
     assert commit_clips(history, clips) == history.version()
+
+
+def test_at_the_same_stated_time_the_same_clips_make_the_same_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+    (_, _, one), (_, _, other) = built(tmp_path / "one"), built(tmp_path / "other")
+    assert one.id == other.id and one.time == "2023-11-14T22:13:20+00:00"
+    for wrong in ("yesterday", "1e9", "9" * 30):
+        monkeypatch.setenv("SOURCE_DATE_EPOCH", wrong)
+        with pytest.raises(InputError, match="SOURCE_DATE_EPOCH"):
+            built(tmp_path / f"wrong-{wrong[:3]}")
