@@ -15,6 +15,8 @@ from scenes.errors import StopdownError
 COMMANDS: dict[str, tuple[str, str]] = {
     "plan": ("generator.commands.plan", "Show what a recipe implies, without rendering."),
     "build": ("generator.commands.build", "Render, encode and measure a recipe's clips into a dataset."),
+    "slurm": ("generator.commands.slurm", "Write or submit the Slurm jobs of a build."),
+    "monitor": ("trainer.commands.monitor", "Watch a build, a run or a training in progress."),
     "verify": ("generator.commands.verify", "Prove a dataset: every hash, every label, every probe."),
     "gallery": ("generator.commands.gallery", "Write an HTML gallery and a contact sheet of a dataset."),
     "log": ("generator.commands.log", "List the versions of a dataset, newest first."),

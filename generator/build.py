@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from generator.farm.heartbeat import Beater, BeatFolder, BeatingProgress
 from generator.own_scene import take_in
 from generator.plan import ClipPlan, Plan
 from generator.progress import Progress
@@ -215,12 +216,19 @@ def _render(
     jobs = spread(scene_jobs(plan, pending, keys), options.workers)
     options = replace(options, workers=min(options.workers, len(jobs)))
     seconds: list[float] = []
-    progress.start(len(plan.clips), len(plan.clips) - len(pending))
-    try:
-        with RenderPool(settings, options, settings.store / LOGS, progress) as pool:
-            failed = pool.run(jobs, lambda _, cpu_s: seconds.append(cpu_s))
-    finally:
-        progress.close()
+
+    def on_done(clip_id: str, cpu_s: float) -> None:
+        seconds.append(cpu_s)
+        beater.done(clip_id, cpu_s)
+
+    with Beater(BeatFolder(settings.store), "build", "build", slots=options.workers, blender=settings.blender) as beater:
+        progress = BeatingProgress(progress, beater)
+        progress.start(len(plan.clips), len(plan.clips) - len(pending))
+        try:
+            with RenderPool(settings, options, settings.store / LOGS, progress) as pool:
+                failed = pool.run(jobs, on_done)
+        finally:
+            progress.close()
     return failed, sum(seconds)
 
 

@@ -39,16 +39,31 @@ def estimate(recipe: Recipe) -> Estimate:
     clips = frames = rendered = 0
     cpu_s = 0.0
     for position, _, length, scenes, count in layer_counts(recipe):
-        pyramid = recipe.pyramid[position]
-        kind = _optics_kind(pyramid)
-        renders = scenes if kind == "sharp" else count  # what acts on the image alone shares one render per scene
+        renders = scenes if shares_render(recipe, position) else count
         clips += count
         frames += count * length
         rendered += renders * length
-        factor = FIDELITY_FACTOR[recipe.render.fidelity] * CPU_S_PER_MEGAPIXEL[kind]
-        cpu_s += renders * length * megapixels * factor + count * CPU_S_PER_CLIP * megapixels * (1 + length / 4)
+        cpu_s += renders * render_cpu_s(recipe, position, length) + count * finish_cpu_s(recipe, length)
     size = int(frames * megapixels * 1e6 * BYTES_PER_PIXEL)
     return Estimate(clips=clips, frames=frames, rendered_frames=rendered, size_bytes=size, cpu_s=cpu_s)
+
+
+def shares_render(recipe: Recipe, pyramid: int) -> bool:
+    """Return whether the clips of a scene share one render: what acts on the image alone needs no render of its own."""
+    return _optics_kind(recipe.pyramid[pyramid]) == "sharp"
+
+
+def render_cpu_s(recipe: Recipe, pyramid: int, frames: int) -> float:
+    """Return the CPU seconds of one render of so many frames, of a scene in the recipe's pyramid of that number."""
+    megapixels = recipe.video.width * recipe.video.height / 1e6
+    factor = FIDELITY_FACTOR[recipe.render.fidelity] * CPU_S_PER_MEGAPIXEL[_optics_kind(recipe.pyramid[pyramid])]
+    return frames * megapixels * factor
+
+
+def finish_cpu_s(recipe: Recipe, frames: int) -> float:
+    """Return the CPU seconds that a clip takes beside its render: developing, encoding, measuring."""
+    megapixels = recipe.video.width * recipe.video.height / 1e6
+    return CPU_S_PER_CLIP * megapixels * (1 + frames / 4)
 
 
 def _optics_kind(pyramid: Pyramid) -> str:

@@ -75,6 +75,13 @@ class Store:
         """Return whether an object is there (its bytes are proven by `verify`)."""
         return self.path(digest).is_file()
 
+    def size(self, digest: str) -> int | None:
+        """Return an object's size in bytes, or None where it is not there."""
+        try:
+            return self.path(digest).stat().st_size
+        except FileNotFoundError:
+            return None
+
     def put(self, data: bytes) -> str:
         """Store bytes and return their sha256; an object already there stays as it is."""
         digest = hashlib.sha256(data).hexdigest()
@@ -134,6 +141,12 @@ class Store:
         """Remove a record, so that its clip is rendered again."""
         self._record_path(key).unlink(missing_ok=True)
 
+    def drop(self, record: ClipRecord) -> None:
+        """Remove a clip and its objects from a store that holds copies only; clips that share an object with it lose it too."""
+        self.forget(record.key)
+        for digest in (record.sha256_bytes, *record.frames.values()):
+            self.path(digest).unlink(missing_ok=True)
+
     def objects(self) -> Iterator[str]:
         """Yield the sha256 of every object, in order."""
         for path in sorted((self.root / "objects").glob("??/*")):
@@ -153,10 +166,11 @@ class Store:
         return self.root / "records" / key[:2] / f"{key}.json"
 
     def _put_if_absent(self, target: Path, data: bytes) -> None:
-        if target.is_file():
-            with contextlib.suppress(PermissionError):
-                os.utime(target)  # used again just now: garbage collection spares what is young
-            return
+        with contextlib.suppress(FileNotFoundError):  # it may go between the look and the touch: then it is written anew
+            if target.is_file():
+                with contextlib.suppress(PermissionError):
+                    os.utime(target)  # used again just now: garbage collection spares what is young
+                return
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = write_temporary(target.parent, data, mode=0o444)
         try:

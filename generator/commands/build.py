@@ -11,38 +11,81 @@ from typing import Annotated
 import typer
 
 from generator.build import BuildReport, build
+from generator.commands.build_farm import FarmRequest, run
 from generator.commands.options import Json, Overrides, RecipeFile
+from generator.commands.remote_options import Endpoint, Region
 from generator.plan import make_plan
 from generator.progress import make_progress
+from generator.recipe import Recipe
 from generator.recipe_io import load_recipe
+from generator.versions.remote import RemoteOptions
+from scenes.errors import InputError
 
 
 def command(
     recipe: RecipeFile,
-    out: Annotated[Path | None, typer.Option(help="The dataset's folder; datasets/NAME if not given.")] = None,
+    out: Annotated[
+        str | None,
+        typer.Option(metavar="FOLDER|s3://BUCKET/PREFIX", help="Where the dataset goes; datasets/NAME if not given."),
+    ] = None,
     workers: Annotated[int | None, typer.Option(help="Render processes; one per core if not given.")] = None,
     threads: Annotated[int, typer.Option(help="Threads of each render process.")] = 1,
     message: Annotated[str, typer.Option("--message", "-m", help="What the version is, in words.")] = "",
     commit: Annotated[bool, typer.Option("--commit/--no-commit", help="Make the finished dataset a version.")] = True,
+    shard: Annotated[str | None, typer.Option(metavar="I/N", help="Render one of N parts only, as in 3/64.")] = None,
+    finish: Annotated[bool, typer.Option("--finish", help="Check that all parts are there, and commit the version.")] = False,
+    shards: Annotated[int | None, typer.Option(metavar="N", help="With --finish: how many parts there were.")] = None,
+    engine: Annotated[str, typer.Option(metavar="local|ray", help="What renders: this machine, or a Ray cluster.")] = "local",
+    address: Annotated[str | None, typer.Option(help="With --engine ray: HOST:PORT of the cluster's head.")] = None,
+    time_limit: Annotated[float | None, typer.Option(metavar="SECONDS", help="What one clip may take; else estimated.")] = None,
+    scratch: Annotated[Path | None, typer.Option(help="Local folder for clips on their way to the store.")] = None,
+    endpoint: Endpoint = None,
+    region: Region = None,
     overrides: Overrides = None,
     json: Json = False,
 ) -> None:
     """Render, encode and measure a recipe's clips into a dataset, and commit it as a version.
 
-    Run it again after an interruption to go on. A changed recipe of the same name renders only what it changes.
+    Run it again after an interruption to go on. A changed recipe of the same name renders only what it changes. On many
+    machines: --shard 1/64 to --shard 64/64 in any order, then --finish (`stopdown slurm` writes that), or --engine ray.
     """
     loaded = load_recipe(recipe, overrides or ())
-    path = out if out is not None else Path("datasets") / loaded.name
-    report = build(
-        make_plan(loaded),
-        path,
-        workers=workers if workers is not None else os.cpu_count() or 1,
-        threads=threads,
-        progress=make_progress(sys.stdout if json else sys.stderr, json_lines=json),
-        message=(message or f"build of {loaded.name}") if commit else None,
+    request = FarmRequest(
+        out=out if out is not None else str(Path("datasets") / loaded.name),
         recipe_folder=recipe.parent,
+        remote=RemoteOptions(endpoint=endpoint, region=region),
+        shard=shard,
+        finish=finish,
+        shards=shards,
+        engine=engine,
+        address=address,
+        workers=workers,
+        threads=threads,
+        time_limit_s=time_limit,
+        scratch=scratch,
+        message=(message or f"build of {loaded.name}") if commit else None,
+        json=json,
     )
-    if json:
+    request.check()
+    if request.is_plain:
+        _build_here(loaded, request)
+    else:
+        run(loaded, request)
+
+
+def _build_here(recipe: Recipe, request: FarmRequest) -> None:
+    if request.remote != RemoteOptions():
+        raise InputError(f"{request.out} is a folder, and --endpoint and --region mean nothing there; leave them out")
+    report = build(
+        make_plan(recipe),
+        Path(request.out),
+        workers=request.workers if request.workers is not None else os.cpu_count() or 1,
+        threads=request.threads,
+        progress=make_progress(sys.stdout if request.json else sys.stderr, json_lines=request.json),
+        message=request.message,
+        recipe_folder=request.recipe_folder,
+    )
+    if request.json:
         print(json_module.dumps({"event": "report", **_summary(report)}))
     else:
         print(_words(report))

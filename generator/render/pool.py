@@ -40,11 +40,13 @@ class NoSpaceError(StopdownError):
 
 @dataclass(frozen=True, kw_only=True)
 class PoolOptions:
-    """How many processes, after how many clips each is replaced, and how long one may say nothing before it is stopped."""
+    """How many processes, after how many clips each is replaced, how long one may say nothing before it is stopped, and how
+    often a clip is tried."""
 
     workers: int
     recycle_clips: int = 500
     silence_s: float = 1800.0
+    attempts: int = MAX_ATTEMPTS
 
 
 @dataclass(eq=False, kw_only=True)
@@ -97,7 +99,7 @@ class RenderPool:
         shutil.rmtree(self._logs, ignore_errors=True)
 
     def run(self, jobs: Iterable[SceneJob], on_done: Callable[[str, float], None]) -> dict[str, str]:
-        """Render every clip of every scene, in the order given; return the message of each clip that failed twice.
+        """Render every clip of every scene, in the order given; return the message of each clip that failed too often.
 
         `on_done` gets the id and CPU seconds of each finished clip. Raises NoSpaceError when the disk is full, RenderError
         when no process comes up.
@@ -215,7 +217,7 @@ class RenderPool:
     def _try_again(self, clip_id: str, message: str) -> bool:
         """Count a failure of a clip; return whether it is to be tried again, and otherwise report it."""
         self._attempts[clip_id] += 1
-        if self._attempts[clip_id] < MAX_ATTEMPTS:
+        if self._attempts[clip_id] < self._options.attempts:
             self._progress.note(f"clip {clip_id}: {message}; trying it once more")
             return True
         self._failures[clip_id] = message

@@ -1,0 +1,111 @@
+"""Committing a version in a remote from records alone: no clip's bytes are fetched.
+
+The version is made by `commit`, in a history of its own in a temporary folder whose store looks to the remote for what it
+lacks, and is sent by `push`: objects, manifest and version first, the head by compare-and-swap.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from generator.farm.target import THREADS, Target
+from generator.files import DamagedError
+from generator.labels import label_table, labels_file
+from generator.lineage.files import lineage_files
+from generator.lineage.origin import plan_origin
+from generator.sealed import sha256
+from generator.store import ClipRecord, Store
+from generator.versions.commit import Origin, commit
+from generator.versions.history import History
+from generator.versions.remote import Remote, RemoteError, object_file, version_file
+from generator.versions.remote_push import push
+from generator.versions.remote_refs import HEAD, remote_refs
+from generator.versions.rows import Evidence
+from generator.versions.version import Software, Version, read_version
+
+_TRIES = 5
+
+
+class RemoteStore(Store):
+    """A store that has what a remote has; what is read is fetched, proven and kept, what is new stays here."""
+
+    def __init__(self, root: Path, remote: Remote, sizes: Mapping[str, int]) -> None:
+        super().__init__(root)
+        self._remote, self._sizes = remote, sizes
+
+    def has(self, digest: str) -> bool:
+        """Return whether an object is here or there."""
+        return super().has(digest) or digest in self._sizes
+
+    def size(self, digest: str) -> int | None:
+        """Return the size of an object, here or there."""
+        return super().size(digest) if super().has(digest) else self._sizes.get(digest)
+
+    def read(self, digest: str) -> bytes:
+        """Return an object's bytes, proven by their hash."""
+        if not super().has(digest):
+            data = self._remote.read(object_file(digest))
+            if data is None or sha256(data) != digest:
+                raise DamagedError(f"{object_file(digest)} at {self._remote.name} is missing or damaged; push it again")
+            self.put(data)
+        return super().read(digest)
+
+
+def object_sizes(target: Target, records: Mapping[str, ClipRecord]) -> dict[str, int]:
+    """Return the sizes of the objects in the buckets that records name, as the remote lists them."""
+    buckets = {digest[:2] for record in records.values() for digest in (record.sha256_bytes, *record.frames.values())}
+    found: dict[str, int] = {}
+    with ThreadPoolExecutor(THREADS) as pool:
+        for sizes in pool.map(lambda b: target.patience.of(lambda: target.remote.sizes(f"objects/{b}")), sorted(buckets)):
+            found |= {path.rpartition("/")[2]: size for path, size in sizes.items()}
+    return found
+
+
+def commit_remote(target: Target, records: Mapping[str, ClipRecord], sizes: Mapping[str, int], message: str) -> Version:
+    """Commit a plan whose clips are all there as the remote's next version; raises RemoteError, DamagedError.
+
+    Another process may commit meanwhile: this version then follows that one, or is that one where it says the same.
+    """
+    for _ in range(_TRIES):
+        try:
+            with tempfile.TemporaryDirectory(prefix="stopdown-commit-") as folder:
+                return _commit_once(target, Path(folder), records, sizes, message)
+        except RemoteError as error:
+            if error.lasting:
+                raise
+            failure = error
+            target.patience.sleep(target.patience.wait_s(1))
+    raise failure
+
+
+def _commit_once(
+    target: Target, folder: Path, records: Mapping[str, ClipRecord], sizes: Mapping[str, int], message: str
+) -> Version:
+    plan, remote = target.plan, target.remote
+    history = History(folder)
+    history.store = RemoteStore(history.root, remote, sizes)
+    _fetch_head(history, remote)
+    table = label_table(plan, records)
+    origin = Origin(
+        message=message,
+        plans=(plan.to_json(),),
+        software=Software.here(records.values()),
+        files=lineage_files(plan_origin(plan), table, labels_file(table), license=plan.recipe.license),
+    )
+    version = commit(history, table, {clip_id: Evidence.of(record) for clip_id, record in records.items()}, origin)
+    push(history, remote)
+    return version
+
+
+def _fetch_head(history: History, remote: Remote) -> None:
+    head = remote_refs(remote).get(HEAD)
+    if head is None:
+        return
+    data = remote.read(version_file(head.version))
+    if data is None:
+        raise DamagedError(f"version {head.version[:12]} is missing from {remote.name}; push it there from a whole copy")
+    history.save(read_version(data, head.version))
+    history.refs.swap_head(None, head.version)

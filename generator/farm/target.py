@@ -1,0 +1,270 @@
+"""Where a farm's dataset lies, and the one way there for every engine: clip by clip, objects first, the record last.
+
+STORE/.stopdown/plan.json       the plan, put once: a second recipe finds it and is refused
+STORE/.stopdown/farm.json       the versions of Stopdown and Blender that all workers must have
+STORE/.stopdown/farm/NAME.json  what each worker last said of itself (small, overwritten)
+STORE/.stopdown/objects, records, scenes
+
+Every file but the beats is put only where there is none, so a clip delivered twice, by whichever scheduler, changes nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from generator.build import clip_key
+from generator.farm.claim import check_plan, check_versions, claim_store, known_plan, read_claim, this_claim
+from generator.farm.patience import Patience
+from generator.files import DamagedError, write_atomic
+from generator.own_scene import FOLDER, file_sha256
+from generator.plan import ClipPlan, Plan, make_plan
+from generator.recipe import Recipe
+from generator.sealed import sealed, sha256, unsealed
+from generator.store import ClipRecord, Store
+from generator.versions.remote import Remote, RemoteError, RemoteOptions, object_file, open_remote, record_file
+from generator.versions.remote_folder import FolderRemote
+from scenes.errors import InputError
+
+BEATS = "farm"
+THREADS = 8
+_LOOKUPS = 4  # this many records of one bucket are asked for one by one; a bucket with more is listed,
+_LISTED_PER_LOOKUP = 64  # unless it may hold more than so many for each that is asked for: a shard must not pay for the others
+_BUCKETS = 256
+_BEAT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+class ClipKeys(Mapping[str, str]):
+    """Record keys by clip id, computed when asked for: a shard of a large plan needs few of them."""
+
+    def __init__(self, plan: Plan, blender: str) -> None:
+        self._plan, self._blender = plan, blender
+        self._known: dict[str, str] = {}
+
+    def __getitem__(self, clip_id: str) -> str:
+        if clip_id not in self._known:
+            self._known[clip_id] = clip_key(self._plan, self._plan.clip_by_id[clip_id], self._blender)
+        return self._known[clip_id]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._plan.clip_by_id)
+
+    def __len__(self) -> int:
+        return len(self._plan.clips)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """A store that is to hold a plan's clips; `keys` are the keys of their records by clip id."""
+
+    where: str
+    remote: Remote
+    plan: Plan
+    blender: str
+    keys: Mapping[str, str]
+    patience: Patience = field(default_factory=Patience)
+
+    def missing(self, clips: Iterable[ClipPlan] | None = None) -> list[ClipPlan]:
+        """Return the clips (None: all of the plan) that have no record there, in order."""
+        wanted = list(self.plan.clips if clips is None else clips)
+        there = self._records_there({self.keys[clip.clip_id] for clip in wanted})
+        return [clip for clip in wanted if self.keys[clip.clip_id] not in there]
+
+    def publish(self, scratch: Store, key: str) -> bool:
+        """Send a clip from a scratch store; return False where its record was already there.
+
+        Objects go first and are read back, the record last: what a kill leaves is a finished clip or no clip. Trouble that may
+        pass is waited out; raises RemoteError when it lasts, DamagedError when the scratch store is damaged.
+        """
+        record = scratch.record(key)
+        if record is None:
+            raise DamagedError(f"clip {key[:12]} has no record in {scratch.root}; render it again")
+        return self.patience.of(lambda: self._publish(scratch, record))
+
+    def record(self, key: str) -> ClipRecord | None:
+        """Return a clip's record there, or None; raises DamagedError for one that is no record."""
+        data = self.patience.of(lambda: self.remote.read(record_file(key)))
+        return None if data is None else read_record(data, key, self.remote.name)
+
+    def write_beat(self, name: str, data: bytes) -> bool:
+        """Write what a worker says of itself; return False where it could not be written, which must not stop a build."""
+        try:
+            self.remote.overwrite(_beat_file(name), data)
+        except RemoteError:
+            return False
+        return True
+
+    def beats(self) -> dict[str, bytes]:
+        """Return what every worker last said of itself, by name."""
+        paths = sorted(self.patience.of(lambda: self.remote.sizes(BEATS)))
+        with ThreadPoolExecutor(THREADS) as pool:
+            found = pool.map(lambda path: self.patience.of(lambda: self.remote.read(path)), paths)
+            names = (path.removeprefix(f"{BEATS}/").removesuffix(".json") for path in paths)
+            return {name: data for name, data in zip(names, found, strict=True) if data is not None}
+
+    def take_scene(self, folder: Path | None) -> None:
+        """Put the .blend of a recipe that has one; `folder` is the recipe's. Raises InputError for another file than marked."""
+        scene = self.plan.recipe.scene
+        if scene is None or scene.marks is None or folder is None:
+            return
+        file, path = folder / scene.file, _scene_file(scene.marks.sha256)
+        if file_sha256(file) != scene.marks.sha256:
+            raise InputError(f"{file} has changed since it was marked; run `stopdown mark {file}` again")
+        self.patience.of(lambda: self.remote.put(path, file.read_bytes()))
+
+    def fetch_scene(self, scratch: Store) -> None:
+        """Bring the .blend of a recipe that has one into a scratch store, for its render processes."""
+        scene = self.plan.recipe.scene
+        if scene is None or scene.marks is None:
+            return
+        path = _scene_file(scene.marks.sha256)
+        kept = scratch.root / path
+        if kept.is_file():
+            return
+        data = self.patience.of(lambda: self.remote.read(path))
+        if data is None or sha256(data) != scene.marks.sha256:
+            raise DamagedError(f"{path} is missing from {self.remote.name} or damaged; remove it there and build again")
+        write_atomic(kept, data, mode=0o444)
+
+    def _publish(self, scratch: Store, record: ClipRecord) -> bool:
+        path = record_file(record.key)
+        with self.remote.writing():
+            there = self.remote.read(path)
+            if there is not None and _is_record(there, record.key):
+                return False
+            for digest in dict.fromkeys((record.sha256_bytes, *record.frames.values())):
+                self._put_object(digest, scratch)
+            data = sealed(record.model_dump(mode="json"))
+            return self._put_proven(path, data, lambda found: _is_record(found, record.key))
+
+    def _put_object(self, digest: str, scratch: Store) -> None:
+        path = object_file(digest)
+        try:
+            data = scratch.read(digest)
+        except DamagedError:
+            found = self.remote.read(path)  # a clip with the same bytes was published, and dropped from the scratch store
+            if found is not None and sha256(found) == digest:
+                return
+            raise
+        self._put_proven(path, data, lambda found: sha256(found) == digest)
+
+    def _put_proven(self, path: str, data: bytes, is_whole: Callable[[bytes], bool]) -> bool:
+        """Put a file and read it back; one that a torn write left is replaced. Return whether this call put it."""
+        new = self.remote.put(path, data)
+        found = self.remote.read(path)
+        if found is not None and is_whole(found):
+            return new
+        if self.remote.swap(path, found, data) and self.remote.read(path) == data:
+            return True
+        raise RemoteError(f"{self.remote.name} does not keep {path} as it was written; check that storage")
+
+    def _records_there(self, keys: Collection[str]) -> set[str]:
+        buckets: dict[str, list[str]] = defaultdict(list)
+        for key in keys:
+            buckets[key[:2]].append(key)
+        with ThreadPoolExecutor(THREADS) as pool:
+            return {key for found in pool.map(self._bucket, buckets.values()) for key in found}
+
+    def _bucket(self, keys: list[str]) -> list[str]:
+        if len(keys) <= _LOOKUPS or len(keys) * _LISTED_PER_LOOKUP < len(self.plan.clips) / _BUCKETS:
+            found = ((key, self.patience.of(partial(self.remote.read, record_file(key)))) for key in keys)
+            return [key for key, data in found if data is not None and _is_record(data, key)]
+        sizes = self.patience.of(lambda: self.remote.sizes(record_file(keys[0]).rpartition("/")[0]))
+        return [key for key in keys if sizes.get(record_file(key), 0) > 0]  # an empty one was set aside as damaged
+
+
+def open_target(
+    where: str, plan: Plan, *, blender: str, options: RemoteOptions | None = None, patience: Patience | None = None
+) -> Target:
+    """Open a folder or s3://BUCKET/PREFIX for a plan's clips and claim it; a folder is made where there is none.
+
+    Raises InputError for a store of another recipe or of other versions of Stopdown or Blender, naming both, for one that
+    cannot put conditionally, and for one that cannot be reached or written to.
+    """
+    remote = open_remote(where, options)
+    if isinstance(remote, FolderRemote):
+        make_folder(remote.path)
+    return target_at(remote, plan, blender=blender, patience=patience)
+
+
+def target_at(remote: Remote, plan: Plan, *, blender: str, patience: Patience | None = None) -> Target:
+    """Claim a remote for a plan's clips; as `open_target` for a remote that is open already."""
+    patience = patience or Patience()
+    claim_store(remote, plan, blender, patience)
+    keys = ClipKeys(plan, blender)
+    return Target(where=remote.name, remote=remote, plan=plan, blender=blender, keys=keys, patience=patience)
+
+
+def farm_plan(where: str, recipe: Recipe, *, options: RemoteOptions | None = None) -> Plan:
+    """Return the plan of a recipe that is built at a place: as it lies there, or else drawn here."""
+    return known_plan(open_remote(where, options), recipe, Patience()) or make_plan(recipe)
+
+
+def claimed_target(where: str, plan: Plan, *, options: RemoteOptions | None = None) -> Target:
+    """Open a store that workers have claimed for a plan; nothing is rendered, so no Blender is needed here.
+
+    Raises InputError where no farm builds, or builds another recipe or with another version of Stopdown, naming both.
+    """
+    remote, patience = open_remote(where, options), Patience()
+    there, claim = read_claim(remote, patience)
+    check_plan(remote, there, plan)
+    check_versions(remote, claim, this_claim(plan, claim.blender))
+    return Target(
+        where=remote.name,
+        remote=remote,
+        plan=plan,
+        blender=claim.blender,
+        keys=ClipKeys(plan, claim.blender),
+        patience=patience,
+    )
+
+
+def look_at(where: str, options: RemoteOptions | None = None, *, patience: Patience | None = None) -> Target:
+    """Return the target that a farm builds at a place, for reading; changes nothing. Raises InputError where there is none."""
+    remote, patience = open_remote(where, options), patience or Patience()
+    plan, claim = read_claim(remote, patience)
+    keys = ClipKeys(plan, claim.blender)
+    return Target(where=remote.name, remote=remote, plan=plan, blender=claim.blender, keys=keys, patience=patience)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder for a dataset, where there is none; raises InputError."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{path} cannot be made ({error.strerror}); give a folder that can be written to") from error
+
+
+def _beat_file(name: str) -> str:
+    if not _BEAT.fullmatch(name):
+        raise InputError(f"'{name}' cannot name a worker; use 1 to 100 of A-Z a-z 0-9 . _ -, beginning with a letter or digit")
+    return f"{BEATS}/{name}.json"
+
+
+def _scene_file(digest: str) -> str:
+    return f"{FOLDER}/{digest}.blend"
+
+
+def read_record(data: bytes, key: str, name: str) -> ClipRecord:
+    """Return the record that a file of the store called `name` holds; raises DamagedError."""
+    try:
+        record = ClipRecord.model_validate(unsealed(data, record_file(key)))
+    except (ValidationError, DamagedError):
+        raise DamagedError(f"{record_file(key)} at {name} is damaged; `stopdown build --finish` sets it aside") from None
+    if record.key != key:
+        raise DamagedError(f"{record_file(key)} at {name} belongs to another clip ({record.key[:12]}); remove it there")
+    return record
+
+
+def _is_record(data: bytes, key: str) -> bool:
+    try:
+        return read_record(data, key, "").key == key
+    except DamagedError:
+        return False
