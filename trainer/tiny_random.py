@@ -6,6 +6,7 @@ characters and bytes, and the UniPC flow scheduler of Wan2.1.
 
 from __future__ import annotations
 
+import multiprocessing
 import shutil
 import string
 import tempfile
@@ -15,6 +16,8 @@ import torch
 from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline, WanTransformer3DModel
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
+
+from scenes.errors import StopdownError
 
 RECIPE = 1  # part of the folder's name; raise it when the backbone that a seed gives changes
 TEXT_DIM = 32
@@ -35,7 +38,7 @@ def tiny_random(cache: Path, seed: int = 0) -> Path:
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache, prefix=".building-") as scratch:
         built = Path(scratch) / folder.name
-        build_tiny(seed).save_pretrained(built)
+        _save(seed, built)
         try:
             built.rename(folder)
         except OSError:  # another process was first; its folder is the same
@@ -43,6 +46,18 @@ def tiny_random(cache: Path, seed: int = 0) -> Path:
                 raise
             shutil.rmtree(built)
     return folder
+
+
+def _save(seed: int, folder: Path) -> None:
+    """Build and save; apart from the others of an `accelerate launch`, because transformers saves on their first one only."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()) or torch.distributed.get_rank() == 0:
+        build_tiny(seed).save_pretrained(folder)
+        return
+    apart = multiprocessing.get_context("spawn").Process(target=_save, args=(seed, folder))
+    apart.start()
+    apart.join()
+    if apart.exitcode != 0:
+        raise StopdownError(f"tiny-random could not be built in {folder.parent.parent}; see what was said above")
 
 
 def build_tiny(seed: int) -> WanPipeline:

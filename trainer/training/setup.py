@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -65,6 +66,7 @@ def make_accelerator(settings: TrainSettings) -> Accelerator:
     accelerator = Accelerator(
         cpu=settings.device == "cpu", mixed_precision="no", kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)]
     )
+    _check_launched(accelerator)
     kind = accelerator.distributed_type
     if kind not in KNOWN_KINDS or (kind == DistributedType.FSDP and not accelerator.is_fsdp2):
         raise InputError(
@@ -77,6 +79,16 @@ def make_accelerator(settings: TrainSettings) -> Accelerator:
             "train.validation.every = 0 and train.previews.every = 0, or launch without FSDP"
         )
     return accelerator
+
+
+def _check_launched(accelerator: Accelerator) -> None:
+    """Refuse what `accelerate launch --cpu --num_processes N` does without mpirun: it prepares N processes and starts one."""
+    prepared = "MASTER_PORT" in os.environ and os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true"
+    if prepared and accelerator.num_processes == 1:
+        raise InputError(
+            "`accelerate launch --cpu` was asked for several processes and started one process, as it does without mpirun; use "
+            "`accelerate launch --multi_gpu --num_processes N -m stopdown train RECIPE --device cpu`"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,7 +169,7 @@ def prepare_run(opened: Opened, accelerator: Accelerator, report: Report | None 
         prompts=settings.previews.prompts if settings.previews.every else (),
         text_length=settings.backbone.text_max_length,
         device=accelerator.device,
-        share=Share(rank=accelerator.process_index, ranks=accelerator.num_processes),
+        share=_share(accelerator),
         offload="none" if settings.backbone.train_text_encoder else settings.backbone.offload,
         report=report,
     )
@@ -166,6 +178,14 @@ def prepare_run(opened: Opened, accelerator: Accelerator, report: Report | None 
     reader = EncodedReader(encoded, cache)
     task = FLOW_TASKS[settings.what](opened, reader)
     return Run(opened=opened, task=task, identity=identity, encoded=encoded, reader=reader)
+
+
+def _share(accelerator: Accelerator) -> Share:
+    """Return a process's part of the encoding: of its machine's processes, because machines may have caches of their own."""
+    local = os.environ.get("LOCAL_WORLD_SIZE")  # torchrun's, and so accelerate's
+    if local is None:
+        return Share(rank=accelerator.process_index, ranks=accelerator.num_processes)
+    return Share(rank=accelerator.local_process_index, ranks=int(local))
 
 
 def cache_path(settings: TrainSettings) -> Path:
