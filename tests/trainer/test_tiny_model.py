@@ -18,7 +18,7 @@ from trainer.tiny.export import DIGEST, folder_digest
 from trainer.tiny.flow import padding_bias, velocity
 from trainer.tiny.latents import encode_world
 from trainer.tiny.loop import Run
-from trainer.tiny.quality import HEADINGS, Prompt, drawn_prompts, look, read_prompt
+from trainer.tiny.quality import HEADINGS, Prompt, drawn_prompts, kept, look, read_prompt
 from trainer.tiny.stages import Work
 from trainer.tiny.text import HELD_TOKENS, tokenize
 from trainer.tiny.tokenizer import build_tokenizer, count_words, drawn_captions
@@ -283,3 +283,11 @@ def test_statistics_of_the_shipped_autoencoder_are_its_own() -> None:
     vae = AutoencoderKLWan.from_pretrained(SHIPPED, subfolder="vae")
     assert len(vae.config.latents_mean) == len(vae.config.latents_std) == vae.config.z_dim
     assert min(vae.config.latents_std) > 0 and np.std(vae.config.latents_std) > 0
+
+
+def test_what_survives_the_autoencoder_is_counted_and_ranked() -> None:
+    before = [1.0, 2.0, None, 3.0, 4.0, 5.0, 6.0]
+    same = kept(before, [2.0, 4.0, 5.0, 9.0, 10.0, 11.0, None])
+    assert (same["read_before"], same["read_in_both"]) == (6.0, 5.0) and same["rank"] == pytest.approx(1.0)
+    assert kept(before, [5.0, 4.0, 1.0, 3.0, 2.0, 1.0, None])["rank"] == pytest.approx(-1.0)
+    assert kept(before, [None] * 7)["rank"] is None

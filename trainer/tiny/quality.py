@@ -17,13 +17,15 @@ import numpy as np
 import torch
 from diffusers import WanPipeline
 from numpy.typing import NDArray
+from scipy.stats import spearmanr
 
 from scenes.axes import AXES
+from scenes.axes.base import Reading
 from scenes.palette import BACKGROUNDS, COLORS, NEUTRALS, lab, srgb_decode
 from trainer.tiny.clips import Clips
 from trainer.tiny.config import FPS, HEIGHT, WIDTH, TransformerSettings
 from trainer.tiny.latents import write_json
-from trainer.tiny.vae_stage import psnr_of
+from trainer.tiny.vae_stage import psnr_of, reconstruct
 
 Bytes = NDArray[np.uint8]
 HEADINGS = {
@@ -40,7 +42,7 @@ KINDS = ("sphere", "cube", "cylinder", "cone", "torus", "capsule", "pyramid")
 THING_LEVELS = 30.0  # of 255: what differs more from its row's background is a thing
 LEAST_SHIFT_PX, WIDEST_RAD = 4.0, math.pi / 4
 HUE_RAD, LEAST_CHROMA, MOST_CHROMA = math.radians(35), 12.0, 25.0
-SEEDS = 16
+LEAST_PAIRS = 5
 
 
 @dataclass(frozen=True)
@@ -172,27 +174,36 @@ def read_prompt(caption: str) -> Prompt | None:
     return Prompt(caption, colors[0], headings[0], backgrounds[0])
 
 
-def read_axes(videos: Sequence[Bytes]) -> dict[str, list[float]]:
-    """Return what the engine's probes read: kelvin, exposure seconds, and the widest blur disc in pixels."""
-    found: dict[str, list[float]] = {name: [] for name in AXES}
-    for video in videos:
-        for name, axis in AXES.items():
-            reading = axis.probe(video, FPS)
-            if reading.confidence <= 0:
-                continue
-            if reading.value is not None:
-                found[name].append(float(reading.value))
-            elif reading.marks:
-                found[name].append(max(mark.size_px for mark in reading.marks))
-    return found
+def read_axes(videos: Sequence[Bytes]) -> dict[str, list[float | None]]:
+    """Return what the engine's probes read in each video: kelvin, exposure seconds, the widest blur disc in pixels, or None."""
+    return {name: [_read(axis.probe(video, FPS)) for video in videos] for name, axis in AXES.items()}
 
 
-def spread(values: Sequence[float]) -> dict[str, float]:
+def _read(reading: Reading) -> float | None:
+    if reading.confidence <= 0:
+        return None
+    if reading.value is not None:
+        return float(reading.value)
+    return max((mark.size_px for mark in reading.marks), default=None)
+
+
+def kept(before: Sequence[float | None], after: Sequence[float | None]) -> dict[str, float | None]:
+    """Return how readings survive the autoencoder: how many were read before, how many of them after, and Spearman's rank.
+
+    The PSNR does not tell: blur is edges, and edges are few pixels. A rank of fewer than five pairs is None.
+    """
+    pairs = [(x, y) for x, y in zip(before, after, strict=True) if x is not None and y is not None]
+    rank = float(spearmanr(*zip(*pairs, strict=True)).statistic) if len(pairs) >= LEAST_PAIRS else None
+    return {"read_before": float(sum(x is not None for x in before)), "read_in_both": float(len(pairs)), "rank": rank}
+
+
+def spread(values: Sequence[float | None]) -> dict[str, float]:
     """Return how many readings there were and, if any, their 10th, 50th and 90th percentiles."""
-    if not values:
+    found = [value for value in values if value is not None]
+    if not found:
         return {"read": 0.0}
-    low, middle, high = np.percentile(values, (10, 50, 90))
-    return {"read": float(len(values)), "p10": float(low), "p50": float(middle), "p90": float(high)}
+    low, middle, high = np.percentile(found, (10, 50, 90))
+    return {"read": float(len(found)), "p10": float(low), "p50": float(middle), "p90": float(high)}
 
 
 def measure_quality(model: Path, clips: Clips, path: Path, prompts: int = 48) -> dict[str, Any]:
@@ -207,11 +218,13 @@ def measure_quality(model: Path, clips: Clips, path: Path, prompts: int = 48) ->
     held = [entry for entry in clips.split("test") if entry.frames >= 9][:96]
     psnr = psnr_of(pipe.vae, clips, tuple(held[:64]))
     rendered = read_axes([clips.video(entry) for entry in held])
+    rebuilt = read_axes([reconstruct(pipe.vae, clips.video(entry)) for entry in held])
     generated = read_axes(list(generate(pipe, [entry.caption for entry in held[:48]], 9, 1, settings)))
     measured = {
         "vae_psnr_db": {"mean": float(np.mean(psnr)), "p10": float(np.percentile(psnr, 10)), "clips": len(psnr)},
         "generated": {"prompts": len(asked), **share([look(v, p) for v, p in zip(videos, asked, strict=True)])},
         "rendered_ceiling": rendered_ceiling(clips),
+        "probes_through_autoencoder": {name: kept(rendered[name], rebuilt[name]) for name in AXES},
         "probes_on_rendered": {name: spread(values) for name, values in rendered.items()},
         "probes_on_generated": {name: spread(values) for name, values in generated.items()},
     }
