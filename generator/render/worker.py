@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from generator.own_scene import FOLDER
 from generator.render.messages import (
@@ -76,7 +77,17 @@ def work(connection: Connection, settings: WorkerSettings, log: Path) -> None:
 
 
 def render_scene(job: SceneJob, settings: WorkerSettings, build: Callable[..., SceneRenderer], send: Send) -> None:
-    """Render every clip of a scene that has no record yet; what fails is reported and the rest goes on."""
+    """Render every clip of a scene that has no record yet; what fails is reported and the rest goes on.
+
+    Cycles has threads of its own. The rest of a clip is small arrays: they gain nothing by threads of numerical libraries, on a
+    busy machine these wait for one another ten times longer than the work takes, and the last bits of a reading (by least
+    squares) would hang on the number of cores.
+    """
+    with threadpool_limits(limits=1):
+        _render_clips(job, settings, build, send)
+
+
+def _render_clips(job: SceneJob, settings: WorkerSettings, build: Callable[..., SceneRenderer], send: Send) -> None:
     store = Store(settings.store)
     renderer: SceneRenderer | None = None
     for clip in job.clips:
