@@ -7,7 +7,6 @@ locks are not seen here.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -67,7 +66,7 @@ class _Sweep:
     def __init__(self, history: History, grace_s: float, dry_run: bool) -> None:
         self.history = history
         self.store = history.store
-        self.youngest = time.time() - grace_s if grace_s else math.inf  # without grace no clock has a say
+        self.youngest = time.time() - grace_s  # what a writer puts while this sweeps is younger, whatever the grace
         self.dry_run = dry_run
         self.size_bytes = 0
         self.kept_young = 0
