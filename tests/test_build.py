@@ -228,3 +228,15 @@ def test_live_progress_shows_the_bar_and_the_failures() -> None:
     text = stream.getvalue()
     assert "40/40" in text and "clips/s" in text
     assert "clip a-1 failed: Blender failed" in text
+
+
+def test_threads_of_numerical_libraries_change_no_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for count in ("1", "2"):
+        monkeypatch.setenv("OMP_NUM_THREADS", count)
+        monkeypatch.setenv("OPENBLAS_NUM_THREADS", count)
+        path = tmp_path / count
+        assert build(tiny.plan(), path, workers=1, threads=1, progress=make_progress(io.StringIO(), json_lines=True)).complete
+        rows = WorkingFolder.open(path).labels.to_pylist()
+        found.append([{name: value for name, value in row.items() if name != "cpu_s"} for row in rows])
+    assert found[0] == found[1]
