@@ -262,17 +262,11 @@ def test_a_credential_that_is_revoked_ends_in_one_line_at_once(storage: Storage,
         scratch = fill(target, tmp_path / "scratch")
         first, second = list(target.keys.values())[:2]
         assert target.publish(scratch, first)
-        revoke(storage, key)
+        storage.revoke(key)
         with pytest.raises(RemoteError) as refusal:
             target.publish(scratch, second)
         assert refusal.value.lasting and "\n" not in str(refusal.value) and key not in str(refusal.value)
     assert open_target(prefix, PLAN, blender=BLENDER, options=RemoteOptions(endpoint=storage.endpoint)).publish(scratch, second)
-
-
-def revoke(storage: Storage, key: str) -> None:
-    storage._free_requests("inf")
-    storage.iam.delete_access_key(UserName="tester", AccessKeyId=key)
-    storage._free_requests("0")
 
 
 def test_another_recipe_and_a_foreign_prefix_are_refused(storage: Storage, prefix: str) -> None:

@@ -13,7 +13,7 @@ from moto.server import ThreadedMotoServer
 
 from generator.versions.remote import Remote, RemoteOptions, open_remote
 
-BUCKET = "stopdown-tests"
+BUCKET, USER = "stopdown-tests", "tester"
 
 
 class Storage:
@@ -21,6 +21,8 @@ class Storage:
 
     def __init__(self, endpoint: str) -> None:
         self.endpoint = endpoint
+        # The server keeps its buckets and users in the process, not with its socket: one of an earlier module would leave them.
+        self._post("reset")
         self.s3 = boto3.client("s3", endpoint_url=endpoint)
         self.iam = boto3.client("iam", endpoint_url=endpoint)
         self.s3.create_bucket(Bucket=BUCKET)
@@ -31,19 +33,24 @@ class Storage:
     @contextmanager
     def guarded(self) -> Iterator[tuple[str, str]]:
         """Make the server look at signatures; yield an access key that may do everything with S3, and its secret."""
-        user = "tester"
         everything = '{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"s3:*","Resource":"*"}]}'
-        self.iam.create_user(UserName=user)
-        self.iam.put_user_policy(UserName=user, PolicyName="all", PolicyDocument=everything)
-        key = self.iam.create_access_key(UserName=user)["AccessKey"]
-        self._free_requests("0")
+        self.iam.create_user(UserName=USER)
+        self.iam.put_user_policy(UserName=USER, PolicyName="all", PolicyDocument=everything)
+        key = self.iam.create_access_key(UserName=USER)["AccessKey"]
+        self._post("reset-auth", "0")
         try:
             yield key["AccessKeyId"], key["SecretAccessKey"]
         finally:
-            self._free_requests("inf")
+            self._post("reset-auth", "inf")
 
-    def _free_requests(self, count: str) -> None:
-        request = urllib.request.Request(f"{self.endpoint}/moto-api/reset-auth", data=count.encode(), method="POST")
+    def revoke(self, key: str) -> None:
+        """Take an access key of `guarded` back."""
+        self._post("reset-auth", "inf")
+        self.iam.delete_access_key(UserName=USER, AccessKeyId=key)
+        self._post("reset-auth", "0")
+
+    def _post(self, order: str, body: str = "") -> None:
+        request = urllib.request.Request(f"{self.endpoint}/moto-api/{order}", data=body.encode(), method="POST")
         request.add_header("Content-Type", "text/plain")
         urllib.request.urlopen(request).close()
 
