@@ -32,16 +32,20 @@ class Phase(Settings):
     frames: int = Field(gt=0)
     batch: int = Field(gt=0)
     steps: int = Field(gt=0)
+    linear: bool = False  # the autoencoder is taught the linear code
 
 
 class Optimizing(Settings):
-    """How a stage descends: AdamW, linear warm-up, the full rate for the share `hold`, then a cosine to `floor` of it.
+    """How a stage descends: Muon for matrices, AdamW for the rest.
 
-    What is kept is the running average, so that a checkpoint is worth exporting long before the end.
+    Linear warm-up, the full rate for the share `hold`, then a cosine to `floor` of it. What is kept is the running average,
+    so that a checkpoint is worth exporting long before the end.
     """
 
     seed: int = 0
     rate: float = Field(gt=0)
+    matrix_rate: float = Field(0.02, ge=0)  # Muon's; 0 leaves all to AdamW
+    plain: str = r"shared|embed|conv_in|conv_out|proj_out|norm|scale_shift"  # names that are left to AdamW
     betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: float = 0.01
     warmup: int = 100
@@ -56,21 +60,38 @@ class Optimizing(Settings):
 
 
 class VaeSettings(Settings):
-    """The autoencoder (Wan 2.2's residual form: 2x2 pixels a cell, then two halvings in space and time) and its training."""
+    """The autoencoder (Wan 2.2's residual form: 2x2 pixels a cell, then two halvings in space, one of them in time too)."""
 
     encoder_dim: int = 24
     decoder_dim: int = 32
     multiples: tuple[int, int, int] = (1, 2, 2)
-    latent_channels: int = 16
+    latent_channels: int = 32
     resnets: int = 1
+    halved_in_time: tuple[bool, bool] = (True, False)
     phases: tuple[Phase, ...] = (
-        Phase(frames=1, batch=32, steps=1400),
-        Phase(frames=5, batch=8, steps=16600),
-        Phase(frames=9, batch=4, steps=4000),
+        Phase(frames=5, batch=8, steps=400, linear=True),
+        Phase(frames=5, batch=8, steps=1800),
+        Phase(frames=9, batch=4, steps=1000),
     )
+    code_windows: int = 400
     kl: float = 5e-4
     edges: float = 0.5
-    optimizing: Optimizing = Optimizing(rate=2e-3, average=0.998)
+    sharpness: float = 0.5
+    optimizing: Optimizing = Optimizing(rate=2e-3, plain="^$", warmup=30, hold=0.4, average=0.995)
+
+    @property
+    def space(self) -> int:
+        """Return how many pixels a latent spans along a side."""
+        return 8
+
+    @property
+    def time(self) -> int:
+        """Return how many frames a latent spans."""
+        return 2 ** sum(self.halved_in_time)
+
+    def latent_frames(self, frames: int) -> int:
+        """Return how many latents a clip has in time."""
+        return 1 + (frames - 1) // self.time
 
     def pipeline_config(self) -> dict[str, Any]:
         """Return AutoencoderKLWan's arguments, the statistics of its latents still neutral."""
@@ -80,13 +101,13 @@ class VaeSettings(Settings):
             "z_dim": self.latent_channels,
             "dim_mult": list(self.multiples),
             "num_res_blocks": self.resnets,
-            "temperal_downsample": [True, True],
+            "temperal_downsample": list(self.halved_in_time),
             "is_residual": True,
             "patch_size": 2,
             "in_channels": 12,
             "out_channels": 12,
-            "scale_factor_spatial": 8,
-            "scale_factor_temporal": 4,
+            "scale_factor_spatial": self.space,
+            "scale_factor_temporal": self.time,
             "latents_mean": [0.0] * self.latent_channels,
             "latents_std": [1.0] * self.latent_channels,
         }
@@ -129,7 +150,8 @@ class TinySettings(Settings):
 
     vae: VaeSettings = VaeSettings()
     polish: VaeSettings = VaeSettings(
-        phases=(Phase(frames=9, batch=4, steps=3500),), optimizing=Optimizing(rate=1e-3, warmup=50, average=0.998)
+        phases=(Phase(frames=9, batch=4, steps=3500),),
+        optimizing=Optimizing(rate=1e-3, matrix_rate=0.01, plain="^$", warmup=50, hold=0.3, average=0.995),
     )  # the decoder alone, on frozen latents
     transformer: TransformerSettings = TransformerSettings()
     captions_per_family: int = Field(default=200, gt=0)  # drawn for the tokenizer

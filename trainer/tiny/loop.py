@@ -1,4 +1,4 @@
-"""A compact training loop for one machine: phases of clip lengths, AdamW, a running average, exact resume, a metric log.
+"""A compact training loop for one machine: phases of clip lengths, a running average, exact resume, a metric log.
 
 The batch and the noise of a step are functions of (seed, step) alone, so a resumed run repeats an uninterrupted one.
 """
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer.tiny.config import Optimizing, Phase
+from trainer.tiny.optimizers import Descent
 
 CHECKPOINT, METRICS = "checkpoint.pt", "metrics.jsonl"
 
@@ -72,10 +73,7 @@ class Run:
         self.steps = sum(phase.steps for phase in stage.phases)
         self.parameters = {name: p for name, p in stage.module.named_parameters() if p.requires_grad}
         self.average = Averaged(self.parameters, settings.average)
-        decaying = [p for p in self.parameters.values() if p.ndim > 1]
-        others = [p for p in self.parameters.values() if p.ndim <= 1]
-        groups = [{"params": decaying, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}]
-        self.optimizer = torch.optim.AdamW(groups, lr=settings.rate, betas=settings.betas, fused=True)
+        self.optimizer = Descent(self.parameters, settings)
         self.step = 0
         folder.mkdir(parents=True, exist_ok=True)
         if (folder / CHECKPOINT).is_file():
@@ -91,7 +89,8 @@ class Run:
             now_s = time.monotonic()
             if self.step % self.settings.log_every == 0:
                 row = {key: float(np.mean([loss[key] for loss in losses])) for key in losses[0]}
-                self._log({**row, "rate": self._rate(), "steps_per_s": (self.step - logged) / (now_s - logged_s)})
+                speed = {"share": self._share(), "steps_per_s": (self.step - logged) / (now_s - logged_s)}
+                self._log({**row, **speed})
                 logged, logged_s, losses = self.step, now_s, []
             if self.step % self.settings.validate_every == 0 or self.step == self.steps:
                 self.validate()
@@ -106,12 +105,10 @@ class Run:
         batch = self.stage.batch(self._phase(), np.random.default_rng((self.settings.seed, self.step)))
         generator = torch.Generator().manual_seed((self.settings.seed << 32) + self.step)
         loss, extra = self.stage.loss(batch, generator)
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.settings.clip)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self._rate()
-        self.optimizer.step()
+        self.optimizer.step(self._share())
         self.step += 1
         self.average.update(self.step)
         return {
@@ -159,12 +156,13 @@ class Run:
                 return phase
         return self.stage.phases[-1]
 
-    def _rate(self) -> float:
+    def _share(self) -> float:
+        """Return the share of the full rate that this step is made at."""
         s = self.settings
         if self.step < s.warmup:
-            return s.rate * (self.step + 1) / s.warmup
+            return (self.step + 1) / s.warmup
         share = ((self.step - s.warmup) / max(1, self.steps - s.warmup) - s.hold) / (1 - s.hold)
-        return s.rate * (s.floor + (1 - s.floor) * 0.5 * (1 + math.cos(math.pi * min(max(share, 0.0), 1.0))))
+        return s.floor + (1 - s.floor) * 0.5 * (1 + math.cos(math.pi * min(max(share, 0.0), 1.0)))
 
     def _log(self, row: Mapping[str, float]) -> None:
         with (self.folder / METRICS).open("a") as file:

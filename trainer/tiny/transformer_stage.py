@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerFast, UMT5EncoderModel
 
 from trainer.tiny.config import Phase, TransformerSettings
 from trainer.tiny.flow import padding_bias, velocity
-from trainer.tiny.latents import Latents, decode_normalised
+from trainer.tiny.latents import Latents, decode_normalised, latent_frames, latent_shape
 from trainer.tiny.text import build_text_encoder, embed, tokenize
 from trainer.tiny.turning import TURNS
 from trainer.training.objective import fixed_noise, fixed_times, mix, shift_times
@@ -64,7 +64,7 @@ class TransformerStage:
 
     def _take(self, places: Sequence[tuple[int, int]], turns: Sequence[int], frames: int) -> dict[str, Tensor]:
         """Return latents [B, C, T, H, W], tokens [B, L] and lengths [B] of clips at places, turned."""
-        held = 1 + (frames - 1) // 4
+        held = latent_frames(self.vae, frames)
         latents, ids, lengths = [], [], []
         for (length, position), turn in zip(places, turns, strict=True):
             latents.append(self.latents[length].values[position, turn, :, :held])
@@ -130,7 +130,7 @@ class TransformerStage:
             self.text_encoder,
             self.tokenizer,
             captions,
-            shape=(int(self.vae.config.z_dim), 1 + (frames - 1) // 4, 8, 8),
+            shape=latent_shape(self.vae, frames),
             steps=self.settings.sampling_steps,
             guidance=self.settings.guidance,
             shift=self.settings.sampling_shift,

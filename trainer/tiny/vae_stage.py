@@ -1,23 +1,27 @@
-"""The autoencoder's stage: stills first, because they are ten times cheaper, then 5 and 9 frames.
+"""The autoencoder's stage: first it is taught a linear code, then encoder and decoder do better together.
 
 Shapes: B videos, T frames, H rows, W columns, 3 channels (RGB); C latent channels, t h w latent frames, rows, columns.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as functional
 from diffusers import AutoencoderKLWan
 from PIL import Image
 from torch import Tensor, nn
 
 from trainer.tiny.clips import Clips, Entry, draw_windows
 from trainer.tiny.config import Phase, VaeSettings
+from trainer.tiny.linear_code import LinearCode, fit_linear_code
 from trainer.tiny.whole import decode_latents, encode_moments
 
+TAUGHT_LOGVAR = -5.0
 LOGVAR_RANGE = (-30.0, 20.0)  # as diffusers' DiagonalGaussianDistribution clips it
 
 
@@ -38,17 +42,43 @@ class VaeStage:
         self.module: nn.Module = self.vae
         self.channels = settings.latent_channels
         self.pools = {p.frames: clips.split("train", at_least=p.frames) for p in settings.phases}
-        self.terms = torch.compile(self._terms, dynamic=False) if settings.optimizing.compile else self._terms
+        self.code = self._fit_code() if any(phase.linear for phase in settings.phases) else None
+        compiled = settings.optimizing.compile
+        self.terms = torch.compile(self._terms, dynamic=False) if compiled else self._terms
+        self.taught = torch.compile(self._taught, dynamic=False) if compiled else self._taught
+
+    def _fit_code(self) -> LinearCode:
+        s = self.settings
+        frames = max(phase.frames for phase in s.phases)
+        windows = draw_windows(self.clips, self.pools[frames], frames, s.code_windows, np.random.default_rng(s.optimizing.seed))
+        return fit_linear_code(to_video(windows), s.latent_channels, s.space, s.time)
 
     def batch(self, phase: Phase, rng: np.random.Generator) -> Mapping[str, Tensor]:
         """Return videos [B, 3, T, H, W] in [-1, 1]."""
         windows = draw_windows(self.clips, self.pools[phase.frames], phase.frames, phase.batch, rng)
-        shape = (phase.batch, self.channels, 1 + (phase.frames - 1) // 4, windows.shape[2] // 8, windows.shape[3] // 8)
-        noise = torch.from_numpy(rng.standard_normal(shape, dtype=np.float32))
-        return {"video": to_video(windows), "noise": noise}
+        video, s = to_video(windows), self.settings
+        shape = (
+            phase.batch,
+            self.channels,
+            s.latent_frames(phase.frames),
+            video.shape[3] // s.space,
+            video.shape[4] // s.space,
+        )
+        made = {"video": video, "noise": torch.from_numpy(rng.standard_normal(shape, dtype=np.float32))}
+        if phase.linear:
+            assert self.code is not None
+            made["code"] = self.code.encode(video)
+        return made
 
     def loss(self, batch: Mapping[str, Tensor], generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return mean absolute error, of pixels and of their differences, plus the weighted divergence from N(0, 1)."""
+        """Return mean absolute error, of pixels and of their differences, plus the weighted divergence from N(0, 1).
+
+        Under a linear code: that error of the decoder alone, plus the encoder's squared error.
+        """
+        if "code" in batch:
+            pixels, edges, code, squared = self.taught(batch["video"], batch["noise"], batch["code"])
+            loss = pixels + self.settings.edges * edges + code
+            return loss, {"pixels": pixels.detach(), "code": code.detach(), "mse": squared.detach()}
         pixels, edges, divergence, squared = self.terms(batch["video"], batch["noise"])
         loss = pixels + self.settings.edges * edges + self.settings.kl * divergence
         return loss, {"pixels": pixels.detach(), "divergence": divergence.detach(), "mse": squared.detach()}
@@ -59,11 +89,26 @@ class VaeStage:
             logvar = logvar.clamp(*LOGVAR_RANGE)
             latents = mean + noise * torch.exp(0.5 * logvar)
             made = decode_latents(self.vae, latents)
-        error = made.float() - video
-        pixels = error.abs().mean()
-        edges = error.diff(dim=3).abs().mean() + error.diff(dim=4).abs().mean()
         divergence = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
-        return pixels, edges, divergence, error.square().mean()
+        pixels, edges, squared = self._errors(made.float(), video)
+        return pixels, edges, divergence, squared
+
+    def _taught(self, video: Tensor, noise: Tensor, code: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        with torch.autocast("cpu", torch.bfloat16):
+            mean, logvar = encode_moments(self.vae, video).float().chunk(2, dim=1)
+            made = decode_latents(self.vae, code + noise * math.exp(0.5 * TAUGHT_LOGVAR))
+        wrong = (mean - code).square().mean() + 0.01 * (logvar - TAUGHT_LOGVAR).square().mean()
+        pixels, edges, squared = self._errors(made.float(), video)
+        return pixels, edges, wrong, squared
+
+    def _errors(self, made: Tensor, video: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the mean absolute error, that of edges and of their energy in small windows, and the mean squared error."""
+        error = made - video
+        edges = error.diff(dim=3).abs().mean() + error.diff(dim=4).abs().mean()
+        if self.settings.sharpness:
+            wrong = [(_energy(made.diff(dim=dim)) - _energy(video.diff(dim=dim))).abs().mean() for dim in (3, 4)]
+            edges = edges + self.settings.sharpness * torch.stack(wrong).sum()
+        return error.abs().mean(), edges, error.square().mean()
 
     def validate(self, step: int, folder: Path) -> dict[str, float]:
         """Return the PSNR of held-out clips, whole, and draw some of them beside their reconstructions."""
@@ -71,6 +116,12 @@ class VaeStage:
         measured = {"psnr_db": float(np.mean(psnr_of(self.vae, self.clips, held)))}
         save_comparison(self.vae, self.clips, held[:8], folder / f"grid-{step:06d}.png")
         return measured
+
+
+def _energy(edges_BCTHW: Tensor) -> Tensor:
+    """Return the root mean square of edges in windows of 5 x 5: how sharp a place is, wherever in it the edge lies."""
+    squares = edges_BCTHW.square().transpose(1, 2).flatten(0, 1)
+    return (functional.avg_pool2d(squares, 5, 1, 2, count_include_pad=False) + 1e-4).sqrt()
 
 
 def build_vae(settings: VaeSettings) -> AutoencoderKLWan:
@@ -91,6 +142,9 @@ def build_vae(settings: VaeSettings) -> AutoencoderKLWan:
                 layer.weight.data = layer.weight.contiguous(memory_format=torch.channels_last_3d)
             elif isinstance(layer, nn.Conv2d):
                 layer.weight.data = layer.weight.contiguous(memory_format=torch.channels_last)
+            if name.endswith(("conv2", "proj")):  # every residual branch begins at nothing
+                layer.weight.zero_()
+                layer.bias.zero_()
     return vae
 
 

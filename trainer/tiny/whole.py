@@ -2,7 +2,7 @@
 
 diffusers' AutoencoderKLWan walks a clip in chunks of 1, 4, 4, … frames and keeps each convolution's last frames between them,
 which bounds memory and starves a CPU. Here every layer sees the whole clip; a still uses only the last plane of each kernel,
-because the others would meet zeros. Only the residual form with two resamplings in time (Wan 2.2's) is covered.
+because the others would meet zeros. Only the residual form (Wan 2.2's) is covered, halved in time once or twice.
 
 Shapes: B videos, C channels, T frames, H rows, W columns.
 """
