@@ -74,6 +74,9 @@ class VaeSettings(Settings):
         Phase(frames=9, batch=4, steps=1000),
     )
     code_windows: int = 400
+    kept_channels: int = 24  # of the latent channels, once their axes are known
+    spectrum: float = Field(0.5, ge=0, le=1)  # normalised latents: 0 makes all as loud, 1 as loud as they are in the picture
+    loudest: float = 2.2  # standard deviation of the first
     kl: float = 5e-4
     edges: float = 0.5
     sharpness: float = 0.5
@@ -132,15 +135,15 @@ class TransformerSettings(Settings):
     patch: int = 2
     time_features: int = 128
     turns: int = Field(default=4, ge=1, le=4)
-    frames: tuple[tuple[int, float], ...] = ((9, 0.75), (5, 0.15), (13, 0.1))  # clip lengths and their shares of steps
+    frames: tuple[tuple[int, float], ...] = ((9, 0.6), (5, 0.3), (13, 0.1))  # clip lengths and their shares of steps
     batch: int = 32
-    steps: int = 40000
-    shift: float = 1.0
+    steps: int = 30000
+    shift: float = 1.5
     empty: float = 0.12  # captions left out, for guidance
     padded: tuple[int, ...] = (64, 128, 256, 512)  # lengths of zero-padded text that the transformer is to bear
     guidance: float = 4.0
     sampling_steps: int = 24
-    sampling_shift: float = 1.0
+    sampling_shift: float = 1.5
     text: TextSettings = TextSettings()
     optimizing: Optimizing = Optimizing(rate=1.2e-3, warmup=200, hold=0.6, average=0.9993, validate_every=500)
 

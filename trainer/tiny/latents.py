@@ -35,21 +35,6 @@ class Latents:
     values: NDArray[np.float16]
 
 
-@torch.no_grad()
-def latent_statistics(vae: AutoencoderKLWan, clips: Clips, count: int = 256) -> tuple[list[float], list[float]]:
-    """Return the mean of each latent channel over some training clips, and the number to divide it by.
-
-    That is the root of its standard deviation, times what makes the mean square of all channels 1: faint channels stay
-    fainter, though less than they were, so that what matters little is also asked for last as the noise goes.
-    """
-    entries = clips.split("train", at_least=5)
-    chosen = entries[:: max(1, len(entries) // count)][:count]
-    means = [encode_moments(vae, to_video(clips.video(entry)[None])).chunk(2, dim=1)[0][0].flatten(1) for entry in chosen]
-    flat = torch.cat(means, dim=1)
-    root = flat.std(1).sqrt()
-    return flat.mean(1).tolist(), (root * root.square().mean().sqrt()).tolist()
-
-
 def latent_frames(vae: AutoencoderKLWan, frames: int) -> int:
     """Return how many latents a clip has in time."""
     return 1 + (frames - 1) // int(vae.config.scale_factor_temporal)

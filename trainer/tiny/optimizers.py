@@ -1,7 +1,7 @@
 """Muon for matrices and convolutions, AdamW for what is no matrix: gains, biases, embeddings, the last layer.
 
-On the autoencoder Muon is worth tens of times its cost: 540 steps take a decoder where AdamW stands at 8 dB less
-(benchmarks/results/tiny_optimizers.json). Keller Jordan and others, "Muon: An optimizer for hidden layers", 2024.
+What that is worth on both stages is measured by benchmarks/tiny_training.py
+(benchmarks/results/tiny_training.json). Keller Jordan and others, "Muon: An optimizer for hidden layers", 2024.
 """
 
 from __future__ import annotations

@@ -15,9 +15,10 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from scenes.errors import InputError
 from trainer.tiny.clips import Clips, decode_dataset, load_clips
+from trainer.tiny.compact import compacted, measured_axes
 from trainer.tiny.config import SHIPPED, Settings, TinySettings
 from trainer.tiny.export import export_pipeline
-from trainer.tiny.latents import Latents, encode_world, latent_statistics, write_json
+from trainer.tiny.latents import Latents, encode_world, write_json
 from trainer.tiny.loop import CHECKPOINT, Run, load_average
 from trainer.tiny.quality import measure_quality
 from trainer.tiny.tokenizer import build_tokenizer, count_words, drawn_captions
@@ -75,7 +76,7 @@ def tokenizer(work: Work) -> PreTrainedTokenizerFast:
 
 
 def vae(work: Work) -> AutoencoderKLWan | None:
-    """Train the autoencoder, measure its latents, keep it; returns it, or None if it was stopped."""
+    """Train the autoencoder, compact its latents, keep it; returns it, or None if it was stopped."""
     settings, folder = work.settings.vae, work.folder / "vae"
     if not work.finished("vae", settings):
         held = load_clips(work.folder / "clips")
@@ -83,9 +84,8 @@ def vae(work: Work) -> AutoencoderKLWan | None:
         if not Run(stage, settings.optimizing, folder).train(stop=work.stop):
             return None
         load_average(stage.vae, folder)
-        mean, std = latent_statistics(stage.vae, held)
-        stage.vae.register_to_config(latents_mean=mean, latents_std=std)
-        stage.vae.save_pretrained(folder / "model")
+        axes = measured_axes(stage.vae, held, settings.kept_channels)
+        compacted(stage.vae, axes, settings.spectrum, settings.loudest).save_pretrained(folder / "model")
         work.finish("vae", settings)
     return AutoencoderKLWan.from_pretrained(folder / "model").eval()
 

@@ -40,7 +40,7 @@ class VaeStage:
             start.encoder.requires_grad_(False)
             start.quant_conv.requires_grad_(False)
         self.module: nn.Module = self.vae
-        self.channels = settings.latent_channels
+        self.channels = int(self.vae.config.z_dim)
         self.pools = {p.frames: clips.split("train", at_least=p.frames) for p in settings.phases}
         self.code = self._fit_code() if any(phase.linear for phase in settings.phases) else None
         compiled = settings.optimizing.compile
