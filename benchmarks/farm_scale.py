@@ -1,15 +1,14 @@
-"""What a clip costs a farm as its dataset grows: publishing, looking for what lacks, committing, and memory of a coordinator.
+"""What a clip costs a farm as its dataset grows: publishing, looking for what lacks, committing.
 
-    python benchmarks/farm_scale.py [--only memory disk commit coordinator] [--sizes 1000 10000 100000 1000000] [--prefill]
+    python benchmarks/farm_scale.py [--only memory disk commit] [--sizes 1000 10000 100000 1000000] [--prefill]
 
 1,000 simulated workers share one store that holds so many clips already; the code is the farm's own (`Target.publish`,
-`Target.missing`, `Work`, `extend`), the renderer is synthetic (a clip is a few hundred bytes).
+`Target.missing`, `extend`), the renderer is synthetic (a clip is a few hundred bytes).
 
 memory       a store in memory that counts requests: every clip goes through `publish`, the workers in turn, and at each size
              some look for their shard of a thousand (`--prefill` puts the earlier clips there directly, which is quicker)
 disk         a folder on the disk, whose earlier clips are written directly and without fsync
-commit       versions of so many rows, to which 1,000 of a new seed are added
-coordinator  what the driver of a cluster holds: its plan, keys and list of work, and what it needs to hand out every clip
+commit       versions of so many rows, to which 1,000 of a new seed are added several times; the median, bytes written and read
 
 `--only` measures some of these and keeps the rest of the file. CPU seconds are of this process; on a busy machine the wall
 clock says less.
@@ -18,6 +17,7 @@ clock says less.
 from __future__ import annotations
 
 import argparse
+import gc
 import hashlib
 import json
 import os
@@ -25,10 +25,7 @@ import platform
 import statistics
 import tempfile
 import time
-import tracemalloc
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,15 +34,15 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
+from farm_store import Keys, Memory, Rendered, name, record, sha
 from versions import _labels, _names
 
 from generator.farm.patience import Patience
-from generator.farm.ray_work import Work
 from generator.farm.target import Target
 from generator.plan import ClipPlan, Plan, make_plan
 from generator.recipe_io import parse_recipe
 from generator.sealed import sealed
-from generator.store import ClipRecord
+from generator.store import Store
 from generator.versions.commit import Origin, commit, extend
 from generator.versions.history import History
 from generator.versions.remote import Remote, object_file, record_file
@@ -54,97 +51,7 @@ from generator.versions.rows import Evidence
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS, DOCS = ROOT / "benchmarks" / "results", ROOT / "docs"
-WORKERS, SHARD, LOOKS, DISK_CLIPS = 1_000, 1_000, 3, 30
-
-
-class Keys(Mapping[str, str]):
-    """Record keys by clip id, as a plan's would be: a sha256."""
-
-    def __init__(self, count: int) -> None:
-        self._count = count
-
-    def __getitem__(self, clip_id: str) -> str:
-        return sha(f"key {clip_id}")
-
-    def __iter__(self) -> Iterator[str]:
-        return (name(number) for number in range(self._count))
-
-    def __len__(self) -> int:
-        return self._count
-
-
-class Memory:
-    """A remote in memory, by folder, that counts requests and the entries of its lists."""
-
-    name = "memory"
-
-    def __init__(self) -> None:
-        self.folders: dict[str, dict[str, bytes]] = defaultdict(dict)
-        self.counts: Counter[str] = Counter()
-
-    def put(self, path: str, data: bytes) -> bool:
-        """Put a file where there is none."""
-        self.counts["requests"] += 1
-        folder = self.folders[path.rpartition("/")[0]]
-        return folder.setdefault(path, data) is data
-
-    def read(self, path: str) -> bytes | None:
-        """Return a file's bytes, or None."""
-        self.counts["requests"] += 1
-        return self.folders[path.rpartition("/")[0]].get(path)
-
-    def sizes(self, folder: str) -> dict[str, int]:
-        """Return sizes by path; a list of storage has a thousand entries a request."""
-        found = {path: len(data) for path, data in self.folders[folder].items()}
-        self.counts["requests"] += 1 + len(found) // 1000
-        self.counts["listed"] += len(found)
-        return found
-
-    @contextmanager
-    def writing(self) -> Iterator[None]:
-        """Nothing is collected here."""
-        yield
-
-
-class Rendered:
-    """A scratch store of synthetic clips, which are made when they are read."""
-
-    root = Path("memory")
-
-    def __init__(self, names: Mapping[str, str]) -> None:
-        self._clips = {key: f"clip {clip_id}".encode() * 8 for clip_id, key in names.items()}
-        self._objects = {hashlib.sha256(data).hexdigest(): data for data in self._clips.values()}
-
-    def record(self, key: str) -> ClipRecord:
-        """Return a clip's record."""
-        return record(key, self._clips[key])
-
-    def read(self, digest: str) -> bytes:
-        """Return an object."""
-        return self._objects[digest]
-
-
-def sha(text: str) -> str:
-    """Return the sha256 of a text."""
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def name(number: int) -> str:
-    """Return a clip id."""
-    return f"flyby-s1-n9-f9-{number // 9:06d}-{number % 9}"
-
-
-def record(key: str, data: bytes) -> ClipRecord:
-    """Return the record of a synthetic clip."""
-    return ClipRecord(
-        key=key,
-        sha256_bytes=hashlib.sha256(data).hexdigest(),
-        sha256_frames=sha(f"frames {key}"),
-        size_bytes=len(data),
-        blender="5.0.1",
-        encoder="synthetic",
-        cpu_s=1.0,
-    )
+WORKERS, SHARD, LOOKS, DISK_CLIPS, COMMITS = 1_000, 1_000, 3, 30, 7
 
 
 def target(remote: Any, count: int) -> Target:
@@ -280,60 +187,55 @@ def on_disk(sizes: list[int]) -> list[dict[str, Any]]:
 
 
 def commits(sizes: list[int]) -> list[dict[str, Any]]:
-    """Measure the commit of a thousand clips of a new seed beside so many rows, and of all rows at once."""
+    """Measure the commit of all rows at once, and then of a thousand clips of a new seed beside them, several times over."""
     lines = []
     for size in sizes:
         with tempfile.TemporaryDirectory(prefix="stopdown-scale-") as folder:
-            history, rng = History(Path(folder)), np.random.default_rng(0)
+            history = History(Path(folder))
             clip = history.store.put(b"clip")
-            ids, scenes = _names(1, size)
-            labels, known = _labels(ids, scenes, rng, [clip] * size), evidence(ids)
-            whole_s, _ = cpu(lambda: commit(history, labels, known, Origin(message="all")))  # noqa: B023
-            new_ids, new_scenes = _names(2, SHARD)
-            new, more = _labels(new_ids, new_scenes, rng, [clip] * SHARD), evidence(new_ids)
-            added_s, _ = cpu(lambda: extend(history, new, more, Origin(message="more")))  # noqa: B023
-            lines.append({"clips": size, "all_cpu_ms_per_clip": 1e3 * whole_s / size, "thousand_more_cpu_s": added_s})
-            print(json.dumps(lines[-1]), flush=True)
+            whole_s, _, _ = committed(history, clip, 1, size, commit)
+            gc.collect()  # a commit has a process of its own, without what the commit of all rows leaves behind
+            added = [committed(history, clip, seed, SHARD, extend) for seed in range(2, 2 + COMMITS)]
+        more_s, more_bytes, more_read = (statistics.median(column) for column in zip(*added, strict=True))
+        lines.append(
+            {
+                "clips": size,
+                "all_cpu_ms_per_clip": 1e3 * whole_s / size,
+                "thousand_more_cpu_s": more_s,
+                "thousand_more_written_kb": more_bytes / 1024,
+                "thousand_more_read_kb": more_read / 1024,
+            }
+        )
+        print(json.dumps(lines[-1]), flush=True)
     return lines
+
+
+def committed(history: History, clip: str, seed: int, count: int, act: Callable[..., object]) -> tuple[float, int, int]:
+    """Commit clips of a seed; return CPU seconds, and the bytes of objects that were written and read."""
+    ids, scenes = _names(seed, count)
+    labels, known = _labels(ids, scenes, np.random.default_rng(seed), [clip] * count), evidence(ids)
+    store, there = Reading(history.root), set(history.store.objects())
+    history.store = store
+    spent_s, _ = cpu(lambda: act(history, labels, known, Origin(message=f"seed {seed}")))
+    written = sum(store.path(digest).stat().st_size for digest in set(store.objects()) - there)
+    return spent_s, written, store.read_bytes
+
+
+class Reading(Store):
+    """A store that counts the bytes that are read from it."""
+
+    read_bytes = 0
+
+    def read(self, digest: str) -> bytes:
+        """Return an object's bytes."""
+        data = super().read(digest)
+        self.read_bytes += len(data)
+        return data
 
 
 def evidence(ids: list[str]) -> dict[str, Evidence]:
     """Return what a store knows of clips."""
     return {clip_id: Evidence(key=sha(clip_id), lossless={}) for clip_id in ids}
-
-
-def memory(scenes: list[int]) -> list[dict[str, Any]]:
-    """Measure what the driver of a cluster holds: the plan, its list of work, and beside them while it hands out every clip."""
-    lines = []
-    small_plan(1)  # what is loaded with the first plan is no part of one
-    for count in scenes:
-        tracemalloc.start()
-        plan = small_plan(count)
-        plan_bytes, _ = tracemalloc.get_traced_memory()
-        keys = {clip.clip_id: sha(clip.clip_id) for clip in plan.clips}
-        with tempfile.TemporaryDirectory() as folder:
-            where = Target(where="x", remote=FolderRemote(Path(folder)), plan=plan, blender="5.0.1", keys=keys)
-            with_keys, _ = tracemalloc.get_traced_memory()
-            work = Work(where, plan.clips)
-            with_work, _ = tracemalloc.get_traced_memory()
-            tracemalloc.reset_peak()
-            while (job := work.take()) is not None:
-                for _ in job.clips:
-                    work.settle()
-            _, peak = tracemalloc.get_traced_memory()
-        tracemalloc.stop()
-        clips = len(plan.clips)
-        lines.append(
-            {
-                "clips": clips,
-                "plan_bytes_per_clip": plan_bytes / clips,
-                "keys_bytes_per_clip": (with_keys - plan_bytes) / clips,
-                "work_bytes_per_clip": (with_work - with_keys) / clips,
-                "handing_out_kb": (peak - with_work) / 1024,
-            }
-        )
-        print(json.dumps(lines[-1]), flush=True)
-    return lines
 
 
 def draw(tree: dict[str, Any]) -> None:
@@ -366,20 +268,16 @@ def main() -> None:
     """Measure, write and draw."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=[1_000, 10_000, 100_000, 1_000_000])
-    parser.add_argument("--disk", type=int, nargs="+", default=[1_000, 10_000])
-    parser.add_argument("--commit", type=int, nargs="+", default=[1_000, 10_000, 100_000])
-    parser.add_argument(
-        "--scenes", type=int, nargs="+", default=[4, 16], help="scenes per layer of the plans whose memory is read"
-    )
+    parser.add_argument("--disk", type=int, nargs="+", default=[1_000, 10_000, 100_000, 1_000_000])
+    parser.add_argument("--commit", type=int, nargs="+", default=[1_000, 10_000, 100_000, 1_000_000])
     parser.add_argument("--prefill", action="store_true", help="put earlier clips into the memory directly")
-    parser.add_argument("--only", nargs="+", choices=("memory", "disk", "commit", "coordinator"), default=None)
+    parser.add_argument("--only", nargs="+", choices=("memory", "disk", "commit"), default=None)
     parser.add_argument("--json", type=Path, default=RESULTS / "farm_scale.json")
     options = parser.parse_args()
     measures: dict[str, Callable[[], object]] = {
         "memory": lambda: in_memory(sorted(options.sizes), options.prefill),
         "disk": lambda: on_disk(sorted(options.disk)),
         "commit": lambda: commits(sorted(options.commit)),
-        "coordinator": lambda: memory(sorted(options.scenes)),
     }
     wanted = options.only or list(measures)
     tree: dict[str, Any] = (

@@ -29,10 +29,10 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "farm")]
 from fault_schedule import Outcome, run_schedule  # noqa: E402
 
 WRITE_EVERY = 100
-FARM = ("claim", "finish", "patience", "remote_commit", "shard_build", "shards", "target")
+VERSIONS = ("commit", "gc", "manifest", "manifest_tree", "remote_push", "remote_refs")
 CODE = (
-    *(f"generator/farm/{name}.py" for name in FARM),
-    *(f"generator/versions/remote_{name}.py" for name in ("push", "refs")),
+    *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "generator" / "farm").glob("*.py")),
+    *(f"generator/versions/{name}.py" for name in VERSIONS),
     *(f"tests/farm/{name}.py" for name in ("fault_schedule", "store_simulator", "virtual_farm")),
 )
 

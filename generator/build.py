@@ -133,14 +133,23 @@ def replaces_committed(path: Path, plan: Plan) -> bool:
         changed = state.differences[0].path if state.differences else "an interrupted build or restore"
         raise InputError(
             f"{path} has what no version holds ({changed}); commit it or `stopdown restore` a version before another recipe "
-            f"({difference(earlier, plan)}) is built there"
+            f"({difference(earlier.recipe, plan.recipe)}) is built there"
         )
     return True
 
 
 def clip_key(plan: Plan, clip: ClipPlan, blender: str) -> str:
     """Return the key of a clip's record: the sha256 of all its frames and readings depend on, Blender and probes among it."""
-    return hashlib.sha256(f"{plan.media_key(clip)} blender {blender} probes {PROBES_VERSION}".encode()).hexdigest()
+    return _record_key(plan.media_key(clip), blender)
+
+
+def clip_keys(plan: Plan, blender: str) -> dict[str, str]:
+    """Return the keys of a plan's records by clip id: as `clip_key`, for all of them at once."""
+    return {clip.clip_id: _record_key(media_key, blender) for clip, media_key in plan.media_keys()}
+
+
+def _record_key(media_key: str, blender: str) -> str:
+    return hashlib.sha256(f"{media_key} blender {blender} probes {PROBES_VERSION}".encode()).hexdigest()
 
 
 def blender_version() -> str:
@@ -177,7 +186,7 @@ def fitting_blender(python: tuple[int, int], installed: str | None) -> str:
 def _build(plan: Plan, path: Path, blender: str, threads: int, options: PoolOptions, progress: Progress) -> BuildReport:
     sweep_temporaries(path)
     store = create_or_resume(path, plan)
-    keys = {clip.clip_id: clip_key(plan, clip, blender) for clip in plan.clips}
+    keys = clip_keys(plan, blender)
     records = {clip_id: record for clip_id, key in keys.items() if (record := store.finished(key)) is not None}
     pending = [clip for clip in plan.clips if clip.clip_id not in records]
     reused = len(records)
@@ -276,7 +285,7 @@ def _frames_to_render(job: SceneJob) -> int:
 
 def _records(plan: Plan, path: Path, blender: str) -> dict[str, ClipRecord]:
     store = Store(path / INTERNAL)
-    return {clip.clip_id: _record(store, clip_key(plan, clip, blender)) for clip in plan.clips}
+    return {clip_id: _record(store, key) for clip_id, key in clip_keys(plan, blender).items()}
 
 
 def _record(store: Store, key: str) -> ClipRecord:

@@ -53,6 +53,11 @@ def shares_render(recipe: Recipe, pyramid: int) -> bool:
     return _optics_kind(recipe.pyramid[pyramid]) == "sharp"
 
 
+def acts_on_camera(axis: str) -> bool:
+    """Return whether an axis acts on the camera, so that each of its values needs a render."""
+    return AXES[axis].apply_optics(Optics(), AXES[axis].default_law.neutral) != Optics()
+
+
 def render_cpu_s(recipe: Recipe, pyramid: int, frames: int) -> float:
     """Return the CPU seconds of one render of so many frames, of a scene in the recipe's pyramid of that number."""
     megapixels = recipe.video.width * recipe.video.height / 1e6

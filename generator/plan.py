@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate, groupby
 from typing import Any
 
 import numpy as np
 from pydantic import TypeAdapter
 
-from generator.recipe import Pyramid, Recipe
+from generator.recipe import Recipe
 from generator.sampling import CAPTION, CONTENT, clips_per_scene, control_values, stream
 from scenes.axes import AXES
 from scenes.captions import caption
@@ -99,25 +102,100 @@ class Plan(Spec):
 
         Two clips with equal keys, of any recipe, have equal frames; captions and tolerances are no part of it.
         """
-        entry = {
-            "format": self.format,
-            "spec": self.scene_by_id[clip.scene_id].spec.model_dump(mode="json"),
-            "values": clip.values,
-            "render": self.recipe.render.model_dump(mode="json"),
-            "video": self.recipe.video.model_dump(mode="json"),
-        }
-        return hashlib.sha256(canonical_json(entry).encode()).hexdigest()
+        return self._media_digest(self._scene_text(clip.scene_id), clip.values)
+
+    def media_keys(self) -> Iterator[tuple[ClipPlan, str]]:
+        """Yield every clip with its media key; what the clips of a scene share is written out once."""
+        for scene_id, clips in groupby(self.clips, key=lambda clip: clip.scene_id):
+            scene = self._scene_text(scene_id)
+            for clip in clips:
+                yield clip, self._media_digest(scene, clip.values)
+
+    def _scene_text(self, scene_id: str) -> str:
+        return canonical_json(self.scene_by_id[scene_id].spec.model_dump(mode="json"))
+
+    def _media_digest(self, scene: str, values: Mapping[str, float]) -> str:
+        """Return the sha256 of the canonical text of format, render, spec, values and video, in this order."""
+        render, video = self._settings_text
+        text = f'{{"format":{self.format},"render":{render},"spec":{scene},"values":{canonical_json(values)},"video":{video}}}'
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @cached_property
+    def _settings_text(self) -> tuple[str, str]:
+        return canonical_json(self.recipe.render.model_dump(mode="json")), canonical_json(
+            self.recipe.video.model_dump(mode="json")
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SceneKey:
+    """Which scene, before it is drawn: the number of its pyramid in the recipe, what its draws are keyed by, and its clips."""
+
+    scene_id: str
+    pyramid: int
+    layer: int
+    frames: int
+    number: int
+    family: str
+    clips: int
+
+    @property
+    def clip_ids(self) -> tuple[str, ...]:
+        """The ids of its clips, in order."""
+        return tuple(f"{self.scene_id}-{index}" for index in range(self.clips))
+
+
+class SceneKeys:
+    """The keys of a recipe's scenes in the plan's order, made when they are asked for: a plan may be of a million clips."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self._recipe = recipe
+        self._layers = layer_counts(recipe)
+        self._ends = list(accumulate(scenes for _, _, _, scenes, _ in self._layers))
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def __getitem__(self, position: int) -> SceneKey:
+        if not 0 <= position < len(self):
+            raise IndexError(position)
+        place = bisect_right(self._ends, position)
+        pyramid, layer, frames, scenes, clips = self._layers[place]
+        number = position - self._ends[place] + scenes
+        families = self._recipe.pyramid[pyramid].family
+        family = families[number % len(families)]
+        return SceneKey(
+            scene_id=f"{family}-s{self._recipe.seed}-n{layer}-f{frames}-{number:04d}",
+            pyramid=pyramid,
+            layer=layer,
+            frames=frames,
+            number=number,
+            family=family,
+            clips=clips // scenes,
+        )
+
+    def __iter__(self) -> Iterator[SceneKey]:
+        return (self[position] for position in range(len(self)))
 
 
 def make_plan(recipe: Recipe) -> Plan:
     """Return the plan of a recipe; raises SceneError when a family cannot meet its rules."""
+    return draw_plan(recipe, SceneKeys(recipe))
+
+
+def draw_plan(recipe: Recipe, keys: Iterable[SceneKey]) -> Plan:
+    """Return the part of a recipe's plan that has the scenes of these keys; raises SceneError as `make_plan` does."""
     scenes: list[ScenePlan] = []
     clips: list[ClipPlan] = []
-    for position, pyramid in enumerate(recipe.pyramid):
-        for layer, frames, number, family in _scene_keys(pyramid):
-            scene, its_clips = _plan_scene(recipe, position, layer, frames, number, family)
-            scenes.append(scene)
-            clips.extend(its_clips)
+    for key in keys:
+        scene, its_clips = _plan_scene(recipe, key)
+        scenes.append(scene)
+        clips.extend(its_clips)
+    return plan_of(recipe, scenes, clips)
+
+
+def plan_of(recipe: Recipe, scenes: Iterable[ScenePlan], clips: Iterable[ClipPlan]) -> Plan:
+    """Return the plan of a recipe that has these scenes and clips of it."""
     return Plan(name=recipe.name, seed=recipe.seed, recipe=recipe, scenes=tuple(scenes), clips=tuple(clips))
 
 
@@ -153,28 +231,24 @@ def rounded(tree: Any) -> Any:
     return tree
 
 
-def _scene_keys(pyramid: Pyramid) -> Iterator[tuple[int, int, int, str]]:
-    for layer in pyramid.layers:
-        for frames in pyramid.frames:
-            for number in range(pyramid.scenes_per_layer):
-                yield layer, frames, number, pyramid.family[number % len(pyramid.family)]
-
-
 _SPEC = TypeAdapter(SceneSpec)
 
 
-def _plan_scene(
-    recipe: Recipe, position: int, layer: int, frames: int, number: int, family: str
-) -> tuple[ScenePlan, list[ClipPlan]]:
-    pyramid = recipe.pyramid[position]
-    shot = Shot(width=recipe.video.width, height=recipe.video.height, fps=recipe.video.fps, frames=frames)
+def _plan_scene(recipe: Recipe, scene: SceneKey) -> tuple[ScenePlan, list[ClipPlan]]:
+    pyramid = recipe.pyramid[scene.pyramid]
+    shot = Shot(width=recipe.video.width, height=recipe.video.height, fps=recipe.video.fps, frames=scene.frames)
     laws = {axis: recipe.law(axis) for axis in pyramid.axes}
-    key = (layer, frames, number)
+    family, key = scene.family, (scene.layer, scene.frames, scene.number)
     drawn = draw_scene(_family(recipe, family), stream(recipe.seed, CONTENT, family, *key), shot, laws)
     spec = _SPEC.validate_python(rounded(drawn.model_dump(mode="json")))
-    scene_id = f"{family}-s{recipe.seed}-n{layer}-f{frames}-{number:04d}"
     controls = control_values(
-        pyramid.sampling, pyramid.axes, seed=recipe.seed, family=family, layer=layer, frames=frames, scene=number
+        pyramid.sampling,
+        pyramid.axes,
+        seed=recipe.seed,
+        family=family,
+        layer=scene.layer,
+        frames=scene.frames,
+        scene=scene.number,
     )
     clips = []
     for index, drawn_controls in enumerate(controls):
@@ -182,13 +256,13 @@ def _plan_scene(
         effect = _effect_words(control) if recipe.captions.mention_effect else None
         clips.append(
             ClipPlan(
-                clip_id=f"{scene_id}-{index}",
-                scene_id=scene_id,
-                pyramid=position,
-                layer=layer,
-                scene=number,
+                clip_id=f"{scene.scene_id}-{index}",
+                scene_id=scene.scene_id,
+                pyramid=scene.pyramid,
+                layer=scene.layer,
+                scene=scene.number,
                 index=index,
-                frames=frames,
+                frames=scene.frames,
                 family=family,
                 axes=pyramid.axes,
                 controls=control,
@@ -196,7 +270,7 @@ def _plan_scene(
                 caption=_caption(recipe, spec, stream(recipe.seed, CAPTION, family, *key), effect),
             )
         )
-    return ScenePlan(scene_id=scene_id, spec=spec, clip_ids=tuple(clip.clip_id for clip in clips)), clips
+    return ScenePlan(scene_id=scene.scene_id, spec=spec, clip_ids=tuple(clip.clip_id for clip in clips)), clips
 
 
 def _family(recipe: Recipe, name: str) -> Family:

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping
 from contextlib import AbstractContextManager
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,10 @@ from pydantic import ValidationError
 from generator.files import DamagedError, alone, write_atomic
 from generator.labels import label_table, labels_file
 from generator.lineage.files import lineage_files
-from generator.lineage.origin import plan_origin
+from generator.lineage.origin import Origin, plan_origin
 from generator.plan import PLAN_FORMAT, ClipPlan, Plan
+from generator.recipe import Recipe
+from generator.sealed import read_sealed
 from generator.store import ClipRecord, Store
 from generator.video import decode
 from scenes.errors import InputError, closest
@@ -125,8 +128,17 @@ def check_target(path: Path, plan: Plan) -> bool:
     if earlier is not None:
         if earlier.digest != plan.digest:
             state = "holds a dataset" if (path / "labels.parquet").is_file() else "holds an interrupted build"
-            raise InputError(f"{path} {state} of another recipe ({difference(earlier, plan)}); build into another folder")
+            raise InputError(
+                f"{path} {state} of another recipe ({difference(earlier.recipe, plan.recipe)}); build into another folder"
+            )
         return True
+    farm = read_sealed(path / INTERNAL / "farm.json")
+    if farm is not None:  # machines build here together, and write plan.json at the end
+        recipe = Recipe.model_validate(farm.get("recipe"))
+        if recipe != plan.recipe:
+            where = difference(recipe, plan.recipe)
+            raise InputError(f"{path} holds an interrupted build of another recipe ({where}); build into another folder")
+        return False
     if (path / INTERNAL / "objects").exists():
         raise DamagedError(f"{path / INTERNAL} has objects but no plan.json; restore it or build into another folder")
     foreign = sorted(entry.name for entry in path.iterdir() if entry.name != INTERNAL) if path.is_dir() else []
@@ -148,9 +160,9 @@ def create_or_resume(path: Path, plan: Plan) -> Store:
     return Store(path / INTERNAL)
 
 
-def difference(earlier: Plan, later: Plan) -> str:
-    """Return the first key in which two plans' recipes differ, as words."""
-    before, after = (_flat(plan.recipe.model_dump(mode="json")) for plan in (earlier, later))
+def difference(earlier: Recipe, later: Recipe) -> str:
+    """Return the first key in which two recipes differ, as words."""
+    before, after = (_flat(recipe.model_dump(mode="json")) for recipe in (earlier, later))
     for key in sorted(before.keys() | after.keys()):
         if before.get(key) != after.get(key):
             return f"{key} is {before.get(key)} there and {after.get(key)} here"
@@ -175,29 +187,41 @@ def finish(path: Path, plan: Plan, records: Mapping[str, ClipRecord]) -> Working
 
     Repeating it changes nothing; `labels.parquet` is written last, so its presence says that the dataset is finished.
     """
+    show(path, [plan], plan_origin(plan), label_table(plan, records), records, license=plan.recipe.license)
+    return WorkingFolder(path, plan)
+
+
+def show(
+    path: Path,
+    parts: Iterable[Plan],
+    origin: Origin,
+    table: pa.Table,
+    records: Mapping[str, ClipRecord],
+    *,
+    license: str | None,
+) -> None:
+    """Do the same for a plan that comes in parts."""
     store = Store(path / INTERNAL)
-    _remove_other_views(path, plan)
-    for clip in plan.clips:
+    _remove_other_views(path, records)
+    for clip in chain.from_iterable(part.clips for part in parts):
         record = records[clip.clip_id]
         store.link(record.sha256_bytes, clip_view(path, clip.clip_id))
         _write_if_changed(clip_view(path, clip.clip_id).with_suffix(".txt"), clip.caption.encode() + b"\n")
         for name, digest in record.frames.items():
             store.link(digest, path / "frames" / clip.clip_id / name)
-    table = label_table(plan, records)
     labels = labels_file(table)
-    for name, data in lineage_files(plan_origin(plan), table, labels, license=plan.recipe.license).items():
+    for name, data in lineage_files(origin, table, labels, license=license).items():
         _write_if_changed(path / name, data)
     _write_if_changed(path / "labels.parquet", labels)
-    return WorkingFolder(path, plan)
 
 
-def _remove_other_views(path: Path, plan: Plan) -> None:
+def _remove_other_views(path: Path, shown: Container[str]) -> None:
     """Remove what an earlier plan of this folder showed and this one does not; its objects stay in the store."""
     for view in (*(path / "clips").glob("*.mp4"), *(path / "clips").glob("*.txt")):
-        if view.stem not in plan.clip_by_id:
+        if view.stem not in shown:
             view.unlink()
     for folder in (path / "frames").glob("*"):
-        if folder.name not in plan.clip_by_id:
+        if folder.name not in shown:
             shutil.rmtree(folder)
 
 

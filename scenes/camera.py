@@ -5,6 +5,8 @@ Array legend: N points, 3 coordinates (metres), 2 pixel coordinates (x right, y 
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,12 +17,19 @@ Floats = NDArray[np.float64]
 
 def rotation_33(camera: Camera) -> Floats:
     """Return the camera's rotation, columns = right, up, backward in world axes (Blender's convention, looks along -Z)."""
-    backward_3 = np.subtract(camera.location_m, camera.target_m)
+    return _rotation_33(camera.location_m, camera.target_m)
+
+
+@lru_cache(maxsize=16)  # drawing a scene asks for one camera's some hundred times
+def _rotation_33(location_m: tuple[float, float, float], target_m: tuple[float, float, float]) -> Floats:
+    backward_3 = np.subtract(location_m, target_m)
     backward_3 = backward_3 / np.linalg.norm(backward_3)
     up_hint_3 = np.array([0.0, 0.0, 1.0]) if abs(backward_3[2]) < 0.999 else np.array([0.0, 1.0, 0.0])
     right_3 = np.cross(up_hint_3, backward_3)
     right_3 = right_3 / np.linalg.norm(right_3)
-    return np.stack([right_3, np.cross(backward_3, right_3), backward_3], axis=1)
+    rotation_33 = np.stack([right_3, np.cross(backward_3, right_3), backward_3], axis=1)
+    rotation_33.flags.writeable = False  # it is shared
+    return rotation_33
 
 
 def focal_px(camera: Camera, shot: Shot) -> float:

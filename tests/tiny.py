@@ -76,7 +76,8 @@ def plan(*, poison: int | None = None, keep_frames: tuple[str, ...] = ()) -> Pla
                     values={axis: AXES[axis].default_law.value(control)}, caption=f"a red solid, scene {number}",
                 )
             )  # fmt: skip
-    return Plan(name="tiny", seed=7, recipe=recipe, scenes=tuple(scenes), clips=tuple(clips))
+    plan = Plan(name="tiny", seed=7, recipe=recipe, scenes=tuple(scenes), clips=tuple(clips))
+    return Plan.from_json(plan.to_json())  # rounded, as plans are
 
 
 def main() -> int:

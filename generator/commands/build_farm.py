@@ -18,8 +18,7 @@ from generator.build import blender_version
 from generator.farm.finish import FinishReport, finish_target
 from generator.farm.shard_build import ShardOptions, ShardReport, build_shard
 from generator.farm.shards import Shard, parse_shard
-from generator.farm.target import Target, claimed_target, farm_plan, open_target
-from generator.plan import Plan
+from generator.farm.target import Target, claimed_target, open_target
 from generator.progress import make_progress
 from generator.recipe import Recipe
 from generator.versions.remote import RemoteOptions
@@ -73,19 +72,18 @@ class FarmRequest:
 def run(recipe: Recipe, request: FarmRequest) -> None:
     """Do what was asked for and print it; ends the command with exit code 1 where clips lack or failed."""
     with _orderly_end():
-        plan = farm_plan(request.out, recipe, options=_remote(request))
         if request.finish:
-            _end(claimed_target(request.out, plan, options=_remote(request)), request, {})
+            _end(claimed_target(request.out, recipe, options=_remote(request)), request, {})
         else:
-            _render(plan, request)
+            _render(recipe, request)
 
 
-def _render(plan: Plan, request: FarmRequest) -> None:
+def _render(recipe: Recipe, request: FarmRequest) -> None:
     if request.engine == "ray":
         from generator.farm.ray_cluster import check_ray
 
         check_ray()  # before anything is written
-    target = open_target(request.out, plan, blender=blender_version(), options=_remote(request))
+    target = open_target(request.out, recipe, blender=blender_version(), options=_remote(request))
     if request.engine == "ray":
         _run_ray(target, request)
     else:
@@ -123,13 +121,13 @@ def _run_ray(target: Target, request: FarmRequest) -> None:
         recipe_folder=request.recipe_folder,
     )
     summary = {
-        "rendered": len(report.rendered),
+        "rendered": report.rendered,
         "failed": report.failed,
         "cpu_s": round(report.cpu_s, 2),
         "wall_s": round(report.wall_s, 2),
     }
     if report.failed:
-        words = f"{target.where}: {len(report.rendered)} clips rendered, {len(report.failed)} failed"
+        words = f"{target.where}: {report.rendered} clips rendered, {len(report.failed)} failed"
         _print(request, f"{words}; run the same command to try them again", {"path": target.where, **summary})
         _fail_for(report.failed)
     _end(target, request, summary)
@@ -182,6 +180,7 @@ def _finish_summary(report: FinishReport) -> dict[str, object]:
     return {
         "path": report.where,
         "clips": report.clips,
+        "lacking": report.lacking,
         "missing": list(report.missing),
         "shards": list(report.shards),
         "of": report.count,

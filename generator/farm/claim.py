@@ -1,6 +1,7 @@
 """Claiming a store: one plan, one Stopdown and one Blender for all who build there, whoever comes first deciding.
 
-plan.json is put where there is none; farm.json says the versions, and is replaced only where it speaks of an earlier plan.
+farm.json names the recipe and the versions. It is put where there is none, and replaced only where one machine has built
+another recipe in that folder since, as its plan.json says.
 """
 
 from __future__ import annotations
@@ -11,73 +12,65 @@ import secrets
 
 from pydantic import ValidationError
 
+from generator.farm.parts import StoredParts
 from generator.farm.patience import Patience
 from generator.files import DamagedError
-from generator.plan import PLAN_FORMAT, Plan
+from generator.plan import PLAN_FORMAT
 from generator.recipe import Recipe
-from generator.sealed import sealed, sha256, unsealed
+from generator.sealed import sealed, unsealed
 from generator.versions.remote import Remote, RemoteError
 from generator.working_folder import difference
 from scenes.errors import InputError
 from scenes.spec import Spec
 
-FARM_FORMAT = 1
+FARM_FORMAT = 2
 PLAN_FILE, FARM_FILE, PROBE_FILE = "plan.json", "farm.json", "farm-probe.json"
 
 
 class FarmClaim(Spec):
-    """What farm.json says: the plan (sha256 of its text) and the versions that render it."""
+    """What farm.json says: the recipe and what names its plan, how many parts and clips that has, and the versions that render
+    it."""
 
     format: int = FARM_FORMAT
     plan: str
+    parts: int
+    clips: int
+    recipe: Recipe
     stopdown: str
     blender: str
 
 
-def claim_store(remote: Remote, plan: Plan, blender: str, patience: Patience) -> None:
+def claim_store(remote: Remote, parts: StoredParts, blender: str, patience: Patience) -> None:
     """Make a store the one of a plan and of these versions; raises InputError where it is another's, naming both."""
-    there = patience.of(lambda: remote.read(PLAN_FILE))
+    mine = this_claim(parts, blender)
+    there = patience.of(lambda: _there(remote))
     if there is None:
+        _check_plan_file(remote, parts.recipe, patience)
         patience.of(remote.prepare)
         patience.of(lambda: check_conditional(remote))
-        patience.of(lambda: remote.put(PLAN_FILE, plan.to_json().encode()))
-        there = patience.of(lambda: remote.read(PLAN_FILE))
+        patience.of(lambda: remote.put(FARM_FILE, _data(mine)))
+        there = patience.of(lambda: _there(remote))
     if there is None:
-        raise RemoteError(f"{remote.name} does not keep {PLAN_FILE} as it was written; check that storage")
-    if sha256(there) != plan.digest:
-        check_plan(remote, _plan(there, remote), plan)
-    mine = this_claim(plan, blender)
-    check_versions(remote, patience.of(lambda: _claim(remote, mine)), mine)
+        raise RemoteError(f"{remote.name} does not keep {FARM_FILE} as it was written; check that storage")
+    if there.recipe != parts.recipe and patience.of(lambda: _stored_recipe(remote)) == parts.recipe:
+        there = patience.of(lambda: _replaced(remote, mine))
+    check_recipe(remote, there, parts.recipe)
+    check_versions(remote, there, mine)
 
 
-def this_claim(plan: Plan, blender: str) -> FarmClaim:
+def this_claim(parts: StoredParts, blender: str) -> FarmClaim:
     """Return what this installation would claim a store for."""
-    return FarmClaim(plan=plan.digest, stopdown=_stopdown(), blender=blender)
+    return FarmClaim(
+        plan=parts.digest, parts=parts.count, clips=parts.clips, recipe=parts.recipe, stopdown=_stopdown(), blender=blender
+    )
 
 
-def known_plan(remote: Remote, recipe: Recipe, patience: Patience) -> Plan | None:
-    """Return the plan that a store was claimed for, if it is this recipe's and this Stopdown's, or None.
-
-    It is then the plan that the recipe would give here, and reading it is much faster than drawing its scenes again.
-    """
-    farm = patience.of(lambda: remote.read(FARM_FILE))
-    data = None if farm is None else patience.of(lambda: remote.read(PLAN_FILE))
-    if farm is None or data is None:
-        return None
-    claim = _read_farm(farm, remote)
-    if claim.stopdown != _stopdown() or claim.plan != sha256(data):
-        return None
-    plan = _plan(data, remote)
-    return plan if plan.recipe == recipe else None
-
-
-def read_claim(remote: Remote, patience: Patience) -> tuple[Plan, FarmClaim]:
-    """Return the plan and the versions that a store was claimed for; raises InputError where no farm builds."""
-    plan = patience.of(lambda: _read_plan(remote))
-    data = None if plan is None else patience.of(lambda: remote.read(FARM_FILE))
-    if plan is None or data is None:
-        raise InputError(f"no farm builds at {remote.name} (it has no {PLAN_FILE} with {FARM_FILE}); check the place")
-    return plan, _read_farm(data, remote)
+def read_claim(remote: Remote, patience: Patience) -> FarmClaim:
+    """Return what a store was claimed for; raises InputError where no farm builds."""
+    there = patience.of(lambda: _there(remote))
+    if there is None:
+        raise InputError(f"no farm builds at {remote.name} (it has no {FARM_FILE}); check the place")
+    return there
 
 
 def check_conditional(remote: Remote) -> None:
@@ -92,54 +85,64 @@ def check_conditional(remote: Remote) -> None:
         )
 
 
-def _claim(remote: Remote, mine: FarmClaim) -> FarmClaim:
-    """Return the claim that holds: ours, or one that came first for this plan."""
-    data = sealed(mine.model_dump(mode="json"))
-    if remote.put(FARM_FILE, data):
-        return mine
-    found = remote.read(FARM_FILE)
-    there = None if found is None else _read_farm(found, remote)
-    if there is not None and there.plan == mine.plan:
-        return there
-    if not remote.swap(FARM_FILE, found, data):  # it speaks of an earlier plan of this dataset
-        raise RemoteError(f"another build changed {FARM_FILE} at {remote.name} meanwhile; run the same command again")
-    return mine
-
-
-def check_plan(remote: Remote, there: Plan, plan: Plan) -> None:
-    """Raise InputError where a store is another plan's."""
-    if there.digest != plan.digest:
+def check_recipe(remote: Remote, there: FarmClaim, recipe: Recipe) -> None:
+    """Raise InputError where a store is another recipe's."""
+    if there.recipe != recipe:
         raise InputError(
-            f"{remote.name} is the dataset of another recipe ({difference(there, plan)}); build into another place"
+            f"{remote.name} is the dataset of another recipe ({difference(there.recipe, recipe)}); build into another place"
         )
 
 
 def check_versions(remote: Remote, there: FarmClaim, mine: FarmClaim) -> None:
-    """Raise InputError where other versions build than are here, naming both."""
-    for program, theirs, ours in (
-        ("Stopdown", there.stopdown, mine.stopdown),
-        ("Blender", there.blender, mine.blender),
-    ):
-        if theirs != ours:
-            raise InputError(
-                f"{remote.name} is built with {program} {theirs}, this machine has {program} {ours}; "
-                f"install {program} {theirs} here, or build into another place"
-            )
+    """Raise InputError where another Blender renders than is here, naming both; another Stopdown's claim is not read at all."""
+    if there.blender != mine.blender:
+        raise _other_version(remote, "Blender", there.blender, mine.blender)
+
+
+def _other_version(remote: Remote, program: str, theirs: str, ours: str) -> InputError:
+    return InputError(
+        f"{remote.name} is built with {program} {theirs}, this machine has {program} {ours}; "
+        f"install {program} {theirs} here, or build into another place"
+    )
 
 
 def _stopdown() -> str:
     return importlib.metadata.version("stopdown")
 
 
-def _read_plan(remote: Remote) -> Plan | None:
+def _there(remote: Remote) -> FarmClaim | None:
+    data = remote.read(FARM_FILE)
+    return None if data is None else _read_farm(data, remote)
+
+
+def _data(claim: FarmClaim) -> bytes:
+    return sealed(claim.model_dump(mode="json"))
+
+
+def _replaced(remote: Remote, mine: FarmClaim) -> FarmClaim:
+    """Put our claim in the place of one of an earlier plan of this folder; return the one that holds."""
+    if not remote.swap(FARM_FILE, remote.read(FARM_FILE), _data(mine)):
+        raise RemoteError(f"another build changed {FARM_FILE} at {remote.name} meanwhile; run the same command again")
+    return mine
+
+
+def _check_plan_file(remote: Remote, recipe: Recipe, patience: Patience) -> None:
+    """Raise InputError where one machine builds another recipe in the same folder."""
+    there = patience.of(lambda: _stored_recipe(remote))
+    if there is not None and there != recipe:
+        raise InputError(
+            f"{remote.name} is the dataset of another recipe ({difference(there, recipe)}); build into another place"
+        )
+
+
+def _stored_recipe(remote: Remote) -> Recipe | None:
+    """Return the recipe of the plan that one machine built, or builds, in a folder; None where there is none."""
     data = remote.read(PLAN_FILE)
-    return None if data is None else _plan(data, remote)
-
-
-def _plan(data: bytes, remote: Remote) -> Plan:
+    if data is None:
+        return None
     try:
         tree = json.loads(data)
-        version = tree.get("format")
+        version, recipe = tree.get("format"), tree.get("recipe")
     except (ValueError, AttributeError):
         raise DamagedError(
             f"{PLAN_FILE} at {remote.name} is damaged: it is not JSON; remove it there and run the same command again"
@@ -149,7 +152,7 @@ def _plan(data: bytes, remote: Remote) -> Plan:
             f"{remote.name} has dataset format {version}, this Stopdown reads format {PLAN_FORMAT}; use the one that made it"
         )
     try:
-        return Plan.model_validate(tree)
+        return Recipe.model_validate(recipe)
     except ValidationError as error:
         words = error.errors()[0]["msg"]
         raise DamagedError(f"{PLAN_FILE} at {remote.name} is damaged: {words}; build into another place") from None
@@ -163,6 +166,8 @@ def _read_farm(data: bytes, remote: Remote) -> FarmClaim:
                 f"{FARM_FILE} at {remote.name} has format {tree.get('format')}, this Stopdown reads {FARM_FORMAT}; "
                 "use the one that made it"
             )
-        return FarmClaim.model_validate(tree)
+        if tree.get("stopdown") == _stopdown():
+            return FarmClaim.model_validate(tree)
     except (ValidationError, DamagedError):
         raise DamagedError(f"{FARM_FILE} at {remote.name} is damaged; remove it there and run the same command again") from None
+    raise _other_version(remote, "Stopdown", str(tree.get("stopdown")), _stopdown())  # whose recipes may have other keys

@@ -1,38 +1,58 @@
-"""The end of a farm's build: is every clip of the plan there? Then the dataset is committed as a version."""
+"""The end of a farm's build: is every clip of the plan there? Then the dataset is committed as a version.
+
+The plan is gone through part by part. What is found out of every clip, its record and the sizes of its objects, lies on the
+disk, so that checking holds one part of the plan and one folder of objects at a time, however many clips there are.
+"""
 
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
+from itertools import groupby, islice
+from pathlib import Path
 
-from generator.farm.remote_commit import commit_remote, object_sizes
-from generator.farm.shards import shards_of
+from generator.farm.contents import contents
+from generator.farm.disk_map import DiskMap
+from generator.farm.parts import Parts
+from generator.farm.remote_commit import commit_remote
+from generator.farm.shards import Piece, deal
 from generator.farm.target import Target, read_record
-from generator.files import DamagedError
+from generator.files import DamagedError, write_atomic
 from generator.plan import ClipPlan
+from generator.recipe import Recipe
+from generator.sealed import sha256
 from generator.store import ClipRecord
-from generator.versions.commit import commit_build
+from generator.versions.commit import commit_shown
 from generator.versions.history import INTERNAL, History
 from generator.versions.locks import writing
+from generator.versions.plans import plan_recipe
 from generator.versions.remote import record_file
 from generator.versions.remote_folder import FolderRemote
-from generator.working_folder import build_lock, finish
+from generator.working_folder import build_lock, difference, show, stored_plan
+from scenes.errors import InputError
 
+NAMED = 1000  # clips that a report names; of more it says how many
 _READERS = 16
 _SHOWN = 5
+_DIGITS = 9
+_ANY_SIZE = -1
 _SHARD_BEAT = re.compile(r"shard-(\d+)-of-(\d+)")
 
 
 @dataclass(frozen=True, kw_only=True)
 class FinishReport:
-    """What a finish found: clips of the plan, those that lack and, where it is known how the plan was cut, their shards (from
-    1, of `count`), records that were damaged and set aside; and the version, where it was committed."""
+    """What a finish found: clips of the plan and how many lack, the first of those by id and, where it is known how the plan
+    was cut, the shards of all (from 1, of `count`), records that were damaged and set aside; and the version, where it was
+    committed."""
 
     where: str
     clips: int
+    lacking: int
     missing: tuple[str, ...]
     shards: tuple[int, ...]
     count: int | None
@@ -42,12 +62,12 @@ class FinishReport:
     @property
     def complete(self) -> bool:
         """Whether every clip was there."""
-        return not self.missing
+        return not self.lacking
 
     def words(self) -> str:
         """Return what lacks, and what to do."""
-        shown = ", ".join(self.missing[:_SHOWN]) + (" …" if len(self.missing) > _SHOWN else "")
-        words = f"{len(self.missing)} of {self.clips} clips are not at {self.where} ({shown})"
+        shown = ", ".join(self.missing[:_SHOWN]) + (" …" if self.lacking > _SHOWN else "")
+        words = f"{self.lacking} of {self.clips} clips are not at {self.where} ({shown})"
         if self.set_aside:
             words += f"; {len(self.set_aside)} of them had a damaged record, which was set aside"
         if self.count is None:
@@ -62,27 +82,24 @@ def finish_target(target: Target, *, message: str | None, shards: int | None = N
     `shards` is how many the plan was cut into; None: as the workers' beats say. Nothing is committed where a clip lacks. A
     record that is damaged, or names an object that is not there, is emptied, so that its shard makes the clip anew.
     """
-    absent = {clip.clip_id for clip in target.missing()}
-    present = [clip for clip in target.plan.clips if clip.clip_id not in absent]
-    files = _record_files(target, present)
-    records = {clip_id: record for clip_id, (_, record) in files.items() if record is not None}
-    sizes = object_sizes(target, records)
-    damaged = [clip for clip in present if not _is_whole(records.get(clip.clip_id), sizes)]
-    for clip in damaged:
-        _set_aside(target, record_file(target.keys[clip.clip_id]), files[clip.clip_id][0])
-    gone = absent | {clip.clip_id for clip in damaged}
-    lacking = [clip for clip in target.plan.clips if clip.clip_id in gone]
-    version = None if lacking else _commit(target, records, sizes, message)
-    count = shards if shards is not None else _count(target)
-    return FinishReport(
-        where=target.where,
-        clips=len(target.plan.clips),
-        missing=tuple(clip.clip_id for clip in lacking),
-        shards=tuple(shards_of(target.plan, count, lacking)) if count is not None and lacking else (),
-        count=count,
-        set_aside=tuple(clip.clip_id for clip in damaged),
-        version=version,
-    )
+    assert isinstance(target.parts, Parts), "a target for reading has no end"
+    with ExitStack() as stack:
+        survey = Survey(target, target.parts, stack)
+        survey.read_records()
+        survey.check_objects()
+        lacking = len(survey.lacking)
+        version = None if lacking else _commit(target, Records(survey.records), survey.sizes, message)
+        count = shards if shards is not None else _count(target)
+        return FinishReport(
+            where=target.where,
+            clips=target.parts.clips,
+            lacking=lacking,
+            missing=tuple(clip_id for _, clip_id in islice(survey.lacking.after(""), NAMED)),
+            shards=tuple(survey.shards(count)) if count is not None and lacking else (),
+            count=count,
+            set_aside=tuple(survey.set_aside[:NAMED]),
+            version=version,
+        )
 
 
 def ranges(numbers: Sequence[int]) -> str:
@@ -96,40 +113,139 @@ def ranges(numbers: Sequence[int]) -> str:
     return ",".join("-".join(map(str, run)) for run in runs)
 
 
-def _record_files(target: Target, clips: Sequence[ClipPlan]) -> dict[str, tuple[bytes | None, ClipRecord | None]]:
-    """Return by clip id the bytes of the record, and the record where they are a whole one."""
+class Records(Mapping[str, ClipRecord]):
+    """Records by clip id, read from the disk one by one."""
+
+    def __init__(self, texts: DiskMap) -> None:
+        self._texts = texts
+
+    def __getitem__(self, clip_id: str) -> ClipRecord:
+        return ClipRecord.model_validate_json(self._texts[clip_id])
+
+    def __contains__(self, clip_id: object) -> bool:
+        return clip_id in self._texts
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._texts)
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+
+class Survey:
+    """What is found out of a build: records by clip id, sizes of objects by sha256, and what lacks, in the plan's order."""
+
+    def __init__(self, target: Target, parts: Parts, stack: ExitStack) -> None:
+        self._target, self._parts = target, parts
+        self.records, self.sizes, self.lacking, self._named = (stack.enter_context(DiskMap()) for _ in range(4))
+        self.set_aside: list[str] = []
+
+    def read_records(self) -> None:
+        """Read the record of every clip; of a part of the plan that no one has begun, all clips lack."""
+        for number in range(self._parts.count):
+            part = self._target.stored_part(number)
+            if part is None:
+                ids = (clip_id for scene in self._parts.keys(number) for clip_id in scene.clip_ids)
+                self.lacking.put((_place(number, position), clip_id) for position, clip_id in enumerate(ids))
+                continue
+            files = _record_files(part)
+            for position, (clip, (data, record)) in enumerate(zip(part.plan.clips, files, strict=True)):
+                place = _place(number, position)
+                if record is None:
+                    self._set_aside(part.keys[clip.clip_id], place, clip.clip_id, data)
+                else:
+                    self.records.put([(clip.clip_id, record.model_dump_json())])
+                    self._named.put((f"{digest} {place}", f"{size} {clip.clip_id}") for digest, size in _objects(record))
+
+    def check_objects(self) -> None:
+        """Look for the objects that records name, folder by folder of the store."""
+        for bucket, named in groupby(self._named.after(""), key=lambda entry: entry[0][:2]):
+            found = self._target.patience.of(partial(self._target.remote.sizes, f"objects/{bucket}"))
+            sizes = {path.rpartition("/")[2]: size for path, size in found.items()}
+            self.sizes.put(sizes.items())
+            for key, value in named:
+                digest, _, place = key.partition(" ")
+                size, _, clip_id = value.partition(" ")
+                if sizes.get(digest) is None or int(size) not in (_ANY_SIZE, sizes[digest]):
+                    self._objectless(clip_id, place)
+
+    def shards(self, count: int) -> list[int]:
+        """Return the numbers (from 1) of the shards, of `count`, that the clips that lack belong to."""
+        dealt: dict[int, list[tuple[int, Piece]]] = defaultdict(list)
+        for shard, piece in deal(self._parts, count):
+            dealt[piece.part].append((shard, piece))
+        found: set[int] = set()
+        for number, entries in groupby(self.lacking.after(""), key=lambda entry: int(entry[0][:_DIGITS])):
+            ids = {clip_id for _, clip_id in entries}
+            part = self._target.stored_part(number)
+            for shard, piece in dealt[number]:
+                if part is None or any(clip.clip_id in ids for clip in piece.clips(part.plan)):
+                    found.add(shard)
+        return sorted(found)
+
+    def _objectless(self, clip_id: str, place: str) -> None:
+        """Set a record aside that names an object that is not there, or not whole."""
+        record = Records(self.records)[clip_id]
+        data = self._target.patience.of(lambda: self._target.remote.read(record_file(record.key)))
+        self._set_aside(record.key, place, clip_id, data)
+
+    def _set_aside(self, key: str, place: str, clip_id: str, damaged: bytes | None) -> None:
+        """Note that a clip lacks; empty its record where it still is what was found: a shard may have mended it meanwhile."""
+        if damaged is not None:
+            self._target.patience.of(lambda: self._target.remote.swap(record_file(key), damaged, b""))
+            if place not in self.lacking:
+                self.set_aside.append(clip_id)
+        self.lacking.put([(place, clip_id)])
+
+
+def _objects(record: ClipRecord) -> list[tuple[str, int]]:
+    """Return the objects that a record names with their sizes in bytes, where it tells them."""
+    sizes = dict.fromkeys(record.frames.values(), _ANY_SIZE)
+    return list({**sizes, record.sha256_bytes: record.size_bytes}.items())
+
+
+def _place(number: int, position: int) -> str:
+    """Return a key that sorts as the clips of the plan do: the number of the part, and of the clip in it."""
+    return f"{number:0{_DIGITS}d} {position:0{_DIGITS}d}"
+
+
+def _record_files(part: Target) -> list[tuple[bytes | None, ClipRecord | None]]:
+    """Return for every clip of a part the bytes of its record, and the record where they are a whole one."""
 
     def read(clip: ClipPlan) -> tuple[bytes | None, ClipRecord | None]:
-        key = target.keys[clip.clip_id]
-        data = target.patience.of(lambda: target.remote.read(record_file(key)))
+        key = part.keys[clip.clip_id]
+        data = part.patience.of(lambda: part.remote.read(record_file(key)))
         try:
-            return data, None if data is None else read_record(data, key, target.remote.name)
+            return data, None if data is None else read_record(data, key, part.remote.name)
         except DamagedError:
             return data, None
 
     with ThreadPoolExecutor(_READERS) as pool:
-        return dict(zip((clip.clip_id for clip in clips), pool.map(read, clips), strict=True))
-
-
-def _is_whole(record: ClipRecord | None, sizes: Mapping[str, int]) -> bool:
-    if record is None or any(digest not in sizes for digest in record.frames.values()):
-        return False
-    return sizes.get(record.sha256_bytes) == record.size_bytes
-
-
-def _set_aside(target: Target, path: str, damaged: bytes | None) -> None:
-    """Empty a record that still is what was found to be damaged: a shard may have mended it meanwhile."""
-    if damaged is not None:
-        target.patience.of(lambda: target.remote.swap(path, damaged, b""))
+        return list(pool.map(read, part.plan.clips))
 
 
 def _commit(target: Target, records: Mapping[str, ClipRecord], sizes: Mapping[str, int], message: str | None) -> str | None:
+    assert isinstance(target.parts, Parts), "a target for reading has no end"
+    parts = target.parts
     if not isinstance(target.remote, FolderRemote):
-        return None if message is None else commit_remote(target, records, sizes, message).id
-    path, plan = target.remote.path, target.plan
+        return None if message is None else commit_remote(target, contents(parts, records), records, sizes, message).id
+    path = target.remote.path
     with build_lock(path), writing(path / INTERNAL):  # the folder shows its clips, as after the build of one machine
-        finish(path, plan, records)
-        return None if message is None else commit_build(History(path), plan, records, message).id
+        made = contents(parts, records)
+        _show_plan(path, made.plan)
+        each = (parts.part(number) for number in range(parts.count))
+        show(path, each, made.origin, made.table, records, license=made.license)
+        return None if message is None else commit_shown(History(path), made.table, made.plan, records, message).id
+
+
+def _show_plan(path: Path, text: str) -> None:
+    """Write plan.json into a folder; raises InputError where one machine has built another recipe there meanwhile."""
+    there, data = stored_plan(path), text.encode()
+    if there is None:
+        write_atomic(path / INTERNAL / "plan.json", data)
+    elif there.digest != sha256(data):
+        words = difference(there.recipe, Recipe.model_validate(plan_recipe(text)))
+        raise InputError(f"{path} is the dataset of another recipe ({words}); build into another place")
 
 
 def _count(target: Target) -> int | None:

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from generator.farm.heartbeat import RENDERING, Beater, BeatingProgress
+from generator.farm.parts import header
 from generator.farm.ray_actor import ActorSettings, Machine, Outcome, StoreTrouble, actor_class
 from generator.farm.ray_cluster import check_address, check_ray, connected
-from generator.farm.ray_work import MAX_ATTEMPTS, Work, halved, one
+from generator.farm.ray_work import MAX_ATTEMPTS, Work, halved, lacking_counts, one
 from generator.farm.shards import time_limit_s as estimated_limit_s
 from generator.farm.target import Target
 from generator.lineage.origin import engine_version
-from generator.plan import Plan
 from generator.progress import Progress
 from generator.render.errors import RenderError
 from generator.render.messages import ClipJob, Done, Failed, NoSpace, SceneJob, WorkerSettings
@@ -45,9 +45,9 @@ class StoreError(StopdownError):
 
 @dataclass(frozen=True, kw_only=True)
 class EngineReport:
-    """What an engine did: ids of clips in the store since it began, messages of those that failed, their cost."""
+    """What an engine did: clips in the store since it began, messages of those that failed, their cost."""
 
-    rendered: tuple[str, ...]
+    rendered: int
     failed: dict[str, str]
     cpu_s: float
     wall_s: float
@@ -78,25 +78,28 @@ def build_on_ray(
     _check_options(slots, threads, time_limit_s)
     check_ray()
     start_s = time.monotonic()
-    missing = target.missing()
+    counts = lacking_counts(target)
+    missing = sum(counts.values())
     if not missing:
-        return EngineReport(rendered=(), failed={}, cpu_s=0.0, wall_s=time.monotonic() - start_s)
+        return EngineReport(rendered=0, failed={}, cpu_s=0.0, wall_s=time.monotonic() - start_s)
     if address is not None:
         check_address(address)
     target.take_scene(recipe_folder)
-    limit_s = time_limit_s if time_limit_s is not None else estimated_limit_s(target.plan, threads)
-    local = min(len(missing), slots or max(1, (os.cpu_count() or 1) // threads)) if address is None else None
+    limit_s = time_limit_s if time_limit_s is not None else estimated_limit_s(target.plan.recipe, threads)
+    local = min(missing, slots or max(1, (os.cpu_count() or 1) // threads)) if address is None else None
     with ExitStack() as stack:
         beater = stack.enter_context(Beater(target, f"ray-{_plain(socket.gethostname())}", "ray", slots=local or slots or 1))
         telling = BeatingProgress(progress, beater)
-        telling.start(len(target.plan.clips), len(target.plan.clips) - len(missing))
+        telling.start(target.of, target.of - missing)
         stack.callback(telling.close)
         folder = stack.enter_context(connected(address, (local or 1) * threads))
         settings = _settings(target, folder, threads)
-        driver = Driver(target, settings, Work(target, missing), telling, beater, slots=local or slots, limit_s=limit_s)
+        work = Work(target, counts)
+        stack.callback(work.close)
+        driver = Driver(target, settings, work, telling, beater, slots=local or slots, limit_s=limit_s)
         driver.run()
-        rendered = tuple(clip.clip_id for clip in missing if clip.clip_id not in driver.work.failed)
-        return EngineReport(rendered=rendered, failed=driver.work.failed, cpu_s=driver.cpu_s, wall_s=time.monotonic() - start_s)
+        rendered = missing - len(work.failed)
+        return EngineReport(rendered=rendered, failed=work.failed, cpu_s=driver.cpu_s, wall_s=time.monotonic() - start_s)
 
 
 @dataclass(eq=False, kw_only=True)
@@ -260,7 +263,7 @@ class Driver:
         self._progress.worker(slot.number, "idle")
         match outcome:
             case Done(clip_id, cpu_s):
-                self.work.settle()
+                self.work.settle(clip_id)
                 self.cpu_s += cpu_s
                 self._progress.done(clip_id)
                 self._beater.done(clip_id, cpu_s)
@@ -358,9 +361,8 @@ def _python() -> str:
 
 
 def _without_clips(target: Target) -> Target:
-    """Return what an actor needs of a target: not the plan's scenes and clips, which may be many."""
-    plan = Plan(name=target.plan.name, seed=target.plan.seed, recipe=target.plan.recipe, scenes=(), clips=())
-    return replace(target, plan=plan, keys={})
+    """Return what an actor needs of a target: not the way to the plan's scenes and clips."""
+    return replace(target, plan=header(target.plan.recipe), keys={}, parts=None)
 
 
 def _settings(target: Target, folder: Path | None, threads: int) -> ActorSettings:

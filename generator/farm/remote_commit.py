@@ -8,14 +8,11 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from generator.farm.target import THREADS, Target
+from generator.farm.contents import Contents
+from generator.farm.target import Target
 from generator.files import DamagedError
-from generator.labels import label_table, labels_file
-from generator.lineage.files import lineage_files
-from generator.lineage.origin import plan_origin
 from generator.sealed import sha256
 from generator.store import ClipRecord, Store
 from generator.versions.commit import Origin, commit
@@ -23,7 +20,7 @@ from generator.versions.history import History
 from generator.versions.remote import Remote, RemoteError, object_file, version_file
 from generator.versions.remote_push import push
 from generator.versions.remote_refs import HEAD, remote_refs
-from generator.versions.rows import Evidence
+from generator.versions.rows import Evidences
 from generator.versions.version import Software, Version, read_version
 
 _TRIES = 5
@@ -54,25 +51,17 @@ class RemoteStore(Store):
         return super().read(digest)
 
 
-def object_sizes(target: Target, records: Mapping[str, ClipRecord]) -> dict[str, int]:
-    """Return the sizes of the objects in the buckets that records name, as the remote lists them."""
-    buckets = {digest[:2] for record in records.values() for digest in (record.sha256_bytes, *record.frames.values())}
-    found: dict[str, int] = {}
-    with ThreadPoolExecutor(THREADS) as pool:
-        for sizes in pool.map(lambda b: target.patience.of(lambda: target.remote.sizes(f"objects/{b}")), sorted(buckets)):
-            found |= {path.rpartition("/")[2]: size for path, size in sizes.items()}
-    return found
-
-
-def commit_remote(target: Target, records: Mapping[str, ClipRecord], sizes: Mapping[str, int], message: str) -> Version:
-    """Commit a plan whose clips are all there as the remote's next version; raises RemoteError, DamagedError.
+def commit_remote(
+    target: Target, made: Contents, records: Mapping[str, ClipRecord], sizes: Mapping[str, int], message: str
+) -> Version:
+    """Commit clips that are all there as the remote's next version; raises RemoteError, DamagedError.
 
     Another process may commit meanwhile: this version then follows that one, or is that one where it says the same.
     """
     for _ in range(_TRIES):
         try:
             with tempfile.TemporaryDirectory(prefix="stopdown-commit-") as folder:
-                return _commit_once(target, Path(folder), records, sizes, message)
+                return _commit_once(target, Path(folder), made, records, sizes, message)
         except RemoteError as error:
             if error.lasting:
                 raise
@@ -82,20 +71,18 @@ def commit_remote(target: Target, records: Mapping[str, ClipRecord], sizes: Mapp
 
 
 def _commit_once(
-    target: Target, folder: Path, records: Mapping[str, ClipRecord], sizes: Mapping[str, int], message: str
+    target: Target,
+    folder: Path,
+    made: Contents,
+    records: Mapping[str, ClipRecord],
+    sizes: Mapping[str, int],
+    message: str,
 ) -> Version:
-    plan, remote = target.plan, target.remote
-    history = History(folder)
+    history, remote = History(folder), target.remote
     history.store = RemoteStore(history.root, remote, sizes)
     _fetch_head(history, remote)
-    table = label_table(plan, records)
-    origin = Origin(
-        message=message,
-        plans=(plan.to_json(),),
-        software=Software.here(records.values()),
-        files=lineage_files(plan_origin(plan), table, labels_file(table), license=plan.recipe.license),
-    )
-    version = commit(history, table, {clip_id: Evidence.of(record) for clip_id, record in records.items()}, origin)
+    origin = Origin(message=message, plans=(made.plan,), software=Software.here(records.values()), files=made.files())
+    version = commit(history, made.table, Evidences(records), origin)
     push(history, remote)
     return version
 

@@ -1,7 +1,8 @@
 """Building one shard on one machine: render into a local scratch store, publish clip by clip, drop what is published.
 
-What is rendered and not yet published is bounded: the pool is given nothing more to do while the store lags behind. A shard
-that is killed leaves its scratch store, and the same shard on the same machine publishes what lies there before it renders.
+What is rendered and not yet published is bounded: the pool is given nothing more to do while the store lags behind. Clips come
+from the plan part by part, when the pool asks for them: of a shard of any size two parts are held, and the clips at hand.
+A shard that is killed leaves its scratch store, and the same shard on the same machine publishes what lies there.
 """
 
 from __future__ import annotations
@@ -11,17 +12,21 @@ import shutil
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from generator.build import LOGS, scene_jobs, spread
+from generator.farm.ahead import ahead
 from generator.farm.heartbeat import Beater, BeatingProgress
-from generator.farm.shards import Shard, shard_clips, time_limit_s
+from generator.farm.parts import Parts
+from generator.farm.shards import Piece, Shard, piece_clips, shard_pieces, time_limit_s
 from generator.farm.target import Target
 from generator.files import alone
 from generator.plan import ClipPlan
@@ -76,13 +81,13 @@ class ShardReport:
         return not self.failed
 
 
-Renderer = Callable[[WorkerSettings, PoolOptions, list[SceneJob], Progress, Callable[[str, float], None]], dict[str, str]]
+Renderer = Callable[[WorkerSettings, PoolOptions, Iterable[SceneJob], Progress, Callable[[str, float], None]], dict[str, str]]
 
 
 def render_in_pool(
     settings: WorkerSettings,
     options: PoolOptions,
-    jobs: list[SceneJob],
+    jobs: Iterable[SceneJob],
     progress: Progress,
     on_done: Callable[[str, float], None],
 ) -> dict[str, str]:
@@ -107,24 +112,17 @@ def build_shard(
     """
     options.check()
     start_s = time.monotonic()
-    clips = shard_clips(target.plan, shard)
-    pending = target.missing(clips)
+    work = ShardWork.of(target, shard)
     target.take_scene(recipe_folder)
-    seconds: list[float] = []
     try:
         with ExitStack() as stack:
             beater = stack.enter_context(Beater(target, shard.name, "shard", slots=options.workers, shard=str(shard)))
             telling = BeatingProgress(progress, beater)
-            telling.start(len(clips), len(clips) - len(pending))
+            telling.start(work.clips, work.clips - work.left)
             stack.callback(telling.close)
+            tally = _Tally(progress, beater)
             scratch = stack.enter_context(scratch_store(target, shard.name, options.scratch))
-
-            def published(clip_id: str, cpu_s: float) -> None:
-                seconds.append(cpu_s)
-                progress.done(clip_id)
-                beater.done(clip_id, cpu_s)
-
-            failed = _render(target, pending, scratch, options, telling, published, render)
+            failed = _render(target, work, scratch, options, telling, tally, render) if work.left else {}
     except OSError as error:
         if error.errno in NO_SPACE:
             raise NoSpaceError(
@@ -133,13 +131,77 @@ def build_shard(
         raise
     return ShardReport(
         shard=shard,
-        clips=len(clips),
-        rendered=len(seconds),
-        reused=len(clips) - len(pending),
+        clips=work.clips,
+        rendered=tally.rendered,
+        reused=work.clips - work.left + tally.found,
         failed=failed,
-        cpu_s=sum(seconds),
+        cpu_s=tally.cpu_s,
         wall_s=time.monotonic() - start_s,
     )
+
+
+class _Tally:
+    """What became of the clips of a shard: published, with their CPU seconds, or found to be there."""
+
+    def __init__(self, progress: Progress, beater: Beater) -> None:
+        self._progress, self._beater = progress, beater
+        self.rendered = self.found = 0
+        self.cpu_s = 0.0
+
+    def published(self, clip_id: str, cpu_s: float) -> None:
+        """Count a clip that is in the store now."""
+        self.rendered += 1
+        self.cpu_s += cpu_s
+        self._progress.done(clip_id)
+        self._beater.done(clip_id, cpu_s)
+
+    def find(self, clips: int) -> None:
+        """Count clips that were in the store though no shard had begun their part of the plan: one machine built them."""
+        if clips:
+            self.found += clips
+            self._beater.assign(-clips)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardWork:
+    """What a shard has to do: its pieces by part of the plan, and its clips that lack: a byte for each of those in a part that
+    is in the store, 1 where it lacks."""
+
+    pieces: dict[int, list[Piece]]
+    lacking: dict[int, bytes]
+    clips: int
+    left: int
+
+    @classmethod
+    def of(cls, target: Target, shard: Shard) -> ShardWork:
+        """Ask the store what a shard lacks; of a part that no one has begun, all."""
+        assert isinstance(target.parts, Parts), "a target for reading renders nothing"
+        pieces = shard_pieces(target.parts, shard)
+        lacking: dict[int, bytes] = {}
+        clips = left = 0
+        for number, its_pieces in pieces.items():
+            part = target.stored_part(number)
+            if part is None:
+                count = its_left = sum(piece.size(target.parts.keys(number)) for piece in its_pieces)
+            else:
+                mine = piece_clips(its_pieces, part.plan)
+                missing = {clip.clip_id for clip in part.missing(mine)}
+                lacking[number] = bytes(clip.clip_id in missing for clip in mine)
+                count, its_left = len(mine), len(missing)
+            clips, left = clips + count, left + its_left
+        return cls(pieces=pieces, lacking=lacking, clips=clips, left=left)
+
+    @cached_property
+    def parts(self) -> list[int]:
+        """The parts of the plan in which clips lack."""
+        return [number for number in self.pieces if any(self.lacking.get(number, b"\1"))]
+
+    def clips_of(self, number: int, part: Target) -> list[ClipPlan]:
+        """Return the clips that lack of a part."""
+        mine = piece_clips(self.pieces[number], part.plan)
+        if number not in self.lacking:
+            return mine
+        return [clip for clip, lacks in zip(mine, self.lacking[number], strict=True) if lacks]
 
 
 class Publisher:
@@ -199,7 +261,8 @@ def scratch_store(target: Target, name: str, folder: Path | None = None) -> Iter
     """
     base = folder / "stopdown" if folder is not None else Path(tempfile.gettempdir()) / f"stopdown-{os.getuid()}"
     _own_folder(base)
-    place = base / f"{sha256(f'{target.where} {target.plan.digest} {target.blender}'.encode())[:16]}-{name}"
+    assert target.parts is not None, "a shard's target knows the whole plan"
+    place = base / f"{sha256(f'{target.where} {target.parts.digest} {target.blender}'.encode())[:16]}-{name}"
     with ExitStack() as stack:
         try:
             stack.enter_context(alone(place.with_suffix(".lock"), "busy"))
@@ -214,30 +277,59 @@ def scratch_store(target: Target, name: str, folder: Path | None = None) -> Iter
 
 def _render(
     target: Target,
-    pending: Sequence[ClipPlan],
+    work: ShardWork,
     scratch: Store,
     options: ShardOptions,
     progress: Progress,
-    published: Callable[[str, float], None],
+    tally: _Tally,
     render: Renderer,
 ) -> dict[str, str]:
     """Publish what lies in the scratch store, render the rest; return the messages of clips that failed."""
     limit = options.unpublished if options.unpublished is not None else UNPUBLISHED_PER_WORKER * options.workers
-    with Publisher(target, scratch, limit, published) as publisher:
-        rendered = {clip.clip_id for clip in pending if scratch.finished(target.keys[clip.clip_id]) is not None}
-        for clip_id in sorted(rendered):
-            publisher.add(clip_id, 0.0)
-        left = [clip for clip in pending if clip.clip_id not in rendered]
-        failed: dict[str, str] = {}
-        if left:
-            target.fetch_scene(scratch)
-            jobs = spread(
-                scene_jobs(target.plan, left, {clip.clip_id: target.keys[clip.clip_id] for clip in left}), options.workers
-            )
-            settings, pooling = _settings(target, scratch, options), _pool_options(target, options, len(jobs))
-            failed = render(settings, pooling, jobs, _Rendered(progress), publisher.add)
+    at_hand: dict[str, str] = {}  # keys of the clips that were handed out and are not published yet
+
+    def gone(clip_id: str, cpu_s: float) -> None:
+        del at_hand[clip_id]
+        tally.published(clip_id, cpu_s)
+
+    with Publisher(replace(target, keys=at_hand), scratch, limit, gone) as publisher:
+        with closing(_batches(target, work, scratch, publisher, at_hand, options.workers, tally.find)) as batches:
+            first = next(batches, None)
+            failed: dict[str, str] = {}
+            if first is not None:
+                target.fetch_scene(scratch)
+                jobs = chain(first, chain.from_iterable(batches))
+                settings = _settings(target, scratch, options)
+                pooling = _pool_options(target, options, work.left if len(work.parts) > 1 else len(first))
+                failed = render(settings, pooling, jobs, _Rendered(progress), publisher.add)
         publisher.finish()
     return failed
+
+
+def _batches(
+    target: Target,
+    work: ShardWork,
+    scratch: Store,
+    publisher: Publisher,
+    at_hand: dict[str, str],
+    workers: int,
+    found: Callable[[int], None],
+) -> Generator[list[SceneJob], None, None]:
+    """Yield what is to be rendered, part by part, when it is asked for; publish what lies in the scratch store already."""
+    for number, part in zip(work.parts, ahead(target.part, work.parts), strict=True):
+        mine = work.clips_of(number, part)
+        lacking = mine if number in work.lacking else part.missing(mine)
+        found(len(mine) - len(lacking))
+        left = []
+        for clip in lacking:
+            key = at_hand[clip.clip_id] = part.keys[clip.clip_id]
+            if scratch.finished(key) is not None:
+                publisher.add(clip.clip_id, 0.0)
+            else:
+                left.append(clip)
+        jobs = scene_jobs(part.plan, left, {clip.clip_id: at_hand[clip.clip_id] for clip in left})
+        if jobs:
+            yield spread(jobs, workers) if number == work.parts[-1] else jobs
 
 
 def _settings(target: Target, scratch: Store, options: ShardOptions) -> WorkerSettings:
@@ -248,7 +340,7 @@ def _settings(target: Target, scratch: Store, options: ShardOptions) -> WorkerSe
 
 
 def _pool_options(target: Target, options: ShardOptions, jobs: int) -> PoolOptions:
-    limit_s = options.time_limit_s if options.time_limit_s is not None else time_limit_s(target.plan, options.threads)
+    limit_s = options.time_limit_s if options.time_limit_s is not None else time_limit_s(target.plan.recipe, options.threads)
     return PoolOptions(workers=min(options.workers, jobs), silence_s=limit_s, attempts=ATTEMPTS)
 
 

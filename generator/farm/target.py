@@ -1,7 +1,7 @@
 """Where a farm's dataset lies, and the one way there for every engine: clip by clip, objects first, the record last.
 
-STORE/.stopdown/plan.json       the plan, put once: a second recipe finds it and is refused
-STORE/.stopdown/farm.json       the versions of Stopdown and Blender that all workers must have
+STORE/.stopdown/farm.json       the recipe, and the versions of Stopdown and Blender that all workers must have
+STORE/.stopdown/plan/000042.jsonl   a part of the plan
 STORE/.stopdown/farm/NAME.json  what each worker last said of itself (small, overwritten)
 STORE/.stopdown/objects, records, scenes
 
@@ -12,20 +12,22 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from generator.build import clip_key
-from generator.farm.claim import check_plan, check_versions, claim_store, known_plan, read_claim, this_claim
+from generator.build import clip_keys
+from generator.farm.claim import check_recipe, claim_store, read_claim
+from generator.farm.parts import Parts, StoredParts, header
 from generator.farm.patience import Patience
+from generator.farm.proven import put_proven
 from generator.files import DamagedError, write_atomic
 from generator.own_scene import FOLDER, file_sha256
-from generator.plan import ClipPlan, Plan, make_plan
+from generator.plan import ClipPlan, Plan
 from generator.recipe import Recipe
 from generator.sealed import sealed, sha256, unsealed
 from generator.store import ClipRecord, Store
@@ -42,16 +44,17 @@ _BEAT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 class ClipKeys(Mapping[str, str]):
-    """Record keys by clip id, computed when asked for: a shard of a large plan needs few of them."""
+    """The keys of a plan's records by clip id, computed when they are asked for."""
 
     def __init__(self, plan: Plan, blender: str) -> None:
         self._plan, self._blender = plan, blender
-        self._known: dict[str, str] = {}
+
+    @cached_property
+    def _keys(self) -> dict[str, str]:
+        return clip_keys(self._plan, self._blender)
 
     def __getitem__(self, clip_id: str) -> str:
-        if clip_id not in self._known:
-            self._known[clip_id] = clip_key(self._plan, self._plan.clip_by_id[clip_id], self._blender)
-        return self._known[clip_id]
+        return self._keys[clip_id]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._plan.clip_by_id)
@@ -60,9 +63,36 @@ class ClipKeys(Mapping[str, str]):
         return len(self._plan.clips)
 
 
+class StoredKeys(Mapping[str, str]):
+    """The same for the parts of a plan that are in the store; of them, one is held at a time."""
+
+    def __init__(self, parts: StoredParts, blender: str) -> None:
+        self._parts, self._blender = parts, blender
+        self._last: Mapping[str, str] = {}
+
+    def __getitem__(self, clip_id: str) -> str:
+        if clip_id not in self._last:
+            self._last = next((keys for keys in self._each() if clip_id in keys), {})
+        return self._last[clip_id]
+
+    def __iter__(self) -> Iterator[str]:
+        return (clip_id for keys in self._each() for clip_id in keys)
+
+    def __len__(self) -> int:
+        return sum(len(keys) for keys in self._each())
+
+    def _each(self) -> Iterator[Mapping[str, str]]:
+        plans = (self._parts.read(number) for number in range(self._parts.count))
+        return (ClipKeys(plan, self._blender) for plan in plans if plan is not None)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """A store that is to hold a plan's clips; `keys` are the keys of their records by clip id."""
+    """A store that is to hold a plan's clips; `keys` are the keys of their records by clip id.
+
+    `plan` is what is at hand of it: all, a part, or (for a target that was opened for a recipe) what its parts share. `parts`
+    is the way to the rest, None in a target of one part; `of` is how many clips the whole plan has.
+    """
 
     where: str
     remote: Remote
@@ -70,9 +100,27 @@ class Target:
     blender: str
     keys: Mapping[str, str]
     patience: Patience = field(default_factory=Patience)
+    parts: StoredParts | None = None
+    of: int = 0
+
+    def part(self, number: int) -> Target:
+        """Return the target of a part of the plan, which is drawn and put into the store where it is not there."""
+        assert isinstance(self.parts, Parts), "a target for reading has no plan to draw from"
+        return self._of(self.parts.part(number))
+
+    def stored_part(self, number: int) -> Target | None:
+        """Return the target of a part of the plan, or None where it is not in the store: then no one has begun it."""
+        assert self.parts is not None, "this is the target of one part"
+        plan = self.parts.read(number)
+        return None if plan is None else self._of(plan)
+
+    def _of(self, plan: Plan) -> Target:
+        assert self.parts is not None
+        return replace(self, plan=plan, keys=ClipKeys(plan, self.blender), parts=None, of=self.parts.clips)
 
     def missing(self, clips: Iterable[ClipPlan] | None = None) -> list[ClipPlan]:
-        """Return the clips (None: all of the plan) that have no record there, in order."""
+        """Return the clips (None: all of the plan at hand) that have no record there, in order."""
+        assert clips is not None or self.plan.clips, "ask the parts of a plan one by one"
         wanted = list(self.plan.clips if clips is None else clips)
         there = self._records_there({self.keys[clip.clip_id] for clip in wanted})
         return [clip for clip in wanted if self.keys[clip.clip_id] not in there]
@@ -142,7 +190,7 @@ class Target:
             for digest in dict.fromkeys((record.sha256_bytes, *record.frames.values())):
                 self._put_object(digest, scratch)
             data = sealed(record.model_dump(mode="json"))
-            return self._put_proven(path, data, lambda found: _is_record(found, record.key))
+            return put_proven(self.remote, path, data, lambda found: _is_record(found, record.key))
 
     def _put_object(self, digest: str, scratch: Store) -> None:
         path = object_file(digest)
@@ -153,17 +201,7 @@ class Target:
             if found is not None and sha256(found) == digest:
                 return
             raise
-        self._put_proven(path, data, lambda found: sha256(found) == digest)
-
-    def _put_proven(self, path: str, data: bytes, is_whole: Callable[[bytes], bool]) -> bool:
-        """Put a file and read it back; one that a torn write left is replaced. Return whether this call put it."""
-        new = self.remote.put(path, data)
-        found = self.remote.read(path)
-        if found is not None and is_whole(found):
-            return new
-        if self.remote.swap(path, found, data) and self.remote.read(path) == data:
-            return True
-        raise RemoteError(f"{self.remote.name} does not keep {path} as it was written; check that storage")
+        put_proven(self.remote, path, data, lambda found: sha256(found) == digest)
 
     def _records_there(self, keys: Collection[str]) -> set[str]:
         buckets: dict[str, list[str]] = defaultdict(list)
@@ -173,7 +211,8 @@ class Target:
             return {key for found in pool.map(self._bucket, buckets.values()) for key in found}
 
     def _bucket(self, keys: list[str]) -> list[str]:
-        if len(keys) <= _LOOKUPS or len(keys) * _LISTED_PER_LOOKUP < len(self.plan.clips) / _BUCKETS:
+        clips = max(self.of, len(self.plan.clips))
+        if len(keys) <= _LOOKUPS or len(keys) * _LISTED_PER_LOOKUP < clips / _BUCKETS:
             found = ((key, self.patience.of(partial(self.remote.read, record_file(key)))) for key in keys)
             return [key for key, data in found if data is not None and _is_record(data, key)]
         sizes = self.patience.of(lambda: self.remote.sizes(record_file(keys[0]).rpartition("/")[0]))
@@ -181,9 +220,10 @@ class Target:
 
 
 def open_target(
-    where: str, plan: Plan, *, blender: str, options: RemoteOptions | None = None, patience: Patience | None = None
+    where: str, plan: Plan | Recipe, *, blender: str, options: RemoteOptions | None = None, patience: Patience | None = None
 ) -> Target:
-    """Open a folder or s3://BUCKET/PREFIX for a plan's clips and claim it; a folder is made where there is none.
+    """Open a folder or s3://BUCKET/PREFIX for the clips of a recipe, or of a plan drawn before, and claim it; a folder is made
+    where there is none.
 
     Raises InputError for a store of another recipe or of other versions of Stopdown or Blender, naming both, for one that
     cannot put conditionally, and for one that cannot be reached or written to.
@@ -194,44 +234,49 @@ def open_target(
     return target_at(remote, plan, blender=blender, patience=patience)
 
 
-def target_at(remote: Remote, plan: Plan, *, blender: str, patience: Patience | None = None) -> Target:
+def target_at(remote: Remote, plan: Plan | Recipe, *, blender: str, patience: Patience | None = None) -> Target:
     """Claim a remote for a plan's clips; as `open_target` for a remote that is open already."""
     patience = patience or Patience()
-    claim_store(remote, plan, blender, patience)
-    keys = ClipKeys(plan, blender)
-    return Target(where=remote.name, remote=remote, plan=plan, blender=blender, keys=keys, patience=patience)
+    parts = Parts(plan, remote, patience)
+    claim_store(remote, parts, blender, patience)
+    return _target(remote, plan, parts, blender, patience)
 
 
-def farm_plan(where: str, recipe: Recipe, *, options: RemoteOptions | None = None) -> Plan:
-    """Return the plan of a recipe that is built at a place: as it lies there, or else drawn here."""
-    return known_plan(open_remote(where, options), recipe, Patience()) or make_plan(recipe)
-
-
-def claimed_target(where: str, plan: Plan, *, options: RemoteOptions | None = None) -> Target:
+def claimed_target(where: str, plan: Plan | Recipe, *, options: RemoteOptions | None = None) -> Target:
     """Open a store that workers have claimed for a plan; nothing is rendered, so no Blender is needed here.
 
     Raises InputError where no farm builds, or builds another recipe or with another version of Stopdown, naming both.
     """
     remote, patience = open_remote(where, options), Patience()
-    there, claim = read_claim(remote, patience)
-    check_plan(remote, there, plan)
-    check_versions(remote, claim, this_claim(plan, claim.blender))
-    return Target(
-        where=remote.name,
-        remote=remote,
-        plan=plan,
-        blender=claim.blender,
-        keys=ClipKeys(plan, claim.blender),
-        patience=patience,
-    )
+    claim = read_claim(remote, patience)
+    parts = Parts(plan, remote, patience)
+    check_recipe(remote, claim, parts.recipe)
+    return _target(remote, plan, parts, claim.blender, patience)
 
 
 def look_at(where: str, options: RemoteOptions | None = None, *, patience: Patience | None = None) -> Target:
     """Return the target that a farm builds at a place, for reading; changes nothing. Raises InputError where there is none."""
     remote, patience = open_remote(where, options), patience or Patience()
-    plan, claim = read_claim(remote, patience)
-    keys = ClipKeys(plan, claim.blender)
-    return Target(where=remote.name, remote=remote, plan=plan, blender=claim.blender, keys=keys, patience=patience)
+    claim = read_claim(remote, patience)
+    parts = StoredParts(claim.recipe, claim.parts, claim.clips, remote, patience)
+    return _target(remote, claim.recipe, parts, claim.blender, patience)
+
+
+def _target(remote: Remote, plan: Plan | Recipe, parts: StoredParts, blender: str, patience: Patience) -> Target:
+    keys: Mapping[str, str] = StoredKeys(parts, blender)
+    if isinstance(plan, Plan):
+        keys = ClipKeys(plan, blender)
+    at_hand = plan if isinstance(plan, Plan) else header(plan)
+    return Target(
+        where=remote.name,
+        remote=remote,
+        plan=at_hand,
+        blender=blender,
+        keys=keys,
+        patience=patience,
+        parts=parts,
+        of=parts.clips,
+    )
 
 
 def make_folder(path: Path) -> None:

@@ -11,7 +11,7 @@ import multiprocessing
 import shutil
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -28,6 +28,7 @@ from scenes.errors import StopdownError
 
 MAX_ATTEMPTS = 2  # a clip that fails is tried once more
 MAX_DEAD_STARTS = 3
+MOST_AGAIN = 64  # clips that failed and wait for the end: what is held must not grow with the build
 EXIT_S = 10.0  # a process whose pipe has ended is about to exit
 LOG_LINES = 3
 
@@ -77,7 +78,9 @@ class RenderPool:
         self._context = multiprocessing.get_context("spawn")  # Blender hangs in a forked child
         self._workers: dict[int, _Worker] = {}
         self._retired: list[BaseProcess] = []
+        self._fresh: Iterator[SceneJob] = iter(())
         self._queue: deque[SceneJob] = deque()
+        self._again: deque[SceneJob] = deque()
         self._attempts: Counter[str] = Counter()
         self._failures: dict[str, str] = {}
         self._dead_starts = 0
@@ -101,11 +104,11 @@ class RenderPool:
     def run(self, jobs: Iterable[SceneJob], on_done: Callable[[str, float], None]) -> dict[str, str]:
         """Render every clip of every scene, in the order given; return the message of each clip that failed too often.
 
-        `on_done` gets the id and CPU seconds of each finished clip. Raises NoSpaceError when the disk is full, RenderError
-        when no process comes up.
+        A scene is asked for when a process has nothing to do. `on_done` gets the id and CPU seconds of each finished clip.
+        Raises NoSpaceError when the disk is full, RenderError when no process comes up.
         """
-        self._queue.extend(jobs)
-        while self._queue or any(worker.job for worker in self._workers.values()):
+        self._fresh = iter(jobs)
+        while self._has_work() or any(worker.job for worker in self._workers.values()):
             self._assign()
             audible = wait([worker.pipe for worker in self._workers.values()], timeout=self._patience_s())
             for worker in [worker for worker in self._workers.values() if worker.pipe in audible]:
@@ -125,12 +128,23 @@ class RenderPool:
         self._workers[number] = _Worker(number=number, process=process, pipe=ours, log=log, heard_s=time.monotonic())
         self._progress.worker(number, "loading Blender")
 
+    def _has_work(self) -> bool:
+        """Return whether a scene waits, after asking for one; clips to try again come last, unless there are many."""
+        if not self._queue:
+            many = len(self._again) >= MOST_AGAIN
+            job = self._again.popleft() if many else next(self._fresh, None)
+            if job is None and self._again:
+                job = self._again.popleft()
+            if job is not None:
+                self._queue.append(job)
+        return bool(self._queue)
+
     def _assign(self) -> None:
         for worker in list(self._workers.values()):
-            if not self._queue:
-                return
             if not worker.ready or worker.job is not None:
                 continue
+            if not self._has_work():
+                return
             job = self._queue.popleft()
             try:
                 worker.pipe.send(job)
@@ -229,7 +243,10 @@ class RenderPool:
         clips = tuple(clip for clip in job.clips if clip.clip_id in wanted)
         if clips:
             again = SceneJob(scene_id=job.scene_id, spec=job.spec, clips=clips)
-            (self._queue.appendleft if first else self._queue.append)(again)
+            if first:
+                self._queue.appendleft(again)
+            else:
+                self._again.append(again)
 
 
 def _cause(exitcode: int | None) -> str:

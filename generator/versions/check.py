@@ -21,7 +21,6 @@ from generator.versions.history import History
 from generator.versions.manifest import read_leaf
 from generator.versions.refs import Refs, version_ids
 from generator.versions.rows import content_digest
-from generator.versions.summary import total
 from generator.versions.version import Version, content_id
 from generator.versions.working import Working, differences, file_digest, target_of
 from scenes.errors import StopdownError
@@ -158,6 +157,8 @@ def _use_rows(
 ) -> None:
     """Note the objects of a version's rows; raises DamagedError where they are not what the version says."""
     manifest = history.manifest(version)
+    for branch in manifest.branches:
+        uses.note(branch.digest, version.id, "branch")
     for leaf in manifest.leaves:
         uses.note(leaf.digest, version.id, "leaf")
         if leaf.digest not in known:
@@ -175,7 +176,7 @@ def _use_rows(
             uses.note(digest, version.id, "clip", clip_id)
     if content_id(manifest, version.plans, version.software, version.splits) != version.content:
         raise DamagedError(f"version {version.short} has another content id than its rows give; restore it from a copy")
-    if total(leaf.summary for leaf in manifest.leaves) != version.summary:
+    if manifest.summary != version.summary:
         raise DamagedError(f"version {version.short} has other counts than its rows give; restore it from a copy")
 
 

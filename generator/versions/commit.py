@@ -22,14 +22,14 @@ from generator.plan import Plan
 from generator.store import ClipRecord
 from generator.versions.history import History
 from generator.versions.locks import writing
-from generator.versions.manifest import Manifest, edit, plant, write_manifest
+from generator.versions.manifest import edit, plant
+from generator.versions.manifest_tree import Manifest, write_manifest
 from generator.versions.plans import plan_recipe
 from generator.versions.refs import ConflictError
 from generator.versions.reported import reported
-from generator.versions.rows import Evidence, make_rows, settled
+from generator.versions.rows import Evidence, Evidences, make_rows, settled
 from generator.versions.splits import SplitRatios
 from generator.versions.status import mark
-from generator.versions.summary import total
 from generator.versions.version import Software, Version, content_id, machine_kind
 from scenes.errors import InputError
 
@@ -75,15 +75,28 @@ def commit_build(
     history: History, plan: Plan, records: Mapping[str, ClipRecord], message: str, *, splits: SplitRatios | None = None
 ) -> Version:
     """Commit a finished build: its plan, its records by clip id, and its folder, which then shows the version."""
-    table = label_table(plan, records)
+    return commit_shown(history, label_table(plan, records), plan.to_json(), records, message, splits=splits)
+
+
+@reported
+def commit_shown(
+    history: History,
+    table: pa.Table,
+    plan: str,
+    records: Mapping[str, ClipRecord],
+    message: str,
+    *,
+    splits: SplitRatios | None = None,
+) -> Version:
+    """Commit what a folder shows: a label table, the text of its plan, and the records of its clips by id."""
     origin = Origin(
         message=message,
-        plans=(plan.to_json(),),
+        plans=(plan,),
         software=Software.here(records.values()),
         files={name: (history.path / name).read_bytes() for name in LINEAGE_NAMES},
         splits=splits,
     )
-    version = commit(history, table, {clip_id: Evidence.of(record) for clip_id, record in records.items()}, origin)
+    version = commit(history, table, Evidences(records), origin)
     mark(history, version)
     return version
 
@@ -171,7 +184,7 @@ def _version(history: History, head: Version | None, manifest: Manifest, origin:
         recipes=tuple(recipes),
         software=software,
         splits=splits,
-        summary=total(leaf.summary for leaf in manifest.leaves),
+        summary=manifest.summary,
         files=files,
         machine=machine_kind(),
         time=(origin.time or _now()).astimezone(UTC).isoformat(timespec="seconds"),

@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from generator.versions.history import History
-from generator.versions.manifest import Leaf, differing, read_leaf, unified
+from generator.versions.manifest import differing, read_leaf, unified
+from generator.versions.manifest_tree import Leaf
 from generator.versions.plans import flat
 from generator.versions.version import Version
 

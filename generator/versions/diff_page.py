@@ -20,7 +20,8 @@ from generator.files import DamagedError, write_atomic
 from generator.gallery import EMBED_LIMIT_BYTES, POSTER_PX, STILL_PX, data_uri, environment, signed, webp
 from generator.versions.diff import ClipChange, FieldChange, VersionDiff
 from generator.versions.history import History
-from generator.versions.manifest import Manifest, find_row
+from generator.versions.manifest import find_row
+from generator.versions.manifest_tree import Manifest
 from generator.versions.version import Version
 from generator.video import decode
 from scenes.axes import AXES

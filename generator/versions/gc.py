@@ -130,6 +130,7 @@ def _needs(history: History, versions: dict[str, Version]) -> tuple[set[str], se
     for version in versions.values():
         needed |= {version.manifest, *version.plans, *version.files.values()}
         manifest = history.manifest(version)
+        needed |= {branch.digest for branch in manifest.branches}
         for leaf in manifest.leaves:
             if leaf.digest in read:
                 continue

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from generator.files import DamagedError, fsync_folder, write_temporary
 from generator.store import Store
-from generator.versions.manifest import Manifest, read_manifest
+from generator.versions.manifest_tree import Manifest, read_manifest
 from generator.versions.refs import Refs, check_tag_name, version_ids
 from generator.versions.reported import reported
 from generator.versions.version import Version, read_version

@@ -1,18 +1,13 @@
-"""The manifest: a version's rows as a two-level tree whose shape depends on the rows alone, not on how they came to be.
+"""The rows of a manifest: what its leaves hold, and how rows become leaves, are found, compared and edited.
 
-Rows sorted by clip id are cut after every id whose hash ends in ten zero bits, so a leaf has 1024 rows in the mean and an edit
-moves only the cuts beside it (a prolly tree; Noms, 2016). A leaf is an Arrow IPC object, the root a JSON object that lists the
-leaves with their id ranges, hashes and counts. Versions share the leaves that they have in common.
+A leaf is an Arrow IPC object; `manifest_tree` says how leaves make a manifest.
 """
 
 from __future__ import annotations
 
-import base64
 import bisect
-import hashlib
 import io
-import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -21,80 +16,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from generator.files import DamagedError
-from generator.sealed import canonical
 from generator.store import Store
+from generator.versions.manifest_tree import Leaf, Manifest, Part, cuts_after, gathered, leaves_of, parts_after
 from generator.versions.rows import EXTRA, check_names, content_digest
-from generator.versions.summary import Summary, summarise
+from generator.versions.summary import summarise
 from scenes.errors import InputError
-from scenes.spec import Spec
 
-MANIFEST_FORMAT = 1
-_CUT_MASK = 0x3FF
 _READERS = 4
 _WRITERS = 8
 
 
-class Leaf(Spec):
-    """One leaf: its first and last id, its rows, the object that holds it, the digest of its content, its counts."""
-
-    first: str
-    last: str
-    rows: int
-    digest: str
-    content: str
-    summary: Summary
-
-
-class Manifest:
-    """A root: the schema of all rows and the leaves in order of id."""
-
-    def __init__(self, schema: pa.Schema, leaves: Sequence[Leaf]) -> None:
-        self.schema = schema
-        self.leaves = tuple(leaves)
-
-    @property
-    def rows(self) -> int:
-        """How many clips there are."""
-        return sum(leaf.rows for leaf in self.leaves)
-
-    def same(self, other: Manifest) -> bool:
-        """Return whether both hold the same rows under the same columns."""
-        mine, theirs = ([leaf.digest for leaf in manifest.leaves] for manifest in (self, other))
-        return mine == theirs and self.schema.equals(other.schema)
-
-
-def cuts_after(clip_id: str) -> bool:
-    """Return whether a leaf ends after this id."""
-    return int.from_bytes(hashlib.sha256(clip_id.encode()).digest()[-4:], "big") & _CUT_MASK == 0
-
-
 def plant(store: Store, rows: pa.Table) -> Manifest:
     """Write the leaves of settled rows and return their manifest."""
-    return Manifest(rows.schema, _write_leaves(store, _cut(rows)))
-
-
-def write_manifest(store: Store, manifest: Manifest) -> str:
-    """Write a root and return its digest."""
-    tree = {
-        "format": MANIFEST_FORMAT,
-        "schema": base64.b64encode(manifest.schema.serialize().to_pybytes()).decode(),
-        "leaves": [leaf.model_dump(mode="json") for leaf in manifest.leaves],
-    }
-    return store.put(canonical(tree))
-
-
-def read_manifest(store: Store, digest: str) -> Manifest:
-    """Read a root; raises DamagedError, or InputError when a newer Stopdown wrote it."""
-    try:
-        tree = json.loads(store.read(digest))
-        if tree["format"] > MANIFEST_FORMAT:
-            raise InputError(
-                f"the manifest has format {tree['format']}, this Stopdown reads {MANIFEST_FORMAT}; upgrade Stopdown"
-            )
-        schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(tree["schema"], validate=True)))
-        return Manifest(schema, [Leaf.model_validate(leaf) for leaf in tree["leaves"]])
-    except (ValueError, KeyError, TypeError, pa.ArrowException) as error:
-        raise DamagedError(f"manifest {digest[:12]} is no manifest ({type(error).__name__}); restore it from a copy") from None
+    return gathered(store, rows.schema, _written(store, _cut(rows)))
 
 
 def read_leaf(store: Store, leaf: Leaf, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
@@ -128,56 +62,99 @@ def read_rows(store: Store, manifest: Manifest, columns: Sequence[str] | None = 
 
 def find_row(store: Store, manifest: Manifest, clip_id: str) -> dict[str, Any] | None:
     """Return one clip's row, reading one leaf, or None where there is no such clip."""
-    index = bisect.bisect_left([leaf.last for leaf in manifest.leaves], clip_id)
-    if index == len(manifest.leaves) or clip_id < manifest.leaves[index].first:
-        return None
-    leaf = read_leaf(store, manifest.leaves[index], manifest.schema)
+    parts: Sequence[Part] = manifest.parts
+    while True:
+        index = _place(parts, [part.last for part in parts], clip_id)
+        if index == len(parts) or not parts[index].first <= clip_id <= parts[index].last:
+            return None
+        part = parts[index]
+        if isinstance(part, Leaf):
+            break
+        parts = leaves_of(store, part)
+    leaf = read_leaf(store, part, manifest.schema)
     position = pc.index(leaf["clip_id"], clip_id).as_py()
     return None if position < 0 else dict(leaf.slice(position, 1).to_pylist()[0])
 
 
 def differing(one: Manifest, other: Manifest) -> tuple[tuple[Leaf, ...], tuple[Leaf, ...]]:
     """Return the leaves that only `one` has, and those that only `other` has."""
-    mine, theirs = ({leaf.digest for leaf in manifest.leaves} for manifest in (one, other))
-    return (
-        tuple(leaf for leaf in one.leaves if leaf.digest not in theirs),
-        tuple(leaf for leaf in other.leaves if leaf.digest not in mine),
-    )
+    mine, theirs = one.unshared(other), other.unshared(one)
+    shared = {leaf.digest for leaf in mine} & {leaf.digest for leaf in theirs}
+    only_mine, only_theirs = (tuple(leaf for leaf in leaves if leaf.digest not in shared) for leaves in (mine, theirs))
+    return only_mine, only_theirs
 
 
 def edit(store: Store, manifest: Manifest, added: pa.Table | None, removed: Iterable[str]) -> Manifest:
     """Return the manifest with rows put in (or put in the place of rows of the same id) and ids taken out.
 
-    Reads and writes only the leaves that an edit touches; the result is the one that `plant` makes of the same rows.
+    Reads and writes only the leaves that an edit touches, and their branches; the result is the one that `plant` makes of the
+    same rows.
     """
-    schema = manifest.schema
-    if added is not None:
-        schema = unified(schema, added.schema)
+    schema = manifest.schema if added is None else unified(manifest.schema, added.schema)
     gone = set(removed)
-    touched: dict[int, list[int]] = {}
-    lasts = [leaf.last for leaf in manifest.leaves]
     new_ids: list[str] = [] if added is None else added["clip_id"].to_pylist()
-    for position, clip_id in enumerate(new_ids):
-        touched.setdefault(_leaf_of(lasts, clip_id), []).append(position)
-    for clip_id in gone:
-        touched.setdefault(_leaf_of(lasts, clip_id), [])
-    leaves: list[Leaf | pa.Table] = []
-    carry: pa.Table | None = None
-    for index, leaf in enumerate(manifest.leaves):
-        if index not in touched and carry is None:
-            leaves.append(leaf)
-            continue
-        parts = [read_leaf(store, leaf, schema)] if carry is None else [carry, read_leaf(store, leaf, schema)]
-        rows = _joined(parts, added, touched.get(index, []), gone, schema)
+    changes: list[_Change] = [*((clip_id, position) for position, clip_id in enumerate(new_ids)), *((i, None) for i in gone)]
+    work = _Edit(store, schema, added, gone)
+    dealt = _dealt(manifest.parts, changes)
+    for index, part in enumerate(manifest.parts):
+        work.part(part, dealt.get(index, []))
+    work.end(dealt.get(len(manifest.parts), []))
+    return gathered(store, schema, _written(store, work.parts))
+
+
+_Change = tuple[str, int | None]  # an id, and the position of its row among those that are put in; None: it is taken out
+
+
+class _Edit:
+    """An edit on its way through the tree, from the first id to the last."""
+
+    def __init__(self, store: Store, schema: pa.Schema, added: pa.Table | None, gone: set[str]) -> None:
+        self.parts: list[Part | pa.Table] = []
+        self._store, self._schema, self._added, self._gone = store, schema, added, gone
+        self._carry: pa.Table | None = None  # rows after the last cut, which belong to the leaf that follows
+        self._beyond: list[_Change] = []
+
+    def part(self, part: Part, changes: list[_Change]) -> None:
+        """Pass a leaf or branch, with the changes of its ids."""
+        if not changes and self._carry is None:
+            self.parts.append(part)
+            return
+        leaves = leaves_of(self._store, part)
+        dealt = _dealt(leaves, changes)
+        for index, leaf in enumerate(leaves):
+            self._leaf(leaf, dealt.get(index, []))
+        self._beyond += dealt.get(len(leaves), [])
+
+    def end(self, changes: list[_Change]) -> None:
+        """Come to the end, with the changes of ids after all that were passed."""
+        beyond = [*self._beyond, *changes]
+        if self._carry is not None or beyond:
+            self.parts.extend(_cut(self._joined([] if self._carry is None else [self._carry], beyond)))
+
+    def _leaf(self, leaf: Leaf, changes: list[_Change]) -> None:
+        if not changes and self._carry is None:
+            self.parts.append(leaf)
+            return
+        rows = self._joined(
+            [*([] if self._carry is None else [self._carry]), read_leaf(self._store, leaf, self._schema)], changes
+        )
         ends = rows.num_rows > 0 and cuts_after(rows["clip_id"][-1].as_py())
-        carry = None if ends or not rows.num_rows else rows
+        self._carry = None if ends or not rows.num_rows else rows
         if ends:
-            leaves.extend(_cut(rows))
-    beyond = touched.get(len(manifest.leaves), [])
-    if carry is not None or beyond:
-        rows = _joined([] if carry is None else [carry], added, beyond, gone, schema)
-        leaves.extend(_cut(rows))
-    return Manifest(schema, _write_leaves(store, leaves))
+            self.parts.extend(_cut(rows))
+
+    def _joined(self, parts: list[pa.Table], changes: list[_Change]) -> pa.Table:
+        positions = [position for _, position in changes if position is not None]
+        return _joined(parts, self._added, positions, self._gone, self._schema)
+
+
+def _dealt(parts: Sequence[Part], changes: Iterable[_Change]) -> dict[int, list[_Change]]:
+    """Return the changes of each part by its index; those beyond all parts have the index after the last."""
+    lasts = [part.last for part in parts]
+    dealt: dict[int, list[_Change]] = {}
+    for change in changes:
+        dealt.setdefault(_place(parts, lasts, change[0]), []).append(change)
+    return dealt
 
 
 def unified(one: pa.Schema, other: pa.Schema) -> pa.Schema:
@@ -195,10 +172,10 @@ def unified(one: pa.Schema, other: pa.Schema) -> pa.Schema:
     return pa.schema([*fields.values(), *EXTRA], metadata=one.metadata)
 
 
-def _leaf_of(lasts: list[str], clip_id: str) -> int:
-    """Return the leaf whose range an id belongs to; one past the end only where the last leaf is closed."""
+def _place(parts: Sequence[Part], lasts: list[str], clip_id: str) -> int:
+    """Return the part whose range an id belongs to; one past the end only where the last part is closed."""
     index = bisect.bisect_left(lasts, clip_id)
-    if index == len(lasts) and lasts and not cuts_after(lasts[-1]):
+    if index == len(lasts) and lasts and not parts_after(parts[-1]):
         return index - 1
     return index
 
@@ -234,10 +211,11 @@ def _cut(rows: pa.Table) -> list[pa.Table]:
     return [rows.slice(start, end - start) for start, end in zip([0, *ends], ends, strict=False)]
 
 
-def _write_leaves(store: Store, leaves: Sequence[Leaf | pa.Table]) -> list[Leaf]:
+def _written(store: Store, parts: Sequence[Part | pa.Table]) -> list[Part]:
     """Write those leaves that are still rows, several at a time: a disk flushes many files together."""
     with ThreadPoolExecutor(_WRITERS) as pool:
-        return list(pool.map(lambda leaf: leaf if isinstance(leaf, Leaf) else _write_leaf(store, leaf), leaves))
+        leaves = pool.map(lambda rows: _write_leaf(store, rows), [part for part in parts if isinstance(part, pa.Table)])
+        return [part if isinstance(part, Part) else next(leaves) for part in parts]
 
 
 def _write_leaf(store: Store, rows: pa.Table) -> Leaf:
@@ -260,9 +238,3 @@ def _leaf_bytes(rows: pa.Table) -> bytes:
     with pa.ipc.new_file(sink, bare, options=pa.ipc.IpcWriteOptions(compression="lz4")) as writer:
         writer.write_table(batch)
     return sink.getvalue()
-
-
-def iter_leaves(store: Store, manifest: Manifest) -> Iterator[tuple[Leaf, pa.Table]]:
-    """Yield every leaf with its rows, one at a time."""
-    for leaf in manifest.leaves:
-        yield leaf, read_leaf(store, leaf, manifest.schema)

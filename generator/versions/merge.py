@@ -12,7 +12,7 @@ from generator.versions.locks import writing
 from generator.versions.manifest import conformed, edit, read_rows, unified
 from generator.versions.reported import reported
 from generator.versions.rows import reading_columns
-from generator.versions.summary import Summary, total
+from generator.versions.summary import Summary
 from generator.versions.transfer import import_versions
 from generator.versions.version import Version
 from scenes.errors import InputError
@@ -47,7 +47,7 @@ def merge(history: History, other: History, ref: str = "latest", message: str = 
             message=message or f"merge {theirs.name} {theirs.short}",
             plans=[other.store.read(plan).decode() for plan in theirs.plans],
             software=theirs.software,
-            files={"README.md": _card(mine, theirs, total(leaf.summary for leaf in manifest.leaves)).encode()},
+            files={"README.md": _card(mine, theirs, manifest.summary).encode()},
         )
         return commit_manifest(history, manifest, origin, expected=mine.id, parents=(theirs.id,))
 

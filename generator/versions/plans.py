@@ -9,11 +9,17 @@ from generator.files import DamagedError
 from generator.store import Store
 from scenes.errors import InputError
 
+_CLIPS, _RECIPE = '{"clips":[', ',"recipe":{'  # a quote inside a caption is escaped, so neither can stand there
+
 
 def plan_recipe(text: str) -> dict[str, Any]:
     """Return the recipe of a plan's JSON; raises InputError for what is no plan."""
     try:
-        recipe = json.loads(text)["recipe"]
+        at = text.find(_RECIPE) if text.startswith(_CLIPS) else -1
+        if at >= 0:  # canonical text, of which the recipe is a small part; its clips need not be read for that
+            recipe, _ = json.JSONDecoder().raw_decode(text, at + len(_RECIPE) - 1)
+        else:
+            recipe = json.loads(text)["recipe"]
     except (ValueError, KeyError, TypeError):
         raise InputError("the plan to commit is no plan (JSON with a recipe); build the dataset again") from None
     return dict(recipe)

@@ -19,7 +19,7 @@ from scenes.errors import InputError
 _FILE = re.compile(
     r"head\.json|tags/[A-Za-z0-9][A-Za-z0-9._-]{0,63}\.json|versions/[0-9a-f]{64}\.json"
     r"|objects/[0-9a-f]{2}/[0-9a-f]{64}|records/[0-9a-f]{2}/[0-9a-f]{64}\.json"
-    r"|plan\.json|farm\.json|farm-probe\.json|farm/[A-Za-z0-9][A-Za-z0-9._-]{0,99}\.json|scenes/[0-9a-f]{64}\.blend"
+    r"|plan\.json|plan/[0-9]{6}\.jsonl|farm\.json|farm-probe\.json|farm/[A-Za-z0-9][A-Za-z0-9._-]{0,99}\.json|scenes/[0-9a-f]{64}\.blend"
 )
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")

@@ -6,7 +6,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from generator.files import fsync_folder, write_atomic, write_temporary
@@ -60,12 +60,8 @@ class FolderRemote:
 
     def sizes(self, folder: str) -> dict[str, int]:
         """Return the sizes of the files under a folder of the store; temporary files apart."""
-        found: dict[str, int] = {}
         with self._reported():
-            for path in (self.root / folder).rglob("*"):
-                if path.is_file() and not path.is_symlink() and not path.name.startswith(".tmp-"):
-                    found[path.relative_to(self.root).as_posix()] = path.stat().st_size
-        return found
+            return dict(_sizes(self.root / folder, folder))
 
     def put(self, path: str, data: bytes) -> bool:
         """Write a file by temporary file, fsync and link: the first writer wins."""
@@ -142,3 +138,18 @@ class FolderRemote:
             raise RemoteError(
                 f"the remote {where} refuses ({error.strerror}); check it and its permissions", lasting=lasting
             ) from error
+
+
+def _sizes(place: Path | str, name: str) -> Iterator[tuple[str, int]]:
+    """Yield name and size of the files under a folder; links and temporary files are none, nor is what goes meanwhile."""
+    try:
+        entries = os.scandir(place)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    with entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                yield from _sizes(entry.path, f"{name}/{entry.name}")
+            elif entry.is_file(follow_symlinks=False) and not entry.name.startswith(".tmp-"):
+                with suppress(FileNotFoundError):
+                    yield f"{name}/{entry.name}", entry.stat(follow_symlinks=False).st_size

@@ -135,6 +135,7 @@ def _fetch(history: History, remote: Remote, versions: list[Version], progress: 
         for version in versions:
             run(bring, (version.manifest,))
             known, manifest = parent_leaves(history, version), history.manifest(version)
+            run(bring, (branch.digest for branch in manifest.branches if branch.digest not in known))
             run(bring, (leaf.digest for leaf in manifest.leaves if leaf.digest not in known))
             parcel = version_parcel(history, version, manifest, known)
             total = done + len(parcel.objects) + len(parcel.keys)

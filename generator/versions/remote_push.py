@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from generator.files import DamagedError
 from generator.versions.history import History
 from generator.versions.locks import writing
-from generator.versions.manifest import Leaf, Manifest, read_leaf
+from generator.versions.manifest import read_leaf
+from generator.versions.manifest_tree import Leaf, Manifest
 from generator.versions.remote import Remote, RemoteError, object_file, record_file, same_folder, version_file
 from generator.versions.remote_folder import FolderRemote
 from generator.versions.remote_refs import Ancestry, Move, either, local_refs, moves, ref_data, ref_file, remote_refs
@@ -36,7 +37,7 @@ class TransferReport:
 
 @dataclass(frozen=True, kw_only=True)
 class Parcel:
-    """What one version adds to its parents: objects of clips, plans and files; records by clip key; leaves."""
+    """What one version adds to its parents: objects of clips, plans and files; records by clip key; leaves and branches."""
 
     version: Version
     objects: tuple[str, ...]
@@ -82,7 +83,7 @@ def version_parcel(history: History, version: Version, manifest: Manifest, known
         for digests, key in leaf_needs(history, leaf, manifest):
             objects.update(dict.fromkeys(digests))
             keys[key] = None
-    leaves = tuple(leaf.digest for leaf in fresh)
+    leaves = tuple(part.digest for part in (*fresh, *manifest.branches) if part.digest not in known)
     return Parcel(version=version, objects=tuple(objects), keys=tuple(keys), leaves=leaves)
 
 
@@ -95,9 +96,9 @@ def leaf_needs(history: History, leaf: Leaf, manifest: Manifest) -> Iterator[tup
 
 
 def parent_leaves(history: History, version: Version) -> set[str]:
-    """Return the leaves of a version's parents."""
+    """Return the leaves and branches of a version's parents."""
     parents = [history.manifest(history.load(parent)) for parent in version.parents]
-    return {leaf.digest for manifest in parents for leaf in manifest.leaves}
+    return {part.digest for manifest in parents for part in (*manifest.leaves, *manifest.branches)}
 
 
 def _parcels(history: History, remote: Remote, ancestry: Ancestry, mine: dict[str, str]) -> Iterator[Parcel]:

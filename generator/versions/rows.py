@@ -8,7 +8,7 @@ whatever the probes read on a machine.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,6 +48,25 @@ class Evidence:
         return cls(key=record.key, lossless=record.frames)
 
 
+class Evidences(Mapping[str, Evidence]):
+    """The evidence that records give, by clip id, made when it is asked for."""
+
+    def __init__(self, records: Mapping[str, ClipRecord]) -> None:
+        self._records = records
+
+    def __getitem__(self, clip_id: str) -> Evidence:
+        return Evidence.of(self._records[clip_id])
+
+    def __contains__(self, clip_id: object) -> bool:
+        return clip_id in self._records
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._records)
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+
 def axes_of(names: Sequence[str]) -> tuple[str, ...]:
     """Return the control axes among column names, in order: those with a `<axis>_control` column."""
     return tuple(name.removesuffix("_control") for name in names if name.endswith("_control"))
@@ -69,9 +88,11 @@ def make_rows(labels: pa.Table, evidence: Mapping[str, Evidence], splits: SplitR
         if clip_id not in evidence:
             raise InputError(f"nothing in the store is known of clip '{clip_id}'; build it before committing it")
     split = {scene: split_of(scene, splits) for scene in set(labels["scene_id"].to_pylist())}
+    known = ((one.key, sorted(one.lossless.items())) for one in map(evidence.__getitem__, ids))
+    keys, lossless = zip(*known, strict=True) if ids else ((), ())
     columns = (
-        pa.array([evidence[clip_id].key for clip_id in ids], pa.string()),
-        pa.array([sorted(evidence[clip_id].lossless.items()) for clip_id in ids], LOSSLESS),
+        pa.array(keys, pa.string()),
+        pa.array(lossless, LOSSLESS),
         pa.array([split[scene] for scene in labels["scene_id"].to_pylist()], pa.string()),
     )
     for field, column in zip(EXTRA, columns, strict=True):

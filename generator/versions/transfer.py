@@ -39,7 +39,8 @@ def reach(history: History, version: Version) -> Iterator[str]:
     """Yield every object that a version names, once."""
     seen: set[str] = set()
     manifest = history.manifest(version)
-    for digest in (version.manifest, *version.plans, *version.files.values()):
+    branches = (branch.digest for branch in manifest.branches)
+    for digest in (version.manifest, *branches, *version.plans, *version.files.values()):
         if digest not in seen:
             seen.add(digest)
             yield digest

@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError
 from generator.files import DamagedError
 from generator.sealed import canonical, sha256
 from generator.store import ClipRecord
-from generator.versions.manifest import Manifest
+from generator.versions.manifest_tree import Manifest
 from generator.versions.splits import SplitRatios
 from generator.versions.summary import Summary
 from scenes.errors import InputError
@@ -124,7 +124,7 @@ def content_id(manifest: Manifest, plans: Sequence[str], software: Software, spl
     """Return the sha256 of the deterministic part: rows without readings, plans (recipe and seed within), software, splits."""
     tree = {
         "format": VERSION_FORMAT,
-        "rows": [[leaf.first, leaf.last, leaf.rows, leaf.content] for leaf in manifest.leaves],
+        "rows": manifest.content,
         "plans": sorted(plans),
         "software": software.model_dump(mode="json"),
         "splits": splits.model_dump(mode="json"),

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -112,6 +113,7 @@ def _vec3(values: Floats) -> Vec3:
     return (red, green, blue)
 
 
+@lru_cache(maxsize=64)  # one scene asks for the same colours at every try
 def luma_gap(albedo: Vec3, light: Light, behind: tuple[Vec3, ...]) -> float:
     """Return the least encoded luma (in [0, 1]) between any shade of an albedo and any of the backdrop's colours.
 

@@ -5,21 +5,23 @@ from __future__ import annotations
 import io
 import random
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from generator.farm.parts import HeldParts, Parts
 from generator.farm.patience import Patience
 from generator.farm.shard_build import ShardOptions, build_shard
-from generator.farm.shards import Shard
+from generator.farm.shards import Shard, piece_clips, shard_pieces
 from generator.farm.target import Target, open_target
 from generator.own_scene import FOLDER
-from generator.plan import Plan, make_plan
+from generator.plan import ClipPlan, Plan, make_plan, plan_of
 from generator.progress import JsonProgress, Progress
 from generator.recipe_io import parse_recipe
 from generator.render.messages import Done, Event, Failed, SceneJob, WorkerSettings
 from generator.render.pool import PoolOptions
 from generator.sealed import sha256
 from generator.store import ClipRecord, Store
+from generator.versions.remote_folder import FolderRemote
 from generator.versions.version import Version
 
 ROOT = Path(__file__).parents[2]
@@ -58,6 +60,32 @@ def farm_plan(text: str = RECIPE) -> Plan:
     return make_plan(parse_recipe(text, source="farm.toml"))
 
 
+def parts_of(plan: Plan) -> Parts:
+    """Return the parts of a plan, of which none lies in a store."""
+    return HeldParts(plan, FolderRemote(ROOT / "no-store"), hasty())
+
+
+def shard_clips(plan: Plan, shard: Shard) -> list[ClipPlan]:
+    """Return the clips of one shard, in the plan's order."""
+    parts = parts_of(plan)
+    mine = shard_pieces(parts, shard)
+    return [clip for number in sorted(mine) for clip in piece_clips(mine[number], parts.part(number))]
+
+
+def shards_of(plan: Plan, count: int, clips: list[ClipPlan]) -> list[int]:
+    """Return the numbers of the shards that clips belong to."""
+    ids = {clip.clip_id for clip in clips}
+    mine = {number: shard_clips(plan, Shard(number, count)) for number in range(1, count + 1)}
+    return [number for number, its_clips in mine.items() if ids & {clip.clip_id for clip in its_clips}]
+
+
+def whole(parts: Parts) -> Plan:
+    """Return the plan that parts make up."""
+    plans = [parts.part(number) for number in range(parts.count)]
+    scenes = (scene for plan in plans for scene in plan.scenes)
+    return plan_of(parts.recipe, scenes, (clip for plan in plans for clip in plan.clips))
+
+
 def quiet() -> Progress:
     """Return a progress that no one sees."""
     return JsonProgress(io.StringIO())
@@ -76,7 +104,7 @@ def timeless(version: Version) -> str:
 def render_here(
     settings: WorkerSettings,
     options: PoolOptions,
-    jobs: list[SceneJob],
+    jobs: Iterable[SceneJob],
     progress: Progress,
     on_done: Callable[[str, float], None],
 ) -> dict[str, str]:
@@ -120,8 +148,16 @@ def records_of(target: Target) -> dict[str, bytes]:
     return {clip_id: target.remote.read(f"records/{key[:2]}/{key}.json") or b"" for clip_id, key in target.keys.items()}
 
 
+def begin(target: Target) -> None:
+    """Put every part of the plan into the store, as whoever renders of them does first."""
+    assert target.parts is not None
+    for number in range(target.parts.count):
+        target.part(number)
+
+
 def fake_clips(target: Target, scratch: Store, count: int) -> list[str]:
     """Put clips of random bytes for the plan's first ids into a scratch store."""
+    begin(target)
     rng = random.Random(4)
     ids = [clip.clip_id for clip in target.plan.clips[:count]]
     for clip_id in ids:

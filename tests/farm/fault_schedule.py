@@ -22,6 +22,9 @@ from generator.farm.shards import Shard
 from generator.farm.target import Target, target_at
 from generator.sealed import unsealed
 from generator.store import ClipRecord
+from generator.versions.check import check
+from generator.versions.gc import gc
+from generator.versions.history import History
 from generator.versions.remote import object_file, record_file
 from scenes.errors import StopdownError
 
@@ -132,15 +135,26 @@ class Schedule:
         version = json.loads(files[f"versions/{report.version}.json"])
         assert json.loads(files["head.json"])["version"] == report.version
         assert version["summary"]["clips"] == len(plan().clips)
-        named = [version["manifest"], *version["plans"], *version["files"].values()]
-        for digest in named:
+        for digest in (version["manifest"], *version["plans"], *version["files"].values()):
             assert hashlib.sha256(files[object_file(digest)]).hexdigest() == digest
+        named = {object_file(digest) for digest in _digests(self._first)}
         if not self.salted:  # every rendering made the same bytes, so nothing lies there that no record names
-            clips = {
-                path for path, data in files.items() if path.startswith("objects/") and data.startswith((b"clip ", b"frame "))
-            }
-            assert clips == {object_file(digest) for digest in _digests(self._first)}
+            assert _of_clips(files) == named
+        assert _of_clips(self._collected(files)) == named  # of unlike renderings, gc takes those that came too late
         return str(version["content"])
+
+    def _collected(self, files: dict[str, bytes]) -> dict[str, bytes]:
+        """Return what is left of a store in a folder after garbage collection; its head must be whole then."""
+        with tempfile.TemporaryDirectory(dir=self.folder) as name:
+            history = History(Path(name))
+            for path, data in files.items():
+                file = history.root / path
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(data)
+            gc(history, grace_s=0.0)
+            assert check(history, ["latest"]).damages == ()
+            left = (path for path in history.root.rglob("*") if path.is_file())
+            return {path.relative_to(history.root).as_posix(): path.read_bytes() for path in left}
 
     def _shard(self, faults: Faults, shard: Shard, place: Path) -> None:
         place.mkdir(exist_ok=True)
@@ -234,6 +248,11 @@ def reference() -> str:
         with virtual(schedule.scheduler, listing=False):
             schedule.round(Faults(), [Shard(1, 1)], machines=1)
             return schedule.check_end(schedule.finish(Faults())[-1])
+
+
+def _of_clips(files: dict[str, bytes]) -> set[str]:
+    """Return the objects that a rendering made."""
+    return {path for path, data in files.items() if path.startswith("objects/") and data.startswith((b"clip ", b"frame "))}
 
 
 def _digests(records: dict[str, bytes]) -> set[str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import tiny
+from farm_support import begin
 
 from generator.farm.heartbeat import Beat
 from generator.farm.target import Target, open_target
@@ -18,8 +19,10 @@ BLENDER = "5.0.1"
 
 
 def farm(where: str | Path, options: RemoteOptions | None = None) -> Target:
-    """Return the claimed store of the tiny plan: fifteen clips."""
-    return open_target(str(where), tiny.plan(), blender=BLENDER, options=options)
+    """Return the claimed store of the tiny plan: fifteen clips, of which a worker has begun to render."""
+    target = open_target(str(where), tiny.plan(), blender=BLENDER, options=options)
+    begin(target)
+    return target
 
 
 def publish(target: Target, clips: list[ClipPlan], scratch: Path) -> None:

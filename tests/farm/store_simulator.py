@@ -27,7 +27,8 @@ Result = TypeVar("Result")
 MUTABLE = ("head.json", "tags/", "farm/", "farm.json")
 CUT = "cut/"  # where the part of an upload that was cut off lies: no listing and no read shows it
 
-TEARABLE = ("objects/", "records/", "plan.json", "farm.json")  # references and versions are written whole or not at all
+# References and versions are written whole or not at all.
+TEARABLE = ("objects/", "records/", "plan.json", "plan/", "farm.json")
 
 
 class Killed(BaseException):
@@ -42,7 +43,7 @@ class Faults:
     after: float = 0.0  # an error, and it was done: the answer was lost
     late: float = 0.0  # an error (out of time), and it is done some time later
     cut: float = 0.0  # an upload is cut: an error, a part lies where nobody looks
-    torn: float = 0.0  # an upload is cut: an error, a part lies in the place of the file (where there was none)
+    torn: float = 0.0  # an upload is cut: an error, a part (or all of it) lies in the place of the file (where there was none)
     twice: float = 0.0  # the answer was lost and the client's library sends the request again
     kill: float = 0.0  # the client dies, before or after the effect
     delay_s: float = 0.0
@@ -120,10 +121,15 @@ class Storage:
         self.files[path] = data
         return True
 
-    def tear(self, path: str, part: bytes) -> None:
-        """Leave a part of a file where there is none, as a store without atomic writes does."""
-        if path not in self.files and path.startswith(TEARABLE):
-            self.files[path] = part
+    def tear(self, path: str, data: bytes, size: int) -> None:
+        """Leave the first bytes of a file where there is none, as a store without atomic writes does.
+
+        The error may come after the last byte: then the file is whole, and as final as any other.
+        """
+        if path in self.files or not path.startswith(TEARABLE):
+            return
+        self.files[path] = data[:size]
+        if size < len(data):
             self.torn.add(path)
 
     def remove(self, path: str) -> None:
@@ -255,7 +261,7 @@ class SimulatedRemote:
             case "cut" if data is not None:
                 self.storage.files[f"{CUT}{path}"] = data[: self._rng.randrange(len(data) + 1)]
             case "torn" if data is not None:
-                self.storage.tear(path, data[: self._rng.randrange(len(data) + 1)])
+                self.storage.tear(path, data, self._rng.randrange(len(data) + 1))
         raise RemoteError(f"{self.name} answers with an error ({fault}); nothing more was done, try again")
 
     def _alive(self) -> None:

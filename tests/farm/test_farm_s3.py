@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from farm_proxy import Proxy, proxied
-from farm_support import BLENDER, farm_plan, hasty, quiet, timeless
+from farm_support import BLENDER, begin, farm_plan, hasty, quiet, timeless
 from versions.versions_remote_storage import BUCKET, Storage, storage_fixture  # noqa: F401
 from versions.versions_support import built
 
@@ -77,6 +77,7 @@ def stopdown(words: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
 
 def fill(target: Target, folder: Path, *, still: int = 50) -> Store:
     """Put a clip of random bytes for every id of the plan into a scratch store, with a still of so many bytes."""
+    begin(target)
     scratch, rng = Store(folder), random.Random(4)
     for clip_id in target.plan.clip_by_id:
         data = rng.randbytes(300)

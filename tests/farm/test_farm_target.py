@@ -6,21 +6,22 @@ import threading
 from pathlib import Path
 
 import pytest
-from farm_support import BLENDER, RECIPE, fake_clips, farm_plan, hasty, made, quiet
+from farm_support import BLENDER, RECIPE, begin, fake_clips, farm_plan, hasty, made, quiet, shard_clips, shards_of, whole
 
+from generator.build import clip_keys
+from generator.farm import parts
 from generator.farm.finish import finish_target
 from generator.farm.patience import Patience
 from generator.farm.shard_build import Publisher, ShardOptions, build_shard, scratch_store
-from generator.farm.shards import Shard, shard_clips, shards_of
+from generator.farm.shards import Shard
 from generator.farm.target import Target, claimed_target, look_at, open_target, target_at
-from generator.farm.target import farm_plan as stored
 from generator.files import DamagedError
-from generator.plan import Plan
 from generator.sealed import sha256
 from generator.store import ClipRecord, Store
 from generator.versions.history import History
 from generator.versions.remote import RemoteError, object_file, record_file
 from generator.versions.remote_folder import FolderRemote
+from generator.working_folder import create_or_resume, stored_plan
 from scenes.errors import InputError
 
 PLAN = farm_plan()
@@ -161,6 +162,7 @@ def test_a_store_that_refuses_for_good_ends_the_shard_and_keeps_what_was_rendere
             on_done(clip.clip_id, 1.0)
         return {}
 
+    begin(target)
     remote.failures, remote.lasting = 1000, True
     with pytest.raises(RemoteError, match="coughs"):
         build_shard(target, shard, options=options, progress=quiet(), render=render)
@@ -251,42 +253,69 @@ def test_a_store_of_another_recipe_or_of_other_programs_is_refused_with_both_nam
         assert "\n" not in str(refusal.value) and refusal.value.exit_code == 2
 
 
-def sealed_claim(data: bytes, **changes: str) -> bytes:
+def sealed_claim(data: bytes, **changes: object) -> bytes:
     from generator.sealed import sealed, unsealed
 
     return sealed({**unsealed(data, "farm.json"), **changes})
 
 
-def test_a_plan_that_lies_in_the_store_is_not_drawn_again(
-    target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    where, other = str(tmp_path / "store"), farm_plan(RECIPE.replace("seed = 11", "seed = 12")).recipe
-
-    def drawn(recipe: object) -> Plan:
-        raise AssertionError("the plan was drawn")
-
-    with monkeypatch.context() as patch:
-        patch.setattr("generator.farm.target.make_plan", drawn)
-        plan = stored(where, PLAN.recipe)
-        with pytest.raises(AssertionError):
-            stored(where, other)
-        with pytest.raises(AssertionError):
-            stored(str(tmp_path / "nothing"), PLAN.recipe)
-        claim = target.remote.read("farm.json")
-        assert claim is not None
-        target.remote.overwrite("farm.json", sealed_claim(claim, stopdown="0.0.1"))  # which may draw other scenes
-        with pytest.raises(AssertionError):
-            stored(where, PLAN.recipe)
+def test_a_part_that_lies_in_the_store_is_not_drawn_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parts, "CLIPS_PER_PART", 20)
+    where = str(tmp_path / "store")
+    first = open_target(where, PLAN.recipe, blender=BLENDER)
+    drawn = [first.part(number).plan for number in range(first.parts.count)]  # type: ignore[union-attr]
+    assert [clip for part in drawn for clip in part.clips] == list(PLAN.clips) and len(drawn) > 3
+    assert max(len(part.clips) for part in drawn) <= 20
+    (tmp_path / "store" / ".stopdown" / parts.part_file(2)).unlink()
+    overwrite(tmp_path / "store" / ".stopdown" / parts.part_file(1), b"half a par")
+    seen = []
+    draw = parts.RecipeSource.draw
+    monkeypatch.setattr(parts.RecipeSource, "draw", lambda source, at, count: seen.append(at) or draw(source, at, count))
+    again = open_target(where, PLAN.recipe, blender=BLENDER)
+    plan = whole(again.parts)  # type: ignore[arg-type]
     assert plan == PLAN and plan.digest == PLAN.digest
+    assert len(seen) == 2  # the one that was gone and the one that was torn
+    assert look_at(where).keys == clip_keys(plan, BLENDER)  # whoever looks reads what lies there
 
 
-def test_a_claim_of_an_earlier_plan_of_the_folder_gives_way(target: Target, tmp_path: Path) -> None:
-    remote = FolderRemote(tmp_path / "store")
-    claim = remote.read("farm.json")
+def test_a_claim_of_an_earlier_recipe_of_the_folder_gives_way_to_the_one_that_was_built_since(tmp_path: Path) -> None:
+    where, other = str(tmp_path / "store"), farm_plan(RECIPE.replace("seed = 11", "seed = 12"))
+    open_target(where, other, blender=BLENDER)
+    with pytest.raises(InputError, match="seed is 12 there and 11 here"):
+        open_target(where, PLAN, blender=BLENDER)
+    (tmp_path / "store" / ".stopdown" / "plan.json").write_text(PLAN.to_json())
+    open_target(where, PLAN, blender=BLENDER)
+    with pytest.raises(InputError, match="seed is 11 there and 12 here"):
+        claimed_target(where, other)
+
+
+def test_a_folder_that_one_machine_builds_is_taken_over_for_its_own_recipe_only(tmp_path: Path) -> None:
+    (made(tmp_path / "store") / ".stopdown").mkdir()
+    (tmp_path / "store" / ".stopdown" / "plan.json").write_text(PLAN.to_json())
+    with pytest.raises(InputError, match="seed is 11 there and 12 here"):
+        open_target(str(tmp_path / "store"), farm_plan(RECIPE.replace("seed = 11", "seed = 12")), blender=BLENDER)
+    assert open_target(str(tmp_path / "store"), PLAN.recipe, blender=BLENDER).of == len(PLAN.clips)
+
+
+def test_one_machine_goes_on_with_what_a_farm_began_in_its_folder(target: Target, tmp_path: Path) -> None:
+    path = tmp_path / "store"
+    fresh = Store(path / ".stopdown")
+    with pytest.raises(InputError, match=r"another recipe.*seed is 11 there and 12 here"):
+        create_or_resume(path, farm_plan(RECIPE.replace("seed = 11", "seed = 12")))
+    scratch = Store(tmp_path / "scratch")
+    (clip_id,) = fake_clips(target, scratch, 1)
+    target.publish(scratch, target.keys[clip_id])
+    create_or_resume(path, PLAN)
+    assert fresh.finished(target.keys[clip_id]) and stored_plan(path) == PLAN
+
+
+def test_a_store_of_an_earlier_format_is_refused_in_one_line(target: Target, tmp_path: Path) -> None:
+    claim = target.remote.read("farm.json")
     assert claim is not None
-    remote.overwrite("farm.json", sealed_claim(claim, plan=sha256(b"earlier"), blender="4.0.0"))
-    open_target(str(tmp_path / "store"), PLAN, blender=BLENDER)
-    assert remote.read("farm.json") == claim
+    FolderRemote(tmp_path / "store").overwrite("farm.json", sealed_claim(claim, format=1))
+    with pytest.raises(InputError, match=r"has format 1, this Stopdown reads 2") as refusal:
+        open_target(str(tmp_path / "store"), PLAN, blender=BLENDER)
+    assert "\n" not in str(refusal.value) and refusal.value.exit_code == 2
 
 
 class Overwriting(FolderRemote):
@@ -300,7 +329,7 @@ class Overwriting(FolderRemote):
 def test_a_store_that_overwrites_what_is_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RemoteError, match="cannot put conditionally"):
         target_at(Overwriting(made(tmp_path / "store")), PLAN, blender=BLENDER, patience=hasty())
-    assert not (tmp_path / "store" / ".stopdown" / "plan.json").exists()
+    assert not (tmp_path / "store" / ".stopdown" / "farm.json").exists()
 
 
 def test_many_workers_may_begin_at_once(tmp_path: Path) -> None:

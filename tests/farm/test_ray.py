@@ -18,11 +18,13 @@ from pathlib import Path
 import psutil
 import pytest
 import tiny
+from farm_support import hasty
 from hypothesis import given
 from hypothesis import strategies as st
 
 from generator.build import blender_version, build
 from generator.farm.finish import finish_target
+from generator.farm.parts import HeldParts
 from generator.farm.ray_cluster import ENVIRONMENT, check_address, check_ray
 from generator.farm.ray_folder import process_folder
 from generator.farm.ray_work import MAX_ATTEMPTS, Work, halved, one
@@ -195,13 +197,13 @@ def test_actors_killed_at_random_are_replaced_and_nothing_is_left_of_the_cluster
     check_finished(tmp_path / "store", expected)
 
 
-def test_a_driver_that_is_killed_or_interrupted_leaves_nothing_running_and_the_next_goes_on(
-    tmp_path: Path, expected: dict[str, dict[str, object]], cluster: Cluster
-) -> None:
-    rng, store = random.Random(7), tmp_path / "store"
-    before: dict[str, ClipRecord] = {}
-    kills = (("own", signal.SIGKILL), ("own", signal.SIGINT), ("shared", signal.SIGTERM), ("shared", signal.SIGKILL))
-    for kind, number in kills:
+KILLS = (("own", signal.SIGKILL), ("own", signal.SIGINT), ("shared", signal.SIGTERM), ("shared", signal.SIGKILL))
+
+
+def killed_in_turn(store: Path, cluster: Cluster) -> dict[str, ClipRecord] | None:
+    """Kill one driver after another; return the records that they leave, or None where one ended before it was killed."""
+    rng, before = random.Random(7), dict[str, ClipRecord]()
+    for kind, number in KILLS:
         run = Build(store, *(["--address", cluster.address] if kind == "shared" else ["--slots", "2"]))
 
         def hook(run: Build, event: dict[str, object], number: signal.Signals = number) -> None:
@@ -212,6 +214,8 @@ def test_a_driver_that_is_killed_or_interrupted_leaves_nothing_running_and_the_n
                     (os.killpg if number is signal.SIGINT else os.kill)(run.process.pid, number)
 
         code = run.follow(hook)
+        if code == 0:
+            return None
         assert code == {signal.SIGKILL: -9, signal.SIGINT: 130, signal.SIGTERM: 143}[number], run.errors
         assert not run.words and not run.errors
         run.check_gone()
@@ -221,6 +225,16 @@ def test_a_driver_that_is_killed_or_interrupted_leaves_nothing_running_and_the_n
         assert before.items() <= after.items()  # what is finished is never rendered again, nor lost
         assert not before.keys() & set(run.rendering())
         before = after
+    return before
+
+
+@pytest.mark.timeout(900)  # five drivers at least, each of which starts Ray; more where one was too quick to be killed
+def test_a_driver_that_is_killed_or_interrupted_leaves_nothing_running_and_the_next_goes_on(
+    tmp_path: Path, expected: dict[str, dict[str, object]], cluster: Cluster
+) -> None:
+    stores = [tmp_path / f"store{attempt}" for attempt in range(5)]
+    found = ((store, killed_in_turn(store, cluster)) for store in stores)
+    store, before = next(((store, left) for store, left in found if left is not None), (tmp_path, {}))
     assert 0 < len(before) < len(CLIPS), "the builds ended before they were killed: nothing was tested"
     last = Build(store, "--address", cluster.address)
     assert last.follow() == 0, last.errors
@@ -330,10 +344,10 @@ def test_the_folder_of_a_dead_process_is_swept_and_that_of_a_live_one_is_not(tmp
 
 @given(st.data())
 def test_every_clip_is_settled_once_or_fails_three_times(data: st.DataObject) -> None:
-    target = Target(
-        where="", remote=FolderRemote(Path("unused")), plan=PLAN, blender="5.0.1", keys=dict.fromkeys(CLIPS, "0" * 64)
-    )
-    work = Work(target, PLAN.clips)
+    remote = FolderRemote(Path("unused"))
+    held = HeldParts(PLAN, remote, hasty())
+    target = Target(where="", remote=remote, plan=PLAN, blender="5.0.1", keys={}, parts=held, of=held.clips)
+    work = Work(target, {0: len(CLIPS)})
     settled, failures, poisoned = Counter[str](), Counter[str](), set(data.draw(st.sets(st.sampled_from(CLIPS))))
     while work.left:
         job = work.take()
@@ -350,7 +364,7 @@ def test_every_clip_is_settled_once_or_fails_three_times(data: st.DataObject) ->
                 assert work.fail(one(job, clip), "poison") is (failures[clip_id] < MAX_ATTEMPTS)
             else:
                 settled[clip_id] += 1
-                work.settle()
+                work.settle(clip_id)
     assert work.take() is None
     assert settled == {clip: 1 for clip in CLIPS if clip not in poisoned}
     assert failures == dict.fromkeys(poisoned, MAX_ATTEMPTS)

@@ -12,25 +12,40 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 
 import pytest
 import tiny
 from blender_child import run_in_blender
-from farm_support import BLENDER, RECIPE, ROOT, farm_plan, quiet, records_of, run_shards
+from farm_support import (
+    BLENDER,
+    RECIPE,
+    ROOT,
+    farm_plan,
+    hasty,
+    parts_of,
+    quiet,
+    records_of,
+    run_shards,
+    shard_clips,
+    shards_of,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from generator.build import BuildReport, build
 from generator.farm.finish import finish_target, ranges
+from generator.farm.parts import Parts
 from generator.farm.shard_build import ShardOptions, build_shard
-from generator.farm.shards import Shard, clip_cost_s, deal, parse_shard, pieces, shard_clips, shards_of
+from generator.farm.shards import Shard, clip_cost_s, deal, parse_shard, pieces
 from generator.farm.target import look_at, open_target
 from generator.plan import Plan
 from generator.progress import JsonProgress
 from generator.store import ClipRecord
 from generator.versions.commit import EPOCH
 from generator.versions.history import History
+from generator.versions.remote_folder import FolderRemote
 from scenes.errors import InputError
 
 PLAN = farm_plan()
@@ -126,21 +141,25 @@ def records_by_id(path: Path) -> dict[str, ClipRecord]:
 @given(count=st.integers(1, 300))
 @settings(max_examples=30)
 def test_shards_cover_the_plan_exactly_once_and_are_balanced(count: int) -> None:
-    dealt = deal(PLAN, count)
-    ids = [clip.clip_id for shard in dealt for piece in shard for clip in piece.clips]
+    parts = parts_of(PLAN)
+    dealt = deal(parts, count)
+    clips_of = {piece: piece.clips(parts.part(piece.part)) for _, piece in dealt}
+    ids = [clip.clip_id for clips in clips_of.values() for clip in clips]
     assert sorted(ids) == sorted(clip.clip_id for clip in PLAN.clips)
-    loads = [sum(piece.cost_s for piece in shard) for shard in dealt]
-    fair = sum(loads) / count
-    assert max(loads) <= fair + max(piece.cost_s for piece in pieces(PLAN, count)) + 1e-9
+    loads = Counter(dict.fromkeys(range(1, count + 1), 0.0))
+    for number, piece in dealt:
+        loads[number] += piece.cost_s
+    fair = sum(loads.values()) / count
+    assert max(loads.values()) <= fair + max(piece.cost_s for piece in clips_of) + 1e-9
     by_render = {}
-    for number, shard in enumerate(dealt):
-        for piece in shard:
-            for clip in piece.clips:
-                assert by_render.setdefault((clip.scene_id, clip.optics), number) == number  # one render, one shard
-    for piece in pieces(PLAN, count):
-        whole = len({clip.optics for clip in piece.clips}) > 1
+    for number, piece in dealt:
+        assert piece.size(parts.keys(piece.part)) == len(clips_of[piece])
+        for clip in clips_of[piece]:
+            assert by_render.setdefault((clip.scene_id, clip.optics), number) == number  # one render, one shard
+        whole = len({(clip.scene_id, clip.optics) for clip in clips_of[piece]}) > 1
         assert not whole or piece.cost_s <= fair / 8 + 1e-9
-    assert deal(Plan.from_json(PLAN.to_json()), count) == dealt  # on another machine
+    assert deal(parts_of(Plan.from_json(PLAN.to_json())), count) == dealt  # on another machine
+    assert deal(Parts(PLAN.recipe, FolderRemote(ROOT / "no-store"), hasty()), count) == dealt  # before it is drawn
 
 
 @given(
@@ -170,8 +189,10 @@ frames = {[length for length in frames if axis[0] != "shutter" or length > 1] or
     plan = farm_plan(text)
     dealt = [shard_clips(plan, Shard(index, count)) for index in range(1, count + 1)]
     assert sorted(clip.clip_id for clips in dealt for clip in clips) == sorted(plan.clip_by_id)
-    for piece in pieces(plan, count):
-        assert piece.cost_s == pytest.approx(clip_cost_s(plan, piece.clips)) and piece.cost_s > 0
+    parts = parts_of(plan)
+    for piece in pieces(parts, count):
+        scenes = groupby(piece.clips(parts.part(piece.part)), key=lambda clip: clip.scene_id)
+        assert piece.cost_s == pytest.approx(sum(clip_cost_s(plan, list(clips)) for _, clips in scenes)) and piece.cost_s > 0
     lacking = dealt[0][:2]
     assert shards_of(plan, count, lacking) == ([1] if lacking else [])
 

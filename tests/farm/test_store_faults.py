@@ -31,6 +31,11 @@ def test_random_schedules_of_a_small_build_end_complete_or_can_be_resumed(tmp_pa
     assert met == {"before", "after", "late", "cut", "torn", "twice", "kill", "full", "revoked"}  # none was left out
 
 
+@pytest.mark.parametrize("seed", [7286, 7631])  # both tear a record after its last byte, which leaves it whole
+def test_an_error_after_the_last_byte_leaves_a_record_that_counts(tmp_path: Path, seed: int) -> None:
+    assert run_schedule(seed, tmp_path).met["torn"]
+
+
 def test_one_seed_gives_one_schedule(tmp_path: Path) -> None:
     for seed in (3, 11):
         outcomes = []
@@ -96,6 +101,11 @@ def test_the_simulator_has_the_faults_that_it_names() -> None:
     assert not client(twice=1.0).put(PATH, b"data")  # its own first delivery was there
     with pytest.raises(AssertionError, match="overwritten"):
         storage.overwrite(PATH, b"other")
+    for size, torn in ((3, {PATH}), (4, set())):
+        storage.files.clear()
+        storage.tear(PATH, b"data", size)
+        assert storage.files[PATH] == b"data"[:size] and storage.torn == torn
+        storage.torn.clear()
     storage.revoked = True
     with pytest.raises(RemoteError, match="credentials") as caught:
         client().read(PATH)

@@ -19,7 +19,7 @@ import pytest
 import tiny
 from store_simulator import Scheduler
 
-from generator.farm import finish, remote_commit, shard_build, target
+from generator.farm import ahead, finish, shard_build, target
 from generator.farm.target import ClipKeys, Target
 from generator.plan import Plan
 from generator.progress import Progress
@@ -139,7 +139,7 @@ class SyntheticRenderer:
         self,
         settings: WorkerSettings,
         options: PoolOptions,
-        jobs: list[SceneJob],
+        jobs: Iterable[SceneJob],
         progress: Progress,
         on_done: Callable[[str, float], None],
     ) -> dict[str, str]:
@@ -234,9 +234,10 @@ def virtual(scheduler: Scheduler, *, listing: bool) -> Iterator[None]:
     """Put virtual threads in the place of the real ones; `listing` looks for records as a large plan does, by lists."""
     threads = VirtualThreads(scheduler)
     with pytest.MonkeyPatch.context() as patch:
-        for module in (shard_build, target, finish, remote_commit, remote_push, manifest):
+        for module in (shard_build, ahead, target, finish, remote_push, manifest):
             patch.setattr(module, "ThreadPoolExecutor", threads.executor)
-        patch.setattr(shard_build, "wait", threads.wait)
+        for module in (shard_build, ahead):
+            patch.setattr(module, "wait", threads.wait)
         if listing:
             patch.setattr(target, "_LOOKUPS", 0)
         patch.setattr(shard_build, "Beater", PromptBeater)

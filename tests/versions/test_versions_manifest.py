@@ -16,16 +16,14 @@ from generator.files import DamagedError
 from generator.store import Store
 from generator.versions.manifest import (
     _leaf_bytes,
-    cuts_after,
     differing,
     edit,
     find_row,
     plant,
     read_leaf,
-    read_manifest,
     read_rows,
-    write_manifest,
 )
+from generator.versions.manifest_tree import cuts_after, read_manifest, write_manifest
 from generator.versions.rows import content_digest, make_rows, settled
 from generator.versions.splits import SplitRatios
 from generator.versions.summary import summarise, total
@@ -212,7 +210,7 @@ def test_a_newer_manifest_asks_for_a_newer_stopdown(tmp_path: Path, large: pa.Ta
     store = Store(tmp_path)
     tree = json.loads(store.read(write_manifest(store, plant(store, large.slice(0, 10)))))
     with pytest.raises(InputError, match="upgrade Stopdown"):
-        read_manifest(store, store.put(json.dumps({**tree, "format": 2}).encode()))
+        read_manifest(store, store.put(json.dumps({**tree, "format": 3}).encode()))
 
 
 def test_a_manifest_survives_its_file(tmp_path: Path, large: pa.Table) -> None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from generator.farm.claim import FARM_FILE
 from generator.farm.heartbeat import STALE_S, Beat, read_beats
+from generator.farm.lookup import LISTED_FROM, lookup, record_paths
+from generator.farm.parts import HeldParts
 from generator.farm.patience import Patience
 from generator.farm.target import ClipKeys, Target, look_at
+from generator.files import DamagedError
 from generator.plan import ClipPlan
 from generator.versions.remote import RemoteOptions, open_remote
 from generator.versions.remote_folder import FolderRemote
@@ -92,34 +95,78 @@ class BuildStatus:
 
 @dataclass(kw_only=True)
 class BuildWatch:
-    """Looks at one build again and again; what was there once is not asked for again.
+    """Looks at one build again and again; it holds numbers and one part of the plan, not the plan.
 
     A worker's silence is measured by this machine's clock once a beat of it was seen to come in, before that by both clocks.
     """
 
     target: Target
     clock_s: Callable[[], float] = time.monotonic
-    _missing: list[ClipPlan] | None = None
+    _done: int | None = None
+    _records: int = 0  # in the store when `_done` clips were counted
+    _whole: dict[int, int] = field(default_factory=dict)  # parts of the plan that are all there, and how many clips they have
+    _keys: dict[str, str | None] = field(default_factory=dict)  # of clips that a worker says failed
     _seen: dict[str, tuple[datetime, float, bool]] = field(default_factory=dict)  # beat, when it was first seen, seen to come
 
     def look(self, now: datetime | None = None) -> BuildStatus:
         """Return the state of the build; raises InputError where the store cannot be reached."""
         at = now if now is not None else datetime.now(UTC)
         beats, unreadable = read_beats(self.target.beats())
-        self._missing = self.target.missing(self._missing)
-        lacking = {clip.clip_id for clip in self._missing}
+        done = self._count()
         workers = tuple(self._worker(beat, at) for beat in beats)
         return BuildStatus(
             where=self.target.where,
             name=self.target.plan.name,
             blender=self.target.blender,
-            clips=len(self.target.plan.clips),
-            missing=len(lacking),
+            clips=self.target.of,
+            missing=self.target.of - done,
             workers=workers,
-            failed={name: words for beat in beats for name, words in beat.failures.items() if name in lacking},
+            failed=self._failed({name: words for beat in beats for name, words in beat.failures.items()}),
             unreadable=unreadable,
             at=at,
         )
+
+    def _count(self) -> int:
+        """Return how many clips are there. Of many, every one is looked up at first and at the end, and between records are
+        counted: what comes in meanwhile is of this build."""
+        if self.target.of < LISTED_FROM:
+            return self._look_up()
+        records = sum(len(paths) for paths in record_paths(self.target))
+        if self._done is not None and self._done + records - self._records < self.target.of:
+            return max(0, self._done + records - self._records)
+        self._done, self._records = self._look_up(), records
+        return self._done
+
+    def _look_up(self) -> int:
+        """Look every clip up, but for those of parts that were whole before; no one has begun a part that is not there."""
+        assert self.target.parts is not None, "a target for reading has parts"
+        with lookup(self.target) as missing:
+            return sum(self._there(number, missing) for number in range(self.target.parts.count))
+
+    def _there(self, number: int, missing: Callable[[Target], list[ClipPlan]]) -> int:
+        """Return how many clips of a part of the plan are there."""
+        part = None if number in self._whole else self.target.stored_part(number)
+        if part is None:
+            return self._whole.get(number, 0)
+        clips = len(part.plan.clips)
+        lacking = len(missing(part))
+        if not lacking:
+            self._whole[number] = clips
+        return clips - lacking
+
+    def _failed(self, told: dict[str, str]) -> dict[str, str]:
+        """Return the messages of clips that are not there, of those that workers told of."""
+        self._keys = {clip_id: key for clip_id, key in self._keys.items() if clip_id in told}
+        self._keys |= {clip_id: self.target.keys.get(clip_id) for clip_id in told if clip_id not in self._keys}
+        return {clip_id: words for clip_id, words in told.items() if not self._is_there(self._keys[clip_id])}
+
+    def _is_there(self, key: str | None) -> bool:
+        if key is None:
+            return False
+        try:
+            return self.target.record(key) is not None
+        except DamagedError:
+            return False
 
     def _worker(self, beat: Beat, now: datetime) -> WorkerStatus:
         clock_s = self.clock_s()
@@ -150,7 +197,10 @@ def _own_build(remote: FolderRemote) -> Target:
         raise InputError(
             f"{remote.path} is neither a dataset nor a run (no .stopdown/plan.json, no run.json); give the folder of one"
         )
-    target = Target(where=remote.name, remote=remote, plan=plan, blender="", keys={}, patience=AT_ONCE)
+    parts = HeldParts(plan, remote, AT_ONCE)
+    target = Target(
+        where=remote.name, remote=remote, plan=plan, blender="", keys={}, patience=AT_ONCE, parts=parts, of=parts.clips
+    )
     beats, _ = read_beats(target.beats())
     told = max((beat for beat in beats if beat.blender is not None), key=lambda beat: beat.beat_at, default=None)
     if told is None or told.blender is None:
@@ -158,6 +208,4 @@ def _own_build(remote: FolderRemote) -> Target:
             f"{remote.path}: no build is in progress and none was ever recorded; `stopdown status` and `stopdown log` tell "
             "about a dataset that is finished"
         )
-    return Target(
-        where=remote.name, remote=remote, plan=plan, blender=told.blender, keys=ClipKeys(plan, told.blender), patience=AT_ONCE
-    )
+    return replace(target, blender=told.blender, keys=ClipKeys(plan, told.blender))

@@ -1,0 +1,27 @@
+"""One step ahead: the next thing is made in a thread while the one before is used, and no more than that one waits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import TypeVar
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+
+def ahead(make: Callable[[T], U], items: Iterable[T]) -> Iterator[U]:
+    """Yield what `make` returns of each item, in order; raises what it raises."""
+    pending: Future[U] | None = None
+    with ThreadPoolExecutor(1, thread_name_prefix="ahead") as pool:
+        for item in items:
+            before, pending = pending, pool.submit(make, item)
+            if before is not None:
+                yield _result(before)
+        if pending is not None:
+            yield _result(pending)
+
+
+def _result(future: Future[U]) -> U:
+    wait([future])
+    return future.result()
