@@ -121,7 +121,10 @@ def _send(history: History, remote: Remote, parcels: Sequence[Parcel], progress:
             _check_size(history, remote, digest, there[path])
             return -1
         data = history.store.read(digest)
-        return len(data) if remote.put(path, data) else -1
+        if remote.put(path, data):
+            return len(data)
+        _mend(remote, path, data)
+        return -1
 
     def send_record(key: str) -> int:
         record = history.store.record(key)
@@ -160,6 +163,13 @@ def _there(remote: Remote, parcels: Sequence[Parcel]) -> dict[str, int]:
         for sizes in pool.map(remote.sizes, sorted(shards)):
             found.update(sizes)
     return found
+
+
+def _mend(remote: Remote, path: str, data: bytes) -> None:
+    """Prove what came meanwhile, from another writer or from an attempt of ours that failed half-way; replace what is torn."""
+    found = remote.read(path)
+    if found != data and not remote.swap(path, found, data):
+        raise RemoteError(f"another push changed {path} at {remote.name} meanwhile; run the same command again")
 
 
 def _check_size(history: History, remote: Remote, digest: str, size: int) -> None:
