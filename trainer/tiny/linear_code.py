@@ -1,8 +1,8 @@
 """The best linear code of a clip's blocks (principal components), which the autoencoder is taught before it may do better.
 
 A block is what one latent holds: `space` x `space` pixels of `time` frames; the first frame stands alone and is repeated.
-Trained end to end from random weights, encoder and decoder wait for each other: after 1,500 steps they are 10 dB below this
-code, which is had at once. Taught it first, they start from its PSNR.
+Trained end to end from random weights, encoder and decoder wait for each other: after 600 steps they are 10 dB below this
+code (25.7 against 36.3, held-out clips of 5 frames), which is had at once and which they are taught first.
 
 Shapes: B videos, T frames, H rows, W columns; C latent channels, t h w latent frames, rows, columns; N blocks, D their values.
 """
