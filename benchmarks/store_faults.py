@@ -32,6 +32,7 @@ WRITE_EVERY = 100
 VERSIONS = ("commit", "gc", "manifest", "manifest_tree", "remote_push", "remote_refs")
 CODE = (
     *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "generator" / "farm").glob("*.py")),
+    "generator/disk_map.py",
     *(f"generator/versions/{name}.py" for name in VERSIONS),
     *(f"tests/farm/{name}.py" for name in ("fault_schedule", "store_simulator", "virtual_farm")),
 )

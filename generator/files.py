@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import os
+import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from scenes.errors import InputError, StopdownError
+
+_PIECE_BYTES = 2**20
 
 
 class DamagedError(StopdownError):
@@ -46,8 +50,20 @@ def alone(place: Path, busy: str) -> Iterator[None]:
         os.close(descriptor)
 
 
-def write_atomic(target: Path, data: bytes, *, mode: int = 0o644) -> None:
-    """Write a file by temporary file, fsync and rename; nothing is left behind when it fails."""
+def file_digest(path: Path) -> str:
+    """Return the sha256 of a file's bytes, as hex; a piece of it is held at a time."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_pieces(target: Path, pieces: Iterable[bytes]) -> None:
+    """Write a file that need not survive a power cut, piece by piece."""
+    with target.open("wb") as file:
+        file.writelines(pieces)
+
+
+def write_atomic(target: Path, data: bytes | Path, *, mode: int = 0o644) -> None:
+    """Write bytes, or those of a file, by temporary file, fsync and rename; nothing is left behind when it fails."""
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = write_temporary(target.parent, data, mode=mode)
     try:
@@ -58,12 +74,16 @@ def write_atomic(target: Path, data: bytes, *, mode: int = 0o644) -> None:
     fsync_folder(target.parent)
 
 
-def write_temporary(folder: Path, data: bytes, *, mode: int) -> Path:
-    """Write and fsync a temporary file in a folder; the name begins with `.tmp-`."""
+def write_temporary(folder: Path, data: bytes | Path, *, mode: int) -> Path:
+    """Write and fsync a temporary file in a folder, of bytes or of those of a file; the name begins with `.tmp-`."""
     descriptor, name = tempfile.mkstemp(prefix=".tmp-", dir=folder)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
+            if isinstance(data, Path):
+                with data.open("rb") as source:
+                    shutil.copyfileobj(source, file, _PIECE_BYTES)
+            else:
+                file.write(data)
             file.flush()
             os.fchmod(file.fileno(), mode)
             os.fsync(file.fileno())

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -13,6 +15,8 @@ from generator.store import ClipRecord, ReadingRecord
 from scenes.axes import AXES, Mark, Measurement, Reading
 
 LABELS_FORMAT = 1
+_GROUP_ROWS = 16_384  # in a row group of labels.parquet: what is held of it while it is written or read
+_BATCH_ROWS = 1024
 
 _COMMON = (
     ("clip_id", pa.string(), "identity of the clip, and its file name"),
@@ -60,11 +64,67 @@ def label_table(plan: Plan, records: Mapping[str, ClipRecord]) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=label_schema(axes))
 
 
+@dataclass(frozen=True, kw_only=True)
+class LabelRows:
+    """A label table that is gone through in tables of some rows, at least one, and as often as it takes."""
+
+    schema: pa.Schema
+    rows: int
+    tables: Callable[[], Iterator[pa.Table]]
+
+    @classmethod
+    def of(cls, table: pa.Table) -> LabelRows:
+        """Return the rows of a table that is held as a whole."""
+        return cls(schema=table.schema, rows=table.num_rows, tables=lambda: iter([table]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredLabels(LabelRows):
+    """A label table in a Parquet file; a row group of it is held at a time."""
+
+    file: Path
+
+
 def labels_file(labels: pa.Table) -> bytes:
     """Return the bytes of labels.parquet; pages carry checksums."""
     sink = pa.BufferOutputStream()
-    pq.write_table(labels, sink, compression="zstd", write_page_checksum=True)
+    _write(sink, labels.schema, [labels])
     return bytes(sink.getvalue().to_pybytes())
+
+
+def write_labels(file: Path, schema: pa.Schema, tables: Iterable[pa.Table]) -> StoredLabels:
+    """Write the same bytes of a table that comes in parts, and return its rows as they lie in the file."""
+    rows = _write(file, schema, tables)
+    return StoredLabels(schema=schema, rows=rows, tables=lambda: _stored(file, schema), file=file)
+
+
+def _write(sink: Path | pa.BufferOutputStream, schema: pa.Schema, tables: Iterable[pa.Table]) -> int:
+    rows = 0
+    with pq.ParquetWriter(sink, schema, compression="zstd", write_page_checksum=True) as writer:
+        for group in _groups(schema, tables):
+            writer.write_table(group, row_group_size=_GROUP_ROWS)
+            rows += group.num_rows
+    return rows
+
+
+def _groups(schema: pa.Schema, tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """Yield row groups: how rows come must not be seen in the bytes."""
+    waiting, any_yet = schema.empty_table(), False
+    for table in tables:
+        waiting = pa.concat_tables([waiting, table])
+        while waiting.num_rows >= _GROUP_ROWS:
+            yield waiting.slice(0, _GROUP_ROWS).combine_chunks()
+            waiting, any_yet = waiting.slice(_GROUP_ROWS), True
+    if waiting.num_rows or not any_yet:
+        yield waiting.combine_chunks()
+
+
+def _stored(file: Path, schema: pa.Schema) -> Iterator[pa.Table]:
+    with pq.ParquetFile(file) as stored:
+        for batch in stored.iter_batches(_BATCH_ROWS, use_threads=False):
+            yield pa.Table.from_arrays(batch.columns, schema=schema)
+        if not stored.metadata.num_rows:
+            yield schema.empty_table()
 
 
 def label_row(plan: Plan, clip: ClipPlan, record: ClipRecord, axes: tuple[str, ...]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from pydantic import Field, ValidationError
 
-from generator.files import DamagedError, fsync_folder, write_temporary
+from generator.files import DamagedError, file_digest, fsync_folder, write_temporary
 from generator.sealed import sealed, unsealed
 from scenes.spec import Spec
 
@@ -88,15 +88,39 @@ class Store:
         self._put_if_absent(self.path(digest), data)
         return digest
 
+    def put_file(self, file: Path) -> str:
+        """Store a file's bytes and return their sha256, as `put` does; a piece of them is held at a time."""
+        objects = self.root / "objects"
+        objects.mkdir(parents=True, exist_ok=True)
+        temporary = write_temporary(objects, file, mode=0o444)
+        try:
+            digest = file_digest(temporary)  # of the copy: the file may be one that a person edits meanwhile
+            if not _touched(self.path(digest)):
+                _place(temporary, self.path(digest))
+        finally:
+            temporary.unlink(missing_ok=True)
+        return digest
+
+    def proven(self, digest: str) -> Path:
+        """Return where an object lies, once its bytes are proven by their hash; raises DamagedError."""
+        path = self.path(digest)
+        try:
+            found = file_digest(path)
+        except FileNotFoundError:
+            raise self._missing(digest) from None
+        if found != digest:
+            raise self._changed(path)
+        return path
+
     def read(self, digest: str) -> bytes:
         """Return an object's bytes, proven by their hash; raises DamagedError."""
         path = self.path(digest)
         try:
             data = path.read_bytes()
         except FileNotFoundError:
-            raise DamagedError(f"object {digest} is missing from {self.root}; run the build again to make it anew") from None
+            raise self._missing(digest) from None
         if hashlib.sha256(data).hexdigest() != digest:
-            raise DamagedError(f"object {path} does not match its sha256; delete it and run the build again")
+            raise self._changed(path)
         return data
 
     def link(self, digest: str, target: Path) -> None:
@@ -160,33 +184,53 @@ class Store:
             path.unlink(missing_ok=True)
         return len(leftovers)
 
+    def _missing(self, digest: str) -> DamagedError:
+        return DamagedError(f"object {digest} is missing from {self.root}; run the build again to make it anew")
+
+    def _changed(self, path: Path) -> DamagedError:
+        return DamagedError(f"object {path} does not match its sha256; delete it and run the build again")
+
     def _record_path(self, key: str) -> Path:
         if not _SHA256.fullmatch(key):
             raise DamagedError(f"'{key}' is not a clip key")
         return self.root / "records" / key[:2] / f"{key}.json"
 
     def _put_if_absent(self, target: Path, data: bytes) -> None:
-        with contextlib.suppress(FileNotFoundError):  # it may go between the look and the touch: then it is written anew
-            if target.is_file():
-                with contextlib.suppress(PermissionError):
-                    os.utime(target)  # used again just now: garbage collection spares what is young
-                return
+        if _touched(target):
+            return
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = write_temporary(target.parent, data, mode=0o444)
         try:
-            os.link(temporary, target)  # unlike a rename, a link never replaces: the first result is the result
-        except FileExistsError:
-            return
-        except OSError as error:
-            if error.errno not in _NO_LINKS:
-                raise
-            os.replace(temporary, target)
+            _place(temporary, target)
         finally:
             temporary.unlink(missing_ok=True)
-        fsync_folder(target.parent)
 
 
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV, errno.EACCES)
+
+
+def _touched(target: Path) -> bool:
+    """Return whether a file is there; it is used again just now, and garbage collection spares what is young."""
+    with contextlib.suppress(FileNotFoundError):  # it may go between the look and the touch: then it is written anew
+        if target.is_file():
+            with contextlib.suppress(PermissionError):
+                os.utime(target)
+            return True
+    return False
+
+
+def _place(temporary: Path, target: Path) -> None:
+    """Make a whole temporary file the target where there is none."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(temporary, target)  # unlike a rename, a link never replaces: the first result is the result
+    except FileExistsError:
+        return
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        os.replace(temporary, target)
+    fsync_folder(target.parent)
 
 
 def _link_or_copy(source: Path, target: Path) -> None:

@@ -8,13 +8,16 @@ DATASET/.stopdown/                  plan.json, objects, records, lock
 
 from __future__ import annotations
 
+import filecmp
 import json
+import os
 import shutil
-from collections.abc import Container, Iterable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Container, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, suppress
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -23,8 +26,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from generator.files import DamagedError, alone, write_atomic
-from generator.labels import label_table, labels_file
+from generator.files import DamagedError, alone, write_atomic, write_pieces
+from generator.labels import StoredLabels, label_table, write_labels
 from generator.lineage.files import lineage_files
 from generator.lineage.origin import Origin, plan_origin
 from generator.plan import PLAN_FORMAT, ClipPlan, Plan
@@ -187,7 +190,10 @@ def finish(path: Path, plan: Plan, records: Mapping[str, ClipRecord]) -> Working
 
     Repeating it changes nothing; `labels.parquet` is written last, so its presence says that the dataset is finished.
     """
-    show(path, [plan], plan_origin(plan), label_table(plan, records), records, license=plan.recipe.license)
+    table = label_table(plan, records)
+    with TemporaryDirectory(prefix="stopdown-labels-") as folder:
+        labels = write_labels(Path(folder) / "labels.parquet", table.schema, [table])
+        show(path, [plan], plan_origin(plan), labels, records, license=plan.recipe.license)
     return WorkingFolder(path, plan)
 
 
@@ -195,7 +201,7 @@ def show(
     path: Path,
     parts: Iterable[Plan],
     origin: Origin,
-    table: pa.Table,
+    labels: StoredLabels,
     records: Mapping[str, ClipRecord],
     *,
     license: str | None,
@@ -209,22 +215,32 @@ def show(
         _write_if_changed(clip_view(path, clip.clip_id).with_suffix(".txt"), clip.caption.encode() + b"\n")
         for name, digest in record.frames.items():
             store.link(digest, path / "frames" / clip.clip_id / name)
-    labels = labels_file(table)
-    for name, data in lineage_files(origin, table, labels, license=license).items():
-        _write_if_changed(path / name, data)
-    _write_if_changed(path / "labels.parquet", labels)
+    for name, pieces in lineage_files(origin, labels, license=license).items():
+        made = labels.file.with_name(name)
+        write_pieces(made, pieces)
+        _write_if_changed(path / name, made)
+    _write_if_changed(path / "labels.parquet", labels.file)
 
 
 def _remove_other_views(path: Path, shown: Container[str]) -> None:
     """Remove what an earlier plan of this folder showed and this one does not; its objects stay in the store."""
-    for view in (*(path / "clips").glob("*.mp4"), *(path / "clips").glob("*.txt")):
-        if view.stem not in shown:
+    for view in _entries(path / "clips"):
+        if view.suffix in (".mp4", ".txt") and view.stem not in shown:
             view.unlink()
-    for folder in (path / "frames").glob("*"):
+    for folder in _entries(path / "frames"):
         if folder.name not in shown:
             shutil.rmtree(folder)
 
 
-def _write_if_changed(target: Path, data: bytes) -> None:
-    if not target.is_file() or target.read_bytes() != data:
-        write_atomic(target, data)
+def _entries(folder: Path) -> Iterator[Path]:
+    """Yield what lies in a folder, where there is one, one by one: there may be a million clips."""
+    with suppress(FileNotFoundError), os.scandir(folder) as entries:
+        yield from (Path(entry) for entry in entries)
+
+
+def _write_if_changed(target: Path, data: bytes | Path) -> None:
+    if target.is_file():
+        same = filecmp.cmp(target, data, shallow=False) if isinstance(data, Path) else target.read_bytes() == data
+        if same:
+            return
+    write_atomic(target, data)

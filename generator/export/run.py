@@ -17,6 +17,7 @@ from generator.export.entries import Entry, TextFile
 from generator.export.folder import MARKER, Written, check_target, write_export
 from generator.export.source import STORAGE_COLUMNS, ExportSource, check_clip_ids
 from generator.export.text import parquet
+from generator.labels import LabelRows
 from generator.lineage.provenance import provenance
 from scenes.errors import InputError, closest
 
@@ -133,7 +134,8 @@ def _all_entries(job: Job, format: str, exporter: Exporter) -> Iterator[Entry]:
         yield TextFile(path="labels.parquet", data=parquet(job.table))
     if not exporter.own_card:
         yield TextFile(path="README.md", data=_read_me(job, format, exporter).encode())
-    yield TextFile(path="provenance.json", data=provenance(job.source.origin, job.table))
+    chain = provenance(job.source.origin, LabelRows.of(job.table))
+    yield TextFile(path="provenance.json", data=b"".join(chain))
 
 
 def _read_me(job: Job, format: str, exporter: Exporter) -> str:

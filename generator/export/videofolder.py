@@ -15,8 +15,10 @@ import pyarrow.compute as pc
 from generator.export.base import Exporter, Job, clip_file
 from generator.export.entries import Entry, TextFile
 from generator.export.text import parquet
+from generator.labels import LabelRows
 from generator.lineage.card import HubConfig, dataset_card
 from generator.lineage.croissant import ClipSet, LabelFile, croissant
+from generator.lineage.facts import gather
 
 METADATA = "metadata.parquet"
 _READING = "`datasets.load_dataset` on this folder gives every clip with its caption and labels, by split."
@@ -37,11 +39,13 @@ def _entries(job: Job) -> Iterator[Entry]:
         data_files={split: (f"{split}/*.mp4", f"{split}/{METADATA}") for split in job.splits},
         options={"drop_labels": True},
     )
-    card = dataset_card(job.source.origin, job.table, license=job.source.license, configs=(config,), reading=_READING)
+    labelled = LabelRows.of(job.table)
+    facts = gather(job.source.origin.axes, labelled)
+    card = dataset_card(job.source.origin, facts, license=job.source.license, configs=(config,), reading=_READING)
     yield TextFile(path="README.md", data=card.encode())
     clips = ClipSet(globs=tuple(f"{split}/*.mp4" for split in job.splits), folder_of=lambda row: row.get("split") or "train")
-    metadata = croissant(job.source.origin, job.table, license=job.source.license, labels=labels, clips=clips)
-    yield TextFile(path="croissant.json", data=metadata)
+    metadata = croissant(job.source.origin, facts, labelled, license=job.source.license, labels=labels, clips=clips)
+    yield TextFile(path="croissant.json", data=b"".join(metadata))
 
 
 def _of_split(job: Job, split: str) -> pa.Table:

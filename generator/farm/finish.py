@@ -16,21 +16,20 @@ from functools import partial
 from itertools import groupby, islice
 from pathlib import Path
 
+from generator.disk_map import DiskMap
 from generator.farm.contents import contents
-from generator.farm.disk_map import DiskMap
 from generator.farm.parts import Parts
 from generator.farm.remote_commit import commit_remote
 from generator.farm.shards import Piece, deal
 from generator.farm.target import Target, read_record
-from generator.files import DamagedError, write_atomic
+from generator.files import DamagedError, file_digest, write_atomic
 from generator.plan import ClipPlan
 from generator.recipe import Recipe
-from generator.sealed import sha256
 from generator.store import ClipRecord
 from generator.versions.commit import commit_shown
 from generator.versions.history import INTERNAL, History
 from generator.versions.locks import writing
-from generator.versions.plans import plan_recipe
+from generator.versions.plans import PlanFile
 from generator.versions.remote import record_file
 from generator.versions.remote_folder import FolderRemote
 from generator.working_folder import build_lock, difference, show, stored_plan
@@ -228,23 +227,29 @@ def _commit(target: Target, records: Mapping[str, ClipRecord], sizes: Mapping[st
     assert isinstance(target.parts, Parts), "a target for reading has no end"
     parts = target.parts
     if not isinstance(target.remote, FolderRemote):
-        return None if message is None else commit_remote(target, contents(parts, records), records, sizes, message).id
+        if message is None:
+            return None
+        with contents(parts, records) as made:
+            return commit_remote(target, made, records, sizes, message).id
     path = target.remote.path
-    with build_lock(path), writing(path / INTERNAL):  # the folder shows its clips, as after the build of one machine
-        made = contents(parts, records)
+    # The folder shows its clips, as after the build of one machine.
+    with build_lock(path), writing(path / INTERNAL), contents(parts, records) as made:
         _show_plan(path, made.plan)
         each = (parts.part(number) for number in range(parts.count))
-        show(path, each, made.origin, made.table, records, license=made.license)
-        return None if message is None else commit_shown(History(path), made.table, made.plan, records, message).id
+        show(path, each, made.origin, made.labels, records, license=made.license)
+        return None if message is None else commit_shown(History(path), made.labels, made.plan, records, message).id
 
 
-def _show_plan(path: Path, text: str) -> None:
+def _show_plan(path: Path, plan: PlanFile) -> None:
     """Write plan.json into a folder; raises InputError where one machine has built another recipe there meanwhile."""
-    there, data = stored_plan(path), text.encode()
+    file = path / INTERNAL / "plan.json"
+    if file.is_file() and file_digest(file) == plan.digest:
+        return
+    there = stored_plan(path)
     if there is None:
-        write_atomic(path / INTERNAL / "plan.json", data)
-    elif there.digest != sha256(data):
-        words = difference(there.recipe, Recipe.model_validate(plan_recipe(text)))
+        write_atomic(file, plan.path)
+    elif there.digest != plan.digest:
+        words = difference(there.recipe, Recipe.model_validate(plan.recipe))
         raise InputError(f"{path} is the dataset of another recipe ({words}); build into another place")
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
-from generator.farm.disk_map import DiskMap
+from generator.disk_map import DiskMap
 from generator.farm.target import Target
 from generator.plan import ClipPlan
 

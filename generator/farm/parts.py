@@ -117,13 +117,14 @@ class Parts(StoredParts):
             return drawn
         return self.read(number) or drawn
 
-    def text(self) -> str:
-        """Return the canonical text of the whole plan, as `Plan.to_json` does; it takes about a kilobyte a clip."""
-        pieces = []
+    def text(self) -> Iterator[str]:
+        """Yield the canonical text of the whole plan, as `Plan.to_json` returns it, part by part."""
+        opening = "{"
         for name, value in sorted(header(self.recipe).model_dump(mode="json").items()):
-            entries = self._entries(name) if name in _Lines.model_fields else [canonical_json(value)]
-            pieces += [f',"{name}":', *entries]
-        return "".join(["{", pieces[0].removeprefix(","), *pieces[1:], "}"])
+            yield f'{opening}"{name}":'
+            yield from self._entries(name) if name in _Lines.model_fields else [canonical_json(value)]
+            opening = ","
+        yield "}"
 
     def _entries(self, name: str) -> Iterator[str]:
         """Yield the text of all scenes or clips, part by part."""

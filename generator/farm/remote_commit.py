@@ -41,6 +41,12 @@ class RemoteStore(Store):
         """Return the size of an object, here or there."""
         return super().size(digest) if super().has(digest) else self._sizes.get(digest)
 
+    def proven(self, digest: str) -> Path:
+        """Return where an object lies here, fetched before if it has to be."""
+        if not super().has(digest):
+            self.read(digest)
+        return super().proven(digest)
+
     def read(self, digest: str) -> bytes:
         """Return an object's bytes, proven by their hash."""
         if not super().has(digest):
@@ -82,7 +88,7 @@ def _commit_once(
     history.store = RemoteStore(history.root, remote, sizes)
     _fetch_head(history, remote)
     origin = Origin(message=message, plans=(made.plan,), software=Software.here(records.values()), files=made.files())
-    version = commit(history, made.table, Evidences(records), origin)
+    version = commit(history, made.labels, Evidences(records), origin)
     push(history, remote)
     return version
 

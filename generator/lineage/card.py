@@ -7,8 +7,6 @@ JSON, which is YAML.
 from __future__ import annotations
 
 import json
-import statistics
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,10 +14,10 @@ from typing import Any
 import jinja2
 import pyarrow as pa
 
+from generator.lineage.facts import Facts
 from generator.lineage.licence import hub_licence
 from generator.lineage.limits import LIMITS, USES
 from generator.lineage.origin import Origin
-from scenes.axes import AXES
 
 # Categories of the hub, by the number of clips that they begin above.
 _SIZES = ((1_000_000, "1M<n<10M"), (100_000, "100K<n<1M"), (10_000, "10K<n<100K"), (1_000, "1K<n<10K"), (0, "n<1K"))
@@ -137,55 +135,34 @@ Made with Blender; the rendered clips carry no licence of Blender's or Stopdown'
 
 def dataset_card(
     origin: Origin,
-    table: pa.Table,
+    facts: Facts,
     *,
     license: str | None = None,
     configs: Sequence[HubConfig] = FOLDER_CONFIGS,
     reading: str = FOLDER_READING,
 ) -> str:
-    """Return the card's Markdown for a label table.
+    """Return the card's Markdown for what a label table says.
 
     `license` is an SPDX identifier, `configs` say which files are data for the hub, `reading` how the folder is opened.
     """
-    sizes = table["size_bytes"].to_pylist()
     return _CARD.render(
-        front=_front(origin, table.num_rows, license, configs),
+        front=_front(origin, facts.clips, license, configs),
         origin=origin,
         license=license,
-        clips=table.num_rows,
-        scenes=len(set(table["scene_id"].to_pylist())),
-        shapes=_shapes(table),
-        seconds=f"{sum(f / r for f, r in zip(table['frames'].to_pylist(), table['fps'].to_pylist(), strict=True)):.1f} s",
-        size=f"{sum(sizes) / 1e6:.1f} MB",
-        axes=[axis_row(name, table) for name in origin.axes],
-        splits=_splits(table),
-        layers=_layers(table),
-        columns=_columns(table),
+        clips=facts.clips,
+        scenes=facts.scenes,
+        shapes=", ".join(f"{width}x{height} at {fps} fps, fidelity `{name}`" for width, height, fps, name in facts.shapes),
+        seconds=f"{facts.seconds:.1f} s",
+        size=f"{facts.size_bytes / 1e6:.1f} MB",
+        axes=facts.axes,
+        splits=facts.splits,
+        layers=facts.layers,
+        columns=_columns(facts.schema),
         provenance=" `provenance.json` has the whole chain, clip by clip." if origin.makers else "",
         reading=reading,
         uses=USES,
         limits=LIMITS,
     )
-
-
-def axis_row(name: str, table: pa.Table) -> dict[str, object]:
-    """Return one axis's row of the probe table: range of labels, judged and unreadable clips, median and worst error."""
-    axis = AXES[name]
-    values = [value for value in table[axis.column].to_pylist() if value is not None]
-    read = [value for value in table[f"{name}_measured"].to_pylist() if value is not None]
-    judged = zip(table[f"{name}_error"].to_pylist(), table[f"{name}_judged"].to_pylist(), strict=True)
-    errors = [abs(error) for error, was_judged in judged if was_judged and error is not None]
-    unit = axis.error_unit
-    return {
-        "name": name,
-        "low": axis.format(min(values)) if values else "none",
-        "high": axis.format(max(values)) if values else "none",
-        "clips": len(values),
-        "judged": len(errors),
-        "unread": len(values) - len(read),
-        "median": f"{statistics.median(errors):.3g} {unit}" if errors else "not judged",
-        "worst": f"{max(errors):.3g} {unit}" if errors else "not judged",
-    }
 
 
 def _front(origin: Origin, clips: int, license: str | None, configs: Sequence[HubConfig]) -> dict[str, str]:
@@ -204,31 +181,8 @@ def _front(origin: Origin, clips: int, license: str | None, configs: Sequence[Hu
     return {key: json.dumps(value, ensure_ascii=False) for key, value in keys.items()}
 
 
-def _shapes(table: pa.Table) -> str:
-    columns = ("width", "height", "fps", "fidelity")
-    found = sorted(set(zip(*(table[name].to_pylist() for name in columns), strict=True)))
-    return ", ".join(f"{width}x{height} at {fps} fps, fidelity `{fidelity}`" for width, height, fps, fidelity in found)
-
-
-def _splits(table: pa.Table) -> list[dict[str, object]]:
-    scenes = table["scene_id"].to_pylist()
-    names = table["split"].to_pylist() if "split" in table.column_names else ["not split"] * len(scenes)
-    clips = Counter(names)
-    apart = Counter(name for name, _ in set(zip(names, scenes, strict=True)))
-    return [{"name": name, "clips": clips[name], "scenes": apart[name]} for name in clips]
-
-
-def _layers(table: pa.Table) -> list[dict[str, object]]:
-    columns = ("family", "layer", "frames")
-    keys = list(zip(*(table[name].to_pylist() for name in columns), strict=True))
-    clips = Counter(keys)
-    scenes = Counter(key for key, _ in set(zip(keys, table["scene_id"].to_pylist(), strict=True)))
-    order = sorted(clips, key=lambda key: (key[0], -key[1], key[2]))
-    return [{**dict(zip(columns, key, strict=True)), "clips": clips[key], "scenes": scenes[key]} for key in order]
-
-
-def _columns(table: pa.Table) -> list[dict[str, str]]:
-    return [{"name": field.name, "type": str(field.type), "meaning": column_meaning(field)} for field in table.schema]
+def _columns(schema: pa.Schema) -> list[dict[str, str]]:
+    return [{"name": field.name, "type": str(field.type), "meaning": column_meaning(field)} for field in schema]
 
 
 def column_meaning(column: pa.Field) -> str:

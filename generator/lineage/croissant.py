@@ -7,13 +7,15 @@ beyond that the clips are one file set, and their hashes are in the table's colu
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
-from generator.lineage.card import axis_row, column_meaning
+from generator.labels import LabelRows
+from generator.lineage.card import column_meaning
+from generator.lineage.facts import Facts
 from generator.lineage.licence import licence_url
 from generator.lineage.limits import BIASES, LIMITS, USES
 from generator.lineage.origin import Origin
@@ -89,10 +91,29 @@ class ClipSet:
 FOLDER_CLIPS = ClipSet(globs=("clips/*.mp4",), folder_of=lambda row: "clips")
 
 
+_CLIPS_HERE = "\0"  # holds the place of the file objects of clips, which are written one by one
+
+
 def croissant(
-    origin: Origin, table: pa.Table, *, license: str | None, labels: Sequence[LabelFile], clips: ClipSet = FOLDER_CLIPS
-) -> bytes:
-    """Return croissant.json for a label table stored in `labels` files and clips as `clips` says."""
+    origin: Origin,
+    facts: Facts,
+    rows: LabelRows,
+    *,
+    license: str | None,
+    labels: Sequence[LabelFile],
+    clips: ClipSet = FOLDER_CLIPS,
+) -> Iterator[bytes]:
+    """Yield croissant.json piece by piece, for a label table stored in `labels` files and clips as `clips` says."""
+    text = json.dumps(_tree(origin, facts, license, labels, clips), indent=1, ensure_ascii=False)
+    before, _, after = text.partition(f",\n  {json.dumps(_CLIPS_HERE)}")
+    yield before.encode()
+    if rows.rows <= MAX_FILE_OBJECTS:
+        for table in rows.tables():
+            yield "".join(_clip_file(row, clips) for row in table.to_pylist()).encode()
+    yield f"{after}\n".encode()
+
+
+def _tree(origin: Origin, facts: Facts, license: str | None, labels: Sequence[LabelFile], clips: ClipSet) -> dict[str, Any]:
     tree: dict[str, Any] = {
         "@context": _CONTEXT,
         "@type": "sc:Dataset",
@@ -106,9 +127,9 @@ def croissant(
         "inLanguage": "en",
         "isLiveDataset": False,
         "url": f"urn:stopdown:{origin.identity}",
-        "distribution": [*_label_files(labels), *_clip_files(table, clips)],
-        "recordSet": [_record_set(table, labels)],
-        **_responsible(origin, table),
+        "distribution": [*_label_files(labels), _all_clips(clips), _CLIPS_HERE],
+        "recordSet": [_record_set(facts.schema, labels)],
+        **_responsible(origin, facts),
         "prov:wasDerivedFrom": [{"@id": f"urn:stopdown:plan:{part.plan_digest}"} for part in origin.parts]
         + [{"@id": f"urn:stopdown:version:{parent}"} for parent in origin.parents],
     }
@@ -116,7 +137,7 @@ def croissant(
         tree["license"] = licence_url(license)
     if origin.created is not None:
         tree["dateCreated"] = tree["datePublished"] = origin.created[:10]
-    return json.dumps(tree, indent=1, ensure_ascii=False).encode() + b"\n"
+    return tree
 
 
 def _citation(origin: Origin) -> str:
@@ -141,8 +162,8 @@ def _label_files(labels: Sequence[LabelFile]) -> list[dict[str, Any]]:
     ]
 
 
-def _clip_files(table: pa.Table, clips: ClipSet) -> list[dict[str, Any]]:
-    fileset = {
+def _all_clips(clips: ClipSet) -> dict[str, Any]:
+    return {
         "@type": "cr:FileSet",
         "@id": "clips",
         "name": "clips",
@@ -150,26 +171,24 @@ def _clip_files(table: pa.Table, clips: ClipSet) -> list[dict[str, Any]]:
         "encodingFormat": "video/mp4",
         "includes": list(clips.globs),
     }
-    if table.num_rows > MAX_FILE_OBJECTS:
-        return [fileset]
-    files = []
-    for row in table.to_pylist():
-        path = f"{clips.folder_of(row)}/{row['clip_id']}.mp4"
-        files.append(
-            {
-                "@type": "cr:FileObject",
-                "@id": path,
-                "name": path,
-                "contentUrl": path,
-                "contentSize": f"{row['size_bytes']} B",
-                "encodingFormat": "video/mp4",
-                "sha256": row["sha256_bytes"],
-            }
-        )
-    return [fileset, *files]
 
 
-def _record_set(table: pa.Table, labels: Sequence[LabelFile]) -> dict[str, Any]:
+def _clip_file(row: Mapping[str, Any], clips: ClipSet) -> str:
+    """Return the file object of a clip, as it stands in the list that it follows in."""
+    path = f"{clips.folder_of(row)}/{row['clip_id']}.mp4"
+    tree = {
+        "@type": "cr:FileObject",
+        "@id": path,
+        "name": path,
+        "contentUrl": path,
+        "contentSize": f"{row['size_bytes']} B",
+        "encodingFormat": "video/mp4",
+        "sha256": row["sha256_bytes"],
+    }
+    return ",\n  " + json.dumps(tree, indent=1, ensure_ascii=False).replace("\n", "\n  ")
+
+
+def _record_set(schema: pa.Schema, labels: Sequence[LabelFile]) -> dict[str, Any]:
     source = {"fileObject": {"@id": labels[0].path}}
     fields = [
         {
@@ -180,7 +199,7 @@ def _record_set(table: pa.Table, labels: Sequence[LabelFile]) -> dict[str, Any]:
             "dataType": _data_type(column.type),
             "source": {**source, "extract": {"column": column.name}},
         }
-        for column in table.schema
+        for column in schema
     ]
     return {
         "@type": "cr:RecordSet",
@@ -200,12 +219,11 @@ def _data_type(kind: pa.DataType) -> str:
     return "sc:Float" if pa.types.is_floating(kind) else "sc:Text"
 
 
-def _responsible(origin: Origin, table: pa.Table) -> dict[str, Any]:
-    rows = [axis_row(name, table) for name in origin.axes]
+def _responsible(origin: Origin, facts: Facts) -> dict[str, Any]:
     found = [
         f"{row['name']}: {row['judged']} of {row['clips']} clips judged, median error {row['median']}, worst {row['worst']}, "
         f"{row['unread']} unreadable"
-        for row in rows
+        for row in facts.axes
     ]
     blender = f" with Blender {', '.join(origin.blenders)}" if origin.blenders else ""
     return {

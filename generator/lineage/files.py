@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Iterator
 
-import pyarrow as pa
-
+from generator.files import file_digest
+from generator.labels import StoredLabels
 from generator.lineage.card import dataset_card
 from generator.lineage.croissant import LabelFile, croissant
+from generator.lineage.facts import gather
 from generator.lineage.origin import Origin
 from generator.lineage.provenance import provenance
 
 LINEAGE_NAMES = ("README.md", "croissant.json", "provenance.json")
 
 
-def lineage_files(origin: Origin, table: pa.Table, labels_parquet: bytes, *, license: str | None = None) -> dict[str, bytes]:
-    """Return the files by name for a folder with `clips/` and this `labels.parquet`."""
-    labels = LabelFile(path="labels.parquet", sha256=hashlib.sha256(labels_parquet).hexdigest(), size_bytes=len(labels_parquet))
+def lineage_files(origin: Origin, labels: StoredLabels, *, license: str | None = None) -> dict[str, Iterator[bytes]]:
+    """Return the files by name, each in pieces, for a folder with `clips/` and these labels, in order of id."""
+    facts = gather(origin.axes, labels)
+    file = LabelFile(path="labels.parquet", sha256=file_digest(labels.file), size_bytes=labels.file.stat().st_size)
     return {
-        "README.md": dataset_card(origin, table, license=license).encode(),
-        "croissant.json": croissant(origin, table, license=license, labels=[labels]),
-        "provenance.json": provenance(origin, table),
+        "README.md": iter([dataset_card(origin, facts, license=license).encode()]),
+        "croissant.json": croissant(origin, facts, labels, license=license, labels=[file]),
+        "provenance.json": provenance(origin, labels),
     }

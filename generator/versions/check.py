@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from generator.files import DamagedError
+from generator.files import DamagedError, file_digest
 from generator.sealed import sha256, unsealed
 from generator.store import ClipRecord
 from generator.versions.history import History
@@ -22,7 +22,7 @@ from generator.versions.manifest import read_leaf
 from generator.versions.refs import Refs, version_ids
 from generator.versions.rows import content_digest
 from generator.versions.version import Version, content_id
-from generator.versions.working import Working, differences, file_digest, target_of
+from generator.versions.working import Working, differences, target_of
 from scenes.errors import StopdownError
 
 Kind = Literal["object", "manifest", "version", "reference", "record", "plan", "working", "stranger"]

@@ -7,27 +7,29 @@ pending records to decide what a version holds, so none that is replayed can bri
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from generator.files import DamagedError
-from generator.labels import label_table
+from generator.labels import LabelRows, label_table
 from generator.lineage.files import LINEAGE_NAMES
 from generator.plan import Plan
-from generator.store import ClipRecord
+from generator.store import ClipRecord, Store
 from generator.versions.history import History
 from generator.versions.locks import writing
-from generator.versions.manifest import edit, plant
+from generator.versions.manifest import edit, plant, sow
 from generator.versions.manifest_tree import Manifest, write_manifest
-from generator.versions.plans import plan_recipe
+from generator.versions.plans import PlanFile, plan_recipe
 from generator.versions.refs import ConflictError
 from generator.versions.reported import reported
-from generator.versions.rows import Evidence, Evidences, make_rows, settled
+from generator.versions.rows import Evidence, Evidences, check_follows, make_rows, settled
 from generator.versions.splits import SplitRatios
 from generator.versions.status import mark
 from generator.versions.version import Software, Version, content_id, machine_kind
@@ -39,33 +41,36 @@ EPOCH = "SOURCE_DATE_EPOCH"
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
-    """What a commit says of itself beside the rows: plans (their canonical JSON), software, files by name, message.
+    """What a commit says of itself beside the rows: plans (canonical JSON), software, files by name, message; bytes or where
+    they lie.
 
     `splits` None keeps the ratios of the version before; `base` is the version that the rows were derived from, where that
     is not the head; `time` None is now, or what SOURCE_DATE_EPOCH says.
     """
 
     message: str
-    plans: Sequence[str] = ()
+    plans: Sequence[str | PlanFile] = ()
     software: Software = field(default_factory=Software.here)
-    files: Mapping[str, bytes] = field(default_factory=dict)
+    files: Mapping[str, bytes | Path] = field(default_factory=dict)
     splits: SplitRatios | None = None
     base: str | None = None
     time: datetime | None = None
 
 
 @reported
-def commit(history: History, labels: pa.Table, evidence: Mapping[str, Evidence], origin: Origin) -> Version:
-    """Commit a whole label table as the next version; `evidence` is by clip id.
+def commit(history: History, labels: pa.Table | LabelRows, evidence: Mapping[str, Evidence], origin: Origin) -> Version:
+    """Commit a whole label table as the next version, or its rows in order of clip id; `evidence` is by clip id.
 
     Another process may commit meanwhile: this version then follows that one. Rows, plans and files equal to the head's make no
     new version. Raises InputError for rows that cannot be, DamagedError when an object they name is missing.
     """
 
     def build(head: Version | None) -> Manifest:
-        rows = make_rows(labels, evidence, _ratios(head, origin))
-        _check_objects(history, rows)
-        return plant(history.store, rows)
+        rows = _rows(
+            history, labels if isinstance(labels, LabelRows) else LabelRows.of(labels), evidence, _ratios(head, origin)
+        )
+        first = next(rows)
+        return sow(history.store, first.schema, chain([first], rows))
 
     return _commit(history, build, origin, keep=False)
 
@@ -75,28 +80,29 @@ def commit_build(
     history: History, plan: Plan, records: Mapping[str, ClipRecord], message: str, *, splits: SplitRatios | None = None
 ) -> Version:
     """Commit a finished build: its plan, its records by clip id, and its folder, which then shows the version."""
-    return commit_shown(history, label_table(plan, records), plan.to_json(), records, message, splits=splits)
+    labels = LabelRows.of(label_table(plan, records))
+    return commit_shown(history, labels, plan.to_json(), records, message, splits=splits)
 
 
 @reported
 def commit_shown(
     history: History,
-    table: pa.Table,
-    plan: str,
+    labels: LabelRows,
+    plan: str | PlanFile,
     records: Mapping[str, ClipRecord],
     message: str,
     *,
     splits: SplitRatios | None = None,
 ) -> Version:
-    """Commit what a folder shows: a label table, the text of its plan, and the records of its clips by id."""
+    """Commit what a folder shows: its labels, its plan, and the records of its clips by id."""
     origin = Origin(
         message=message,
         plans=(plan,),
         software=Software.here(records.values()),
-        files={name: (history.path / name).read_bytes() for name in LINEAGE_NAMES},
+        files={name: history.path / name for name in LINEAGE_NAMES},
         splits=splits,
     )
-    version = commit(history, table, Evidences(records), origin)
+    version = commit(history, labels, Evidences(records), origin)
     mark(history, version)
     return version
 
@@ -163,9 +169,11 @@ def _commit(history: History, build: Callable[[Version | None], Manifest], origi
 def _version(history: History, head: Version | None, manifest: Manifest, origin: Origin, *, keep: bool) -> Version:
     """Write what a version names and return it, not yet saved; `keep` adds to the head's plans, software and files."""
     store = history.store
-    plans = [store.put(plan.encode()) for plan in origin.plans]
-    recipes: list[dict[str, Any]] = [plan_recipe(plan) for plan in origin.plans]
-    files = {name: store.put(data) for name, data in origin.files.items()}
+    plans = [_put(store, plan.path if isinstance(plan, PlanFile) else plan.encode()) for plan in origin.plans]
+    recipes: list[dict[str, Any]] = [
+        dict(plan.recipe) if isinstance(plan, PlanFile) else plan_recipe(plan) for plan in origin.plans
+    ]
+    files = {name: _put(store, data) for name, data in origin.files.items()}
     software = origin.software
     if keep and head is not None:
         fresh = [(digest, recipe) for digest, recipe in zip(plans, recipes, strict=True) if digest not in head.plans]
@@ -192,6 +200,10 @@ def _version(history: History, head: Version | None, manifest: Manifest, origin:
     )
 
 
+def _put(store: Store, data: bytes | Path) -> str:
+    return store.put_file(data) if isinstance(data, Path) else store.put(data)
+
+
 def _now() -> datetime:
     """Return the time, or what SOURCE_DATE_EPOCH says it is: then the same clips make the same id (reproducible-builds.org)."""
     fixed = os.environ.get(EPOCH)
@@ -211,6 +223,17 @@ def _ratios(head: Version | None, origin: Origin) -> SplitRatios:
 
 def _says_the_same(version: Version, head: Version) -> bool:
     return (version.manifest, version.content, version.files) == (head.manifest, head.content, head.files)
+
+
+def _rows(history: History, labels: LabelRows, evidence: Mapping[str, Evidence], splits: SplitRatios) -> Iterator[pa.Table]:
+    """Yield the rows of labels, checked; raises InputError for rows that cannot be, DamagedError for an object that lacks."""
+    last: str | None = None
+    for table in labels.tables():
+        rows = make_rows(table, evidence, splits)
+        check_follows(last, rows)
+        _check_objects(history, rows)
+        last = rows["clip_id"][-1].as_py() if rows.num_rows else last
+        yield rows
 
 
 def _check_objects(history: History, rows: pa.Table) -> None:

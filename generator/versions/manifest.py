@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import bisect
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,12 @@ _WRITERS = 8
 
 def plant(store: Store, rows: pa.Table) -> Manifest:
     """Write the leaves of settled rows and return their manifest."""
-    return gathered(store, rows.schema, _written(store, _cut(rows)))
+    return sow(store, rows.schema, [rows])
+
+
+def sow(store: Store, schema: pa.Schema, tables: Iterable[pa.Table]) -> Manifest:
+    """Do the same for settled rows that come in tables, in order of id: a leaf is written when its last row has come."""
+    return gathered(store, schema, _written(store, _leaves(tables)))
 
 
 def read_leaf(store: Store, leaf: Leaf, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
@@ -211,11 +217,24 @@ def _cut(rows: pa.Table) -> list[pa.Table]:
     return [rows.slice(start, end - start) for start, end in zip([0, *ends], ends, strict=False)]
 
 
-def _written(store: Store, parts: Sequence[Part | pa.Table]) -> list[Part]:
+def _leaves(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """Yield the rows of each leaf."""
+    begun: pa.Table | None = None
+    for table in tables:
+        leaves = _cut(table if begun is None else pa.concat_tables([begun, table]).combine_chunks())
+        begun = leaves.pop() if leaves and not cuts_after(leaves[-1]["clip_id"][-1].as_py()) else None
+        yield from leaves
+    if begun is not None:
+        yield begun
+
+
+def _written(store: Store, parts: Iterable[Part | pa.Table]) -> Iterator[Part]:
     """Write those leaves that are still rows, several at a time: a disk flushes many files together."""
+    following = iter(parts)
     with ThreadPoolExecutor(_WRITERS) as pool:
-        leaves = pool.map(lambda rows: _write_leaf(store, rows), [part for part in parts if isinstance(part, pa.Table)])
-        return [part if isinstance(part, Part) else next(leaves) for part in parts]
+        while some := list(islice(following, _WRITERS)):
+            leaves = pool.map(lambda rows: _write_leaf(store, rows), [part for part in some if isinstance(part, pa.Table)])
+            yield from (part if isinstance(part, Part) else next(leaves) for part in some)
 
 
 def _write_leaf(store: Store, rows: pa.Table) -> Leaf:

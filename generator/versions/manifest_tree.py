@@ -11,8 +11,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 import pyarrow as pa
@@ -65,7 +66,13 @@ class Manifest:
     @cached_property
     def leaves(self) -> tuple[Leaf, ...]:
         """All leaves; every branch is read for it, which may raise DamagedError."""
-        return tuple(leaf for part in self.parts for leaf in leaves_of(self._store, part))
+        return tuple(self.each_leaf())
+
+    def each_leaf(self, known: Container[str] = ()) -> Iterator[Leaf]:
+        """Yield the leaves one by one, less those of digests in `known`; of a branch in `known`, nothing is read."""
+        for part in self.parts:
+            if part.digest not in known:
+                yield from (leaf for leaf in leaves_of(self._store, part) if leaf.digest not in known)
 
     def unshared(self, other: Manifest) -> tuple[Leaf, ...]:
         """Return the leaves beside those of the leaves and branches that both list, of which nothing is read."""
@@ -116,25 +123,37 @@ def leaves_of(store: Store, part: Part) -> tuple[Leaf, ...]:
     return leaves
 
 
-def gathered(store: Store, schema: pa.Schema, parts: Sequence[Part]) -> Manifest:
-    """Return the manifest of leaves, and of branches that are as they were, in order of id; new branches are written."""
-    runs: list[list[Leaf] | Branch] = []
+def gathered(store: Store, schema: pa.Schema, parts: Iterable[Part]) -> Manifest:
+    """Return the manifest of leaves, and of branches that are as they were, in order of id; new branches are written.
+
+    A branch is written when its last leaf has come: what is held is a line for each branch, and the leaves of two.
+    """
+    runs = _runs(store, parts)
+    first, second = next(runs, ()), next(runs, None)
+    if second is None:  # one run of leaves needs no branch
+        return Manifest(schema, leaves_of(store, first) if isinstance(first, Branch) else first, store)
+    branches = (run if isinstance(run, Branch) else _write_branch(store, run) for run in chain((first, second), runs))
+    return Manifest(schema, tuple(branches), store)
+
+
+def _runs(store: Store, parts: Iterable[Part]) -> Iterator[Sequence[Leaf] | Branch]:
+    """Yield what a branch is to hold, or is and holds already."""
     run: list[Leaf] = []
-    for position, part in enumerate(parts):
-        if isinstance(part, Branch) and not run and (parts_after(part) or position == len(parts) - 1):
-            runs.append(part)
-            continue
-        for leaf in leaves_of(store, part):
-            run.append(leaf)
-            if _hash(leaf.last) & _BRANCH_MASK == 0:
-                runs.append(run)
-                run = []
+    following = iter(parts)
+    part = next(following, None)
+    while part is not None:
+        after = next(following, None)
+        if isinstance(part, Branch) and not run and (parts_after(part) or after is None):
+            yield part
+        else:
+            for leaf in leaves_of(store, part):
+                run.append(leaf)
+                if _hash(leaf.last) & _BRANCH_MASK == 0:
+                    yield run
+                    run = []
+        part = after
     if run:
-        runs.append(run)
-    if len(runs) > 1:
-        return Manifest(schema, [run if isinstance(run, Branch) else _write_branch(store, run) for run in runs], store)
-    leaves = [leaf for run in runs for leaf in (leaves_of(store, run) if isinstance(run, Branch) else run)]
-    return Manifest(schema, leaves, store)
+        yield run
 
 
 def write_manifest(store: Store, manifest: Manifest) -> str:

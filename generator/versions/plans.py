@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from generator.files import DamagedError
@@ -10,6 +13,15 @@ from generator.store import Store
 from scenes.errors import InputError
 
 _CLIPS, _RECIPE = '{"clips":[', ',"recipe":{'  # a quote inside a caption is escaped, so neither can stand there
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanFile:
+    """A plan's canonical text in a file, its sha256, and the recipe within."""
+
+    path: Path
+    digest: str
+    recipe: Mapping[str, Any]
 
 
 def plan_recipe(text: str) -> dict[str, Any]:

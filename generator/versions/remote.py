@@ -55,8 +55,9 @@ class Remote(Protocol):
     def sizes(self, folder: str) -> dict[str, int]:
         """Return the size in bytes of every file under a folder, by path."""
 
-    def put(self, path: str, data: bytes) -> bool:
-        """Write a file, whole and durable, where there is none; return whether there was none."""
+    def put(self, path: str, data: bytes | Path) -> bool:
+        """Write a file, of bytes or of those of a file here, whole and durable, where there is none; return whether there was
+        none."""
 
     def swap(self, path: str, expected: bytes | None, data: bytes) -> bool:
         """Write a file only if it still holds `expected` (None: is not there); return whether it was written."""

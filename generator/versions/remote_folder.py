@@ -63,7 +63,7 @@ class FolderRemote:
         with self._reported():
             return dict(_sizes(self.root / folder, folder))
 
-    def put(self, path: str, data: bytes) -> bool:
+    def put(self, path: str, data: bytes | Path) -> bool:
         """Write a file by temporary file, fsync and link: the first writer wins."""
         with self._reported():
             target = self._inside(path)

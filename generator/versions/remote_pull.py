@@ -14,7 +14,7 @@ from generator.versions.locks import writing
 from generator.versions.manifest import read_leaf
 from generator.versions.remote import Remote, RemoteError, object_file, record_file, same_folder
 from generator.versions.remote_folder import FolderRemote
-from generator.versions.remote_push import THREADS, Progress, TransferReport, parent_leaves, version_parcel
+from generator.versions.remote_push import THREADS, Parcel, Progress, TransferReport, flowing, parent_leaves
 from generator.versions.remote_refs import HEAD, Ancestry, Move, RemoteRef, either, local_refs, moves, remote_refs
 from generator.versions.reported import reported
 from generator.versions.restore import restore
@@ -126,7 +126,7 @@ def _fetch(history: History, remote: Remote, versions: list[Version], progress: 
 
         def run(step: Callable[[str], int], names: Iterable[str]) -> None:
             nonlocal count, size_bytes, done
-            for size in pool.map(step, names):
+            for size in flowing(pool, step, names):
                 done += 1
                 count, size_bytes = count + (size >= 0), size_bytes + max(size, 0)
                 if progress is not None:
@@ -136,9 +136,9 @@ def _fetch(history: History, remote: Remote, versions: list[Version], progress: 
             run(bring, (version.manifest,))
             known, manifest = parent_leaves(history, version), history.manifest(version)
             run(bring, (branch.digest for branch in manifest.branches if branch.digest not in known))
-            run(bring, (leaf.digest for leaf in manifest.leaves if leaf.digest not in known))
-            parcel = version_parcel(history, version, manifest, known)
-            total = done + len(parcel.objects) + len(parcel.keys)
+            run(bring, (leaf.digest for leaf in manifest.each_leaf(known)))
+            parcel = Parcel(history=history, version=version, manifest=manifest, known=known)
+            total = done + sum(1 for _ in parcel.objects) + sum(1 for _ in parcel.keys)
             run(bring, parcel.objects)
             _fetch_records(history, remote, version, known, run)
             history.save(version)
@@ -155,9 +155,7 @@ def _fetch_records(
     """Fetch the records of a version's clips, so that a build here finds them finished; each must say what its row says."""
     manifest = history.manifest(version)
     names = ("clip_id", "key", "sha256_bytes", "sha256_frames", "size_bytes", "lossless")
-    for leaf in manifest.leaves:
-        if leaf.digest in known:
-            continue
+    for leaf in manifest.each_leaf(known):
         rows = {row["key"]: row for row in read_leaf(history.store, leaf, manifest.schema, names).to_pylist()}
 
         def bring(key: str, rows: Mapping[str, dict[str, object]] = rows) -> int:

@@ -5,15 +5,18 @@ A kill at any instant leaves objects that nothing names yet, or whole versions; 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from itertools import chain, islice
 
+from generator.disk_map import DiskMap
 from generator.files import DamagedError
 from generator.versions.history import History
 from generator.versions.locks import writing
 from generator.versions.manifest import read_leaf
-from generator.versions.manifest_tree import Leaf, Manifest
+from generator.versions.manifest_tree import Manifest
 from generator.versions.remote import Remote, RemoteError, object_file, record_file, same_folder, version_file
 from generator.versions.remote_folder import FolderRemote
 from generator.versions.remote_refs import Ancestry, Move, either, local_refs, moves, ref_data, ref_file, remote_refs
@@ -22,6 +25,8 @@ from generator.versions.version import Version
 from scenes.errors import InputError
 
 THREADS = 8
+_AHEAD = 4 * THREADS
+_LARGE_BYTES = 4 * 2**20  # an object beyond this is sent from its file
 Progress = Callable[[int, int], None]  # files done, files in all
 
 
@@ -37,12 +42,42 @@ class TransferReport:
 
 @dataclass(frozen=True, kw_only=True)
 class Parcel:
-    """What one version adds to its parents: objects of clips, plans and files; records by clip key; leaves and branches."""
+    """What one version adds to its parents; nothing of it is held, a leaf is read when its turn comes.
 
+    `known` are the leaves and branches that are there with all they name.
+    """
+
+    history: History
     version: Version
-    objects: tuple[str, ...]
-    keys: tuple[str, ...]
-    leaves: tuple[str, ...]
+    manifest: Manifest
+    known: Set[str]
+
+    @property
+    def objects(self) -> Iterator[str]:
+        """The objects of plans, files and clips; one may come twice."""
+        yield from dict.fromkeys((*self.version.plans, *self.version.files.values()))
+        for needs in self._needs():
+            yield from dict.fromkeys(digest for digests, _ in needs for digest in digests)
+
+    @property
+    def keys(self) -> Iterator[str]:
+        """The keys of the clips' records."""
+        for needs in self._needs():
+            yield from dict.fromkeys(key for _, key in needs)
+
+    @property
+    def leaves(self) -> Iterator[str]:
+        """The leaves and branches."""
+        yield from (leaf.digest for leaf in self.manifest.each_leaf(self.known))
+        yield from (branch.digest for branch in self.manifest.branches if branch.digest not in self.known)
+
+    def _needs(self) -> Iterator[list[tuple[tuple[str, ...], str]]]:
+        """Yield for every clip of a leaf the objects that it names, and the key of its record."""
+        for leaf in self.manifest.each_leaf(self.known):
+            names = ("clip_id", "key", "sha256_bytes", "lossless")
+            rows = read_leaf(self.history.store, leaf, self.manifest.schema, names)
+            columns = (rows[name].to_pylist() for name in names[1:])
+            yield [((digest, *(frame for _, frame in lossless)), key) for key, digest, lossless in zip(*columns, strict=True)]
 
 
 @reported
@@ -74,31 +109,30 @@ def push(history: History, remote: Remote, *, force: bool = False, progress: Pro
     return TransferReport(versions=versions, objects=objects, size_bytes=size_bytes, moves=tuple(moving))
 
 
-def version_parcel(history: History, version: Version, manifest: Manifest, known: set[str]) -> Parcel:
-    """Return what a version needs beside the leaves that are known to be there with all they name."""
-    objects = dict.fromkeys((*version.plans, *version.files.values()))
-    keys: dict[str, None] = {}
-    fresh = [leaf for leaf in manifest.leaves if leaf.digest not in known]
-    for leaf in fresh:
-        for digests, key in leaf_needs(history, leaf, manifest):
-            objects.update(dict.fromkeys(digests))
-            keys[key] = None
-    leaves = tuple(part.digest for part in (*fresh, *manifest.branches) if part.digest not in known)
-    return Parcel(version=version, objects=tuple(objects), keys=tuple(keys), leaves=leaves)
-
-
-def leaf_needs(history: History, leaf: Leaf, manifest: Manifest) -> Iterator[tuple[tuple[str, ...], str]]:
-    """Yield for every clip of a leaf the objects that it names, and the key of its record."""
-    rows = read_leaf(history.store, leaf, manifest.schema, ("clip_id", "key", "sha256_bytes", "lossless"))
-    columns = (rows[name].to_pylist() for name in ("key", "sha256_bytes", "lossless"))
-    for key, digest, lossless in zip(*columns, strict=True):
-        yield (digest, *(frame for _, frame in lossless)), key
-
-
 def parent_leaves(history: History, version: Version) -> set[str]:
     """Return the leaves and branches of a version's parents."""
-    parents = [history.manifest(history.load(parent)) for parent in version.parents]
-    return {part.digest for manifest in parents for part in (*manifest.leaves, *manifest.branches)}
+    parents = (history.manifest(history.load(parent)) for parent in version.parents)
+    return {part.digest for manifest in parents for part in chain(manifest.each_leaf(), manifest.branches)}
+
+
+def flowing(pool: ThreadPoolExecutor, step: Callable[[str], int], names: Iterable[str]) -> Iterator[int]:
+    """Yield what a step returns for each name, in order; as `pool.map`, but only a few names are asked for ahead."""
+    under_way: deque[Future[int]] = deque()
+    try:
+        for name in names:
+            under_way.append(pool.submit(step, name))
+            if len(under_way) >= _AHEAD:
+                yield _result(under_way.popleft())
+        while under_way:
+            yield _result(under_way.popleft())
+    finally:
+        for future in under_way:
+            future.cancel()
+
+
+def _result(future: Future[int]) -> int:
+    wait([future])
+    return future.result()
 
 
 def _parcels(history: History, remote: Remote, ancestry: Ancestry, mine: dict[str, str]) -> Iterator[Parcel]:
@@ -106,42 +140,25 @@ def _parcels(history: History, remote: Remote, ancestry: Ancestry, mine: dict[st
     for version in ancestry.oldest_first(mine.values()):
         if version_file(version.id) not in present:
             # Parents are there, or their parcels are sent before this one: their leaves need not be looked at.
-            yield version_parcel(history, version, history.manifest(version), parent_leaves(history, version))
+            known = parent_leaves(history, version)
+            yield Parcel(history=history, version=version, manifest=history.manifest(version), known=known)
 
 
 def _send(history: History, remote: Remote, parcels: Sequence[Parcel], progress: Progress | None) -> tuple[int, int]:
     """Send parcels one after the other; return how many objects were put, and their bytes."""
-    total = sum(len(parcel.objects) + len(parcel.keys) + len(parcel.leaves) + 2 for parcel in parcels)
-    there = _there(remote, parcels)
-    count = size_bytes = done = 0
-
-    def send_object(digest: str) -> int:
-        path = object_file(digest)
-        if path in there:
-            _check_size(history, remote, digest, there[path])
-            return -1
-        data = history.store.read(digest)
-        if remote.put(path, data):
-            return len(data)
-        _mend(remote, path, data)
-        return -1
-
-    def send_record(key: str) -> int:
-        record = history.store.record(key)
-        if record is not None and record_file(key) not in there:
-            remote.put(record_file(key), (history.root / record_file(key)).read_bytes())
-        return -1
-
-    with ThreadPoolExecutor(THREADS) as pool:
+    with DiskMap() as there, ThreadPoolExecutor(THREADS) as pool:
+        total = _look(remote, parcels, there, pool)
+        sender = _Sender(history, remote, there)
+        count = size_bytes = done = 0
         for parcel in parcels:
             steps: tuple[tuple[Callable[[str], int], Iterable[str]], ...] = (
-                (send_object, parcel.objects),
-                (send_record, parcel.keys),
-                (send_object, parcel.leaves),
-                (send_object, (parcel.version.manifest,)),
+                (sender.object, parcel.objects),
+                (sender.record, parcel.keys),
+                (sender.object, parcel.leaves),
+                (sender.object, (parcel.version.manifest,)),
             )
             for step, names in steps:
-                for size in pool.map(step, names):
+                for size in flowing(pool, step, names):
                     done += 1
                     count, size_bytes = count + (size >= 0), size_bytes + max(size, 0)
                     if progress is not None:
@@ -151,18 +168,52 @@ def _send(history: History, remote: Remote, parcels: Sequence[Parcel], progress:
     return count, size_bytes
 
 
-def _there(remote: Remote, parcels: Sequence[Parcel]) -> dict[str, int]:
-    """Return the sizes of what is on the remote already, listing only the shards that are needed."""
+class _Sender:
+    """Sends what the remote lacks; `there` are the sizes of what it has, by path."""
+
+    def __init__(self, history: History, remote: Remote, there: DiskMap) -> None:
+        self._history, self._remote, self._there = history, remote, there
+
+    def object(self, digest: str) -> int:
+        """Send an object; return its size, or -1 where it was there already."""
+        path, store = object_file(digest), self._history.store
+        size = self._there.get(path)
+        if size is not None:
+            _check_size(self._history, self._remote, digest, size)
+            return -1
+        here = store.size(digest) or 0
+        data = store.proven(digest) if here > _LARGE_BYTES else store.read(digest)
+        new = self._remote.put(path, data)
+        if not new:
+            _mend(self._remote, path, data if isinstance(data, bytes) else data.read_bytes())
+        self._there.put([(path, here)])
+        return here if new else -1
+
+    def record(self, key: str) -> int:
+        """Send a clip's record where there is one here."""
+        path = record_file(key)
+        if self._history.store.record(key) is not None and path not in self._there:
+            self._remote.put(path, (self._history.root / path).read_bytes())
+        return -1
+
+
+def _look(remote: Remote, parcels: Sequence[Parcel], there: DiskMap, pool: ThreadPoolExecutor) -> int:
+    """Put the sizes of what is on the remote into `there`, listing only the shards that are needed; return how many files
+    parcels have."""
     shards: set[str] = set()
+    total = 0
     for parcel in parcels:
-        shards |= {object_file(digest).rsplit("/", 1)[0] for digest in (*parcel.objects, *parcel.leaves)}
-        shards |= {record_file(key).rsplit("/", 1)[0] for key in parcel.keys}
-        shards.add(object_file(parcel.version.manifest).rsplit("/", 1)[0])
-    found: dict[str, int] = {}
-    with ThreadPoolExecutor(THREADS) as pool:
-        for sizes in pool.map(remote.sizes, sorted(shards)):
-            found.update(sizes)
-    return found
+        for path in chain(
+            map(object_file, chain(parcel.objects, parcel.leaves, (parcel.version.manifest,))), map(record_file, parcel.keys)
+        ):
+            shards.add(path.rpartition("/")[0])
+            total += 1
+        total += 1  # the version
+    names = iter(sorted(shards))
+    while some := list(islice(names, THREADS)):
+        for sizes in pool.map(remote.sizes, some):
+            there.put(sizes.items())
+    return total
 
 
 def _mend(remote: Remote, path: str, data: bytes) -> None:

@@ -14,6 +14,7 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -41,6 +42,7 @@ _CODE = re.compile(r"<Code>([A-Za-z0-9.]+)</Code>")
 _STATUS = re.compile(r"status code: (\d{3}[A-Za-z ]*)")
 _RETRIES = 4
 _PART_BYTES = 8 * 2**20
+_PARTS_AT_ONCE = 4
 _UPLOADS = "uploads"  # under .stopdown: what is being uploaded in parts; a kill may leave one, which nothing names
 
 
@@ -104,12 +106,13 @@ class S3Remote:
             entries = [(str(entry["path"]), int(entry["size"])) for batch in listing for entry in batch]
         return {path.removeprefix(f"{INTERNAL}/"): size for path, size in entries}
 
-    def put(self, path: str, data: bytes) -> bool:
+    def put(self, path: str, data: bytes | Path) -> bool:
         """Put an object where there is none; a large one in parts."""
         with self._reported():
             try:
-                if len(data) > self._large_bytes:
+                if (data.stat().st_size if isinstance(data, Path) else len(data)) > self._large_bytes:
                     return self._put_large(path, data)
+                data = data.read_bytes() if isinstance(data, Path) else data
                 obstore.put(self._store, self._key(path), data, mode="create")
             except AlreadyExistsError:
                 return False
@@ -139,12 +142,12 @@ class S3Remote:
         """Nothing collects garbage in a bucket, so there is nothing to keep out."""
         yield
 
-    def _put_large(self, path: str, data: bytes) -> bool:
+    def _put_large(self, path: str, data: bytes | Path) -> bool:
         if self._is_there(path):
             return False
         upload = f"{INTERNAL}/{_UPLOADS}/{secrets.token_hex(16)}"
         try:
-            obstore.put(self._store, upload, data, use_multipart=True, chunk_size=_PART_BYTES)
+            obstore.put(self._store, upload, data, use_multipart=True, chunk_size=_PART_BYTES, max_concurrency=_PARTS_AT_ONCE)
             obstore.copy(self._store, upload, self._key(path), overwrite=False)
         finally:
             with suppress(BaseError, OSError):

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from generator.files import DamagedError, fsync_folder, write_atomic, write_temporary
+from generator.files import DamagedError, file_digest, fsync_folder, write_atomic, write_temporary
 from generator.labels import labels_file
 from generator.sealed import sha256
 from generator.versions.history import History
@@ -27,7 +27,6 @@ from generator.versions.working import (
     Working,
     check_folders,
     differences,
-    file_digest,
     labels_difference,
     target_of,
     tracked_files,

@@ -132,7 +132,17 @@ def check_names(rows: pa.Table, failure: type[InputError] | type[DamagedError]) 
     ascending = pc.less(ids[:-1], ids[1:]) if len(ids) > 1 else pa.chunked_array([[True]])
     if not pc.all(ascending).as_py():
         first = ids[pc.index(ascending, False).as_py()].as_py()
-        raise failure(f"clip '{first}' stands twice or out of order in the label table; give each clip one row")
+        raise failure(_out_of_order(first))
+
+
+def check_follows(last: str | None, rows: pa.Table) -> None:
+    """Raise InputError where rows do not follow the id that came before them."""
+    if last is not None and rows.num_rows and rows["clip_id"][0].as_py() <= last:
+        raise InputError(_out_of_order(rows["clip_id"][0].as_py()))
+
+
+def _out_of_order(clip_id: str) -> str:
+    return f"clip '{clip_id}' stands twice or out of order in the label table; give each clip one row"
 
 
 def content_digest(rows: pa.Table) -> str:

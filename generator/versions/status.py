@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from generator.sealed import sha256
+from generator.files import file_digest
 from generator.versions.history import History
 from generator.versions.reported import reported
 from generator.versions.version import Version
-from generator.versions.working import LABELS, Difference, Working, differences, file_digest, target_of
+from generator.versions.working import LABELS, Difference, Working, differences, shows, target_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,18 +59,15 @@ def status(history: History, *, thorough: bool = False) -> Status:
 @reported
 def mark(history: History, version: Version) -> bool:
     """Note that the folder shows a version, if it does; return whether it does. To be called after a commit of the folder."""
-    working = Working(history)
-    working.load_index()
-    if differences(history, target_of(history, version), working):
+    if not shows(history, version):
         return False
-    working.remember(version.id, labels=file_digest(history.path / LABELS))
-    working.save_index()
+    Working(history).remember(version.id, labels=file_digest(history.path / LABELS))
     return True
 
 
 def _other_plan(history: History, version: Version) -> bool:
     try:
-        digest = sha256((history.root / "plan.json").read_bytes())
+        digest = file_digest(history.root / "plan.json")
     except FileNotFoundError:
         return False
     return digest not in version.plans

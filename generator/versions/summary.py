@@ -93,8 +93,9 @@ def _labelled(rows: pa.Table, axis: str) -> bool:
 
 
 def _axis(rows: pa.Table, axis: str) -> AxisSummary:
-    labelled = rows.filter(rows[f"{axis}_control"].is_valid())
-    if f"{axis}_error" not in rows.column_names or f"{axis}_judged" not in rows.column_names:
+    names = [name for name in (f"{axis}_error", f"{axis}_judged") if name in rows.column_names]
+    labelled = rows.select(names or [f"{axis}_control"]).filter(rows[f"{axis}_control"].is_valid())
+    if len(names) < 2:
         return AxisSummary(clips=labelled.num_rows)
     judged = labelled.filter(pc.and_(labelled[f"{axis}_judged"].fill_null(False), labelled[f"{axis}_error"].is_valid()))
     errors = [abs(error) for error in judged[f"{axis}_error"].to_pylist()]

@@ -8,12 +8,11 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from generator.files import DamagedError, fsync_folder
+from generator.files import DamagedError, file_digest, fsync_folder
 from generator.versions.history import History
 from generator.versions.locks import writing
 from generator.versions.manifest import read_leaf
 from generator.versions.version import Version
-from generator.versions.working import file_digest
 
 _NO_LINKS = (errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EACCES)
 

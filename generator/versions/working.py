@@ -6,22 +6,24 @@ remembers by size, time and inode. The index is a cache: without it, files are h
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from generator.files import DamagedError, write_atomic
+from generator.files import DamagedError, file_digest, write_atomic
+from generator.labels import write_labels
 from generator.sealed import read_sealed, sealed, sha256, unsealed, write_sealed
 from generator.versions.history import History
-from generator.versions.manifest import read_rows
+from generator.versions.manifest import read_leaf, read_rows
+from generator.versions.manifest_tree import Manifest
 from generator.versions.rows import labels_of
 from generator.versions.version import Version
 from scenes.errors import InputError
@@ -107,16 +109,13 @@ class Working:
         return digest
 
 
-def file_digest(path: Path) -> str:
-    """Return the sha256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def target_of(history: History, version: Version) -> Target:
     """Return what a version makes of the working folder; raises DamagedError."""
-    rows = read_rows(history.store, history.manifest(version))
-    objects: dict[str, str] = dict(version.files)
+    return _target(read_rows(history.store, history.manifest(version)), version.files)
+
+
+def _target(rows: pa.Table, files: Mapping[str, str]) -> Target:
+    objects: dict[str, str] = dict(files)
     captions, owners = {}, {}
     columns = (rows[name].to_pylist() for name in ("clip_id", "sha256_bytes", "caption", "lossless"))
     for clip_id, digest, caption, lossless in zip(*columns, strict=True):
@@ -168,6 +167,46 @@ def differences(
         found.append(Difference(path=relative, kind="untracked", detail="belongs to no clip of the version"))
     found += labels_difference(history.path, target.labels, labels_digest)
     return sorted(found, key=lambda difference: difference.path)
+
+
+def shows(history: History, version: Version) -> bool:
+    """Return whether the folder is what a version makes of it: as `differences`, but it holds the rows of one leaf at a time
+    and remembers no file. Raises DamagedError."""
+    manifest = history.manifest(version)
+    views = 0
+    for leaf in manifest.each_leaf():
+        target = _target(read_leaf(history.store, leaf, manifest.schema), {})
+        views += len(target.paths)
+        if not all(_holds(history, relative, digest) for relative, digest in target.objects.items()):
+            return False
+        if not all(_holds(history, relative, sha256(text)) for relative, text in target.captions.items()):
+            return False
+    if not all(_holds(history, relative, digest) for relative, digest in version.files.items()):
+        return False
+    return views == sum(1 for _ in tracked_files(history.path)) and _has_labels(history, manifest)
+
+
+def _holds(history: History, relative: str, digest: str) -> bool:
+    path, source = history.path / relative, history.store.path(digest)
+    try:
+        status = path.lstat()
+        if not stat.S_ISREG(status.st_mode):
+            return False
+        return (source.exists() and os.path.samestat(status, source.stat())) or file_digest(path) == digest
+    except OSError:
+        return False
+
+
+def _has_labels(history: History, manifest: Manifest) -> bool:
+    """Return whether labels.parquet is the version's label table; the same rows give the same bytes, mostly."""
+    leaves = (read_leaf(history.store, leaf, manifest.schema) for leaf in manifest.each_leaf())
+    file = history.path / LABELS
+    with TemporaryDirectory(prefix="stopdown-labels-") as folder:
+        schema = labels_of(manifest.schema.empty_table()).schema
+        made = write_labels(Path(folder) / LABELS, schema, (labels_of(rows) for rows in leaves)).file
+        if file.is_file() and not file.is_symlink() and file_digest(file) == file_digest(made):
+            return True
+    return not labels_difference(history.path, labels_of(read_rows(history.store, manifest)))
 
 
 def labels_difference(path: Path, labels: pa.Table, labels_digest: str | None = None) -> list[Difference]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import tarfile
 import tomllib
@@ -286,17 +285,16 @@ def test_labels_travel_with_every_format_that_has_no_place_for_them(source: Data
 def test_a_dataset_folder_itself_loads_as_videos_and_not_as_text(
     dataset: WorkingFolder, source: DatasetSource, tmp_path: Path
 ) -> None:
+    from generator.labels import write_labels
     from generator.lineage.files import lineage_files
 
-    labels = io.BytesIO()
-    pq.write_table(source.labels, labels)
-    files = lineage_files(source.origin, source.labels, labels.getvalue(), license=source.license)
     folder = tmp_path / "folder"
     (folder / "clips").mkdir(parents=True)
+    labels = write_labels(folder / "labels.parquet", source.labels.schema, [source.labels])
+    files = lineage_files(source.origin, labels, license=source.license)
     for path in (dataset.path / "clips").iterdir():
         (folder / "clips" / path.name).write_bytes(path.read_bytes())
-    (folder / "labels.parquet").write_bytes(labels.getvalue())
     for name, data in files.items():
-        (folder / name).write_bytes(data)
+        (folder / name).write_bytes(b"".join(data))
     loaded = load(tmp_path, str(folder), split="train")
     assert loaded.column_names == ["video"] and loaded.num_rows == source.labels.num_rows

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TypeVar
 
 from greenlet import getcurrent, greenlet
@@ -199,9 +200,10 @@ class SimulatedRemote:
         """Return the sizes of the files under a folder."""
         return self._request("sizes", folder, lambda: self.storage.under(folder))
 
-    def put(self, path: str, data: bytes) -> bool:
+    def put(self, path: str, data: bytes | Path) -> bool:
         """Put a file where there is none."""
-        return self._request("put", checked_path(path), lambda: self.storage.put(path, data), data)
+        held = data if isinstance(data, bytes) else data.read_bytes()
+        return self._request("put", checked_path(path), lambda: self.storage.put(path, held), held)
 
     def swap(self, path: str, expected: bytes | None, data: bytes) -> bool:
         """Replace a file that still holds the expected bytes; a request sent again may meet its own result, which counts."""

@@ -12,8 +12,8 @@ import pytest
 from farm_support import BLENDER, RECIPE, farm_plan, made, quiet, whole
 
 from generator.build import clip_keys
+from generator.disk_map import DiskMap
 from generator.farm import lookup, parts
-from generator.farm.disk_map import DiskMap
 from generator.farm.finish import finish_target
 from generator.farm.monitor.watch_build import watch_build
 from generator.farm.parts import RecipeSource, StoredParts
@@ -168,7 +168,7 @@ def test_drawing_part_by_part_gives_the_plan_and_its_digest(tmp_path: Path, aliv
     target = open_target(str(tmp_path / "store"), PLAN.recipe, blender=BLENDER)
     drawn = [target.part(number) for number in reversed(range(target.parts.count))]  # type: ignore[union-attr]
     plan = whole(target.parts)  # type: ignore[arg-type]
-    assert plan == PLAN == make_plan(PLAN.recipe) and target.parts.text() == PLAN.to_json()  # type: ignore[union-attr]
+    assert plan == PLAN == make_plan(PLAN.recipe) and "".join(target.parts.text()) == PLAN.to_json()  # type: ignore[union-attr]
     assert {clip_id: key for part in drawn for clip_id, key in part.keys.items()} == dict(target.keys)
     for clip, media_key in plan.media_keys():
         assert media_key == plan.media_key(clip)

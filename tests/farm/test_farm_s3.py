@@ -176,12 +176,18 @@ def test_the_version_follows_what_was_pushed_there_before(storage: Storage, pref
 # --- the store's own rules -----------------------------------------------------------------------------------------------
 
 
-def test_what_is_large_is_uploaded_in_parts_and_only_where_there_is_nothing(proxy: Proxy, tmp_path: Path) -> None:
+@pytest.mark.parametrize("from_file", [False, True])
+def test_what_is_large_is_uploaded_in_parts_and_only_where_there_is_nothing(
+    proxy: Proxy, tmp_path: Path, from_file: bool
+) -> None:
     options = RemoteOptions(endpoint=proxy.endpoint, large_bytes=2**20)
     remote = open_remote(f"s3://{BUCKET}/large-{tmp_path.name}", options)
     data = random.Random(1).randbytes(20 * 2**20)
     path = object_file(sha256(data))
-    assert remote.put(path, data) is True
+    (tmp_path / "file").write_bytes(data)
+    (tmp_path / "small").write_bytes(b"{}")
+    assert remote.put("plan.json", tmp_path / "small") is True and remote.read("plan.json") == b"{}"
+    assert remote.put(path, tmp_path / "file" if from_file else data) is True
     uploads = [(query, headers) for method, query, headers in proxy.requests if method == "PUT" and "/uploads/" in query]
     assert {query.split("partNumber=")[1].split("&")[0] for query, _ in uploads} == {"1", "2", "3"}
     assert all(headers["x-amz-checksum-sha256"] for _, headers in uploads)

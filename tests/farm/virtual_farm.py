@@ -236,7 +236,7 @@ def virtual(scheduler: Scheduler, *, listing: bool) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for module in (shard_build, ahead, target, finish, remote_push, manifest):
             patch.setattr(module, "ThreadPoolExecutor", threads.executor)
-        for module in (shard_build, ahead):
+        for module in (shard_build, ahead, remote_push):
             patch.setattr(module, "wait", threads.wait)
         if listing:
             patch.setattr(target, "_LOOKUPS", 0)

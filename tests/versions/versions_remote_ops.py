@@ -28,9 +28,12 @@ def copy_of(remote: Remote, folder: Path) -> History:
 
 
 def damages(remote: Remote, folder: Path) -> list[Damage]:
-    """Return what is wrong with a remote, its lack of a working folder apart."""
+    """Return what is wrong with a remote, apart from its lack of a working folder, and of a head before a first push ended."""
     copy_of(remote, folder)
-    return [damage for damage in check(History(folder)).damages if damage.kind != "working"]
+    found = [damage for damage in check(History(folder)).damages if damage.kind != "working"]
+    if remote.read("head.json") is None and not remote.sizes("tags"):
+        return [damage for damage in found if damage.path != ".stopdown/head.json"]
+    return found
 
 
 def _write(file: Path, data: bytes | None) -> None:

@@ -1,0 +1,140 @@
+"""What a label table says as a whole, for the card and croissant.json: gathered in one pass over its rows.
+
+Sums and counts are kept, the scenes that were seen lie on the disk, and of every judged clip its error is held (eight bytes for
+each axis), because a median needs them all.
+"""
+
+from __future__ import annotations
+
+import json
+from array import array
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from generator.disk_map import DiskMap
+from generator.labels import LabelRows
+from scenes.axes import AXES
+
+_SHAPE = ("width", "height", "fps", "fidelity")
+_LAYER = ("family", "layer", "frames")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """Counts of a label table; `axes`, `splits` and `layers` are rows of the card's tables, by the names of their columns."""
+
+    schema: pa.Schema
+    clips: int
+    scenes: int
+    shapes: tuple[tuple[int, int, int, str], ...]
+    seconds: float
+    size_bytes: int
+    axes: tuple[dict[str, object], ...]
+    splits: tuple[dict[str, object], ...]
+    layers: tuple[dict[str, object], ...]
+
+
+@dataclass(kw_only=True)
+class _AxisCount:
+    """What is known of one axis so far."""
+
+    name: str
+    clips: int = 0
+    read: int = 0
+    low: float = float("inf")
+    high: float = float("-inf")
+    errors: array[float] = field(default_factory=lambda: array("d"))
+
+    def add(self, table: pa.Table) -> None:
+        """Count some rows."""
+        values = [value for value in table[AXES[self.name].column].to_pylist() if value is not None]
+        self.clips += len(values)
+        self.low, self.high = min([self.low, *values]), max([self.high, *values])
+        self.read += len(table) - table[f"{self.name}_measured"].null_count
+        judged = zip(table[f"{self.name}_error"].to_pylist(), table[f"{self.name}_judged"].to_pylist(), strict=True)
+        self.errors.extend(abs(error) for error, was_judged in judged if was_judged and error is not None)
+
+    def row(self) -> dict[str, object]:
+        """Return range of labels, judged and unreadable clips, median and worst error."""
+        axis = AXES[self.name]
+        unit = axis.error_unit
+        errors = np.frombuffer(self.errors) if self.errors else np.empty(0)
+        errors.sort()
+        return {
+            "name": self.name,
+            "low": axis.format(self.low) if self.clips else "none",
+            "high": axis.format(self.high) if self.clips else "none",
+            "clips": self.clips,
+            "judged": len(errors),
+            "unread": self.clips - self.read,
+            "median": f"{_median(errors):.3g} {unit}" if len(errors) else "not judged",
+            "worst": f"{errors[-1]:.3g} {unit}" if len(errors) else "not judged",
+        }
+
+
+@dataclass(kw_only=True)
+class _Count:
+    """What is known of all rows so far."""
+
+    seconds: float = 0.0
+    size_bytes: int = 0
+    shapes: set[tuple[int, int, int, str]] = field(default_factory=set)
+    splits: Counter[str] = field(default_factory=Counter)
+    layers: Counter[tuple[str, int, int]] = field(default_factory=Counter)
+
+    def add(self, table: pa.Table, seen: DiskMap) -> None:
+        """Count some rows; which scenes they are of is noted in `seen`."""
+        for frames, fps in zip(table["frames"].to_pylist(), table["fps"].to_pylist(), strict=True):
+            self.seconds += frames / fps
+        self.size_bytes += sum(table["size_bytes"].to_pylist())
+        self.shapes.update(_tuples(table, _SHAPE))
+        scenes = table["scene_id"].to_pylist()
+        splits = table["split"].to_pylist() if "split" in table.column_names else ["not split"] * len(scenes)
+        layers = _tuples(table, _LAYER)
+        self.splits.update(splits)
+        self.layers.update(layers)
+        known = {
+            *((scene,) for scene in scenes),
+            *zip(scenes, splits, strict=True),
+            *((scene, *layer) for scene, layer in zip(scenes, layers, strict=True)),
+        }
+        seen.put((json.dumps(one), None) for one in known)
+
+
+def gather(axes: Sequence[str], labels: LabelRows) -> Facts:
+    """Return what label rows say of these axes and of themselves."""
+    count, counts = _Count(), [_AxisCount(name=name) for name in axes]
+    with DiskMap() as seen:
+        for table in labels.tables():
+            count.add(table, seen)
+            for axis in counts:
+                axis.add(table)
+        scenes: Counter[tuple[object, ...]] = Counter(tuple(json.loads(key)[1:]) for key in seen)
+    order = sorted(count.layers, key=lambda layer: (layer[0], -layer[1], layer[2]))
+    return Facts(
+        schema=labels.schema,
+        clips=labels.rows,
+        scenes=scenes[()],
+        shapes=tuple(sorted(count.shapes)),
+        seconds=count.seconds,
+        size_bytes=count.size_bytes,
+        axes=tuple(axis.row() for axis in counts),
+        splits=tuple({"name": name, "clips": clips, "scenes": scenes[(name,)]} for name, clips in count.splits.items()),
+        layers=tuple(
+            {**dict(zip(_LAYER, layer, strict=True)), "clips": count.layers[layer], "scenes": scenes[layer]} for layer in order
+        ),
+    )
+
+
+def _tuples(table: pa.Table, names: Sequence[str]) -> list[tuple[Any, ...]]:
+    return list(zip(*(table[name].to_pylist() for name in names), strict=True))
+
+
+def _median(ordered: np.ndarray[tuple[int], np.dtype[np.float64]]) -> float:
+    middle = len(ordered) // 2
+    return float(ordered[middle]) if len(ordered) % 2 else float((ordered[middle - 1] + ordered[middle]) / 2)
