@@ -21,6 +21,7 @@ from generator.render.settings import RenderSettings
 from generator.video import decode, encode
 from scenes.axes.base import Mark, Reading, UnitLaw
 from scenes.axes.shutter import Shutter, expected_motion
+from scenes.axes.tracking import find_backdrop, find_blobs, find_tracks
 from scenes.errors import InputError
 from scenes.families.base import draw_scene
 from scenes.families.flyby import FLYBY
@@ -274,6 +275,32 @@ def test_what_shows_no_motion_is_not_guessed():
     for frames, word in ((still, "moves"), (empty, "stands out"), (sharp, "sharp")):
         reading = SHUTTER.probe(frames, FPS)
         assert reading.value is None and reading.confidence == 0.0 and word in reading.note
+
+
+def hazed(clip: Clip, seed: int, off_px: int = 2) -> np.ndarray:
+    """Return a clip as a generated video shows it: a streak of haze from the thing to the rim, a thing off its even path."""
+    rng = np.random.default_rng(seed)
+    frames = clip.frames.astype(np.float64)
+    change = frames - np.median(frames, axis=0)
+    made = []
+    for frame, moved in zip(frames, change, strict=True):
+        thing = np.abs(moved).max(axis=-1) > 25
+        middle = int(np.nonzero(thing)[1].mean())
+        hazy = frame.copy()
+        hazy[:, middle - 4 : middle + 5] += 0.15 * moved[thing].mean(axis=0)
+        shifted = np.roll(hazy, rng.integers(-off_px, off_px + 1, 2), axis=(0, 1))
+        made.append(np.clip(np.rint(shifted), 0, 255).astype(np.uint8))
+    return np.stack(made)
+
+
+def test_haze_and_an_uneven_path_do_not_hide_a_thing():
+    for seed in range(4):
+        clips = [procedural(seed, share, size_share=0.24, kind="box", contrast=0.3) for share in (0.2, 0.45, 1.0)]
+        seen = [hazed(clip, seed) for clip in clips]
+        blobs = find_blobs(seen[1], find_backdrop(seen[1]))
+        assert not find_tracks(blobs, 2.0)
+        errors = [stops_off(SHUTTER.probe(frames, FPS), clip) for frames, clip in zip(seen, clips, strict=True)]
+        assert max(abs(error) for error in errors) < 0.2
 
 
 def test_a_slow_thing_over_texture_is_refused():

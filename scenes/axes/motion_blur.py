@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from scenes.axes.ramps import Edges, Ramps, fit_ramps
 from scenes.axes.scanlines import LUMA_3, Outline, Profiles, Scan, cut, find_outline, read_profiles, sample_edges
-from scenes.axes.tracking import Backdrop, Blob, find_backdrop, find_blobs, find_tracks
+from scenes.axes.tracking import GENERATED, Backdrop, Blob, find_backdrop, find_blobs, find_tracks
 
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float64]
@@ -59,18 +59,22 @@ class _Path:
 
 
 def read_motion_blur(frames_THW3: Bytes) -> tuple[list[BlurredThing], str]:
-    """Return the moving things whose blur can be read, and, where there is none, why not."""
+    """Return the moving things whose blur can be read, and, where there is none, why not.
+
+    Where nothing is tracked as in a rendering, a second look allows for what generated videos have: haze and uneven shapes.
+    """
     backdrop = find_backdrop(frames_THW3)
     if backdrop is None:
         return [], "the backdrop has texture and the frames are too few to see behind what moves"
     blobs_T = find_blobs(frames_THW3, backdrop)
-    if not any(blobs_T):
-        return [], "nothing stands out from the backdrop inside the frame"
-    if len(frames_THW3) == 1:
+    if len(frames_THW3) == 1 and any(blobs_T):
         return _read_still(frames_THW3, backdrop, blobs_T[0])
-    tracks = find_tracks(blobs_T, min_travel_px=max(2.0, 0.01 * max(frames_THW3.shape[1:3])))
+    min_travel_px = max(2.0, 0.01 * max(frames_THW3.shape[1:3]))
+    tracks = find_tracks(blobs_T, min_travel_px)
     if not tracks:
-        return [], "nothing moves at an even speed"
+        tracks = find_tracks(find_blobs(frames_THW3, backdrop, GENERATED), min_travel_px, GENERATED)
+    if not tracks:
+        return [], "nothing moves at an even speed" if any(blobs_T) else "nothing stands out from the backdrop inside the frame"
     things: list[BlurredThing] = []
     hidden = False
     lines = _lines(sum(len(track.blobs) for track in tracks))

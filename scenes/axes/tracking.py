@@ -28,6 +28,25 @@ MEDIAN_FRAMES = 5  # a textured backdrop is the median over at least so many fra
 BLOBS_PER_FRAME = 10
 
 
+@dataclass(frozen=True, kw_only=True)
+class Manner:
+    """How regions are told from the backdrop and linked.
+
+    Of a region only what differs by `core` of its own strongest change counts; a centre may be off its line by `slack` of the
+    region's size; a track needs `frames_least` frames and the share `frames_share` of them all.
+    """
+
+    core: float
+    slack: float
+    frames_least: int
+    frames_share: float
+
+
+RENDERED = Manner(core=0.0, slack=0.05, frames_least=2, frames_share=0.6)
+# In generated videos things have haze round them, breathe, and come in late.
+GENERATED = Manner(core=0.35, slack=0.12, frames_least=3, frames_share=0.0)
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Backdrop:
     """The picture without what moves: a polynomial surface, or a picture; `noise` is its usual misfit (sRGB, [0, 1])."""
@@ -123,7 +142,7 @@ def _robust_surface(terms_PC: Floats, color_P3: Floats, weight_P: Floats, rounds
     return misfit_P, surface_C3
 
 
-def find_blobs(frames_THW3: Bytes, backdrop: Backdrop) -> list[list[Blob]]:
+def find_blobs(frames_THW3: Bytes, backdrop: Backdrop, manner: Manner = RENDERED) -> list[list[Blob]]:
     """Return, per frame, the regions that differ from the backdrop and do not touch the frame's rim, largest first."""
     frames, height, width, _ = frames_THW3.shape
     step = decimation(height, width)
@@ -134,6 +153,8 @@ def find_blobs(frames_THW3: Bytes, backdrop: Backdrop) -> list[list[Blob]]:
     mask_Thw = size_Thw > max(9.0 / 255, 6.0 * backdrop.noise)
     flat = np.zeros((3, 3, 3), dtype=bool)
     flat[1] = True
+    if manner.core > 0:
+        mask_Thw &= size_Thw > manner.core * _own_peak(size_Thw, mask_Thw, flat)
     labels_Thw, _ = ndimage.label(ndimage.binary_dilation(mask_Thw, flat), structure=flat)
     found: list[list[Blob]] = [[] for _ in range(frames)]
     for label, box in enumerate(ndimage.find_objects(labels_Thw), start=1):
@@ -159,14 +180,23 @@ def find_blobs(frames_THW3: Bytes, backdrop: Backdrop) -> list[list[Blob]]:
     return [sorted(blobs, key=lambda blob: -blob.area_px)[:BLOBS_PER_FRAME] for blobs in found]
 
 
-def find_tracks(blobs_T: list[list[Blob]], min_travel_px: float) -> list[Track]:
+def _own_peak(size_Thw: NDArray[np.float32], mask_Thw: NDArray[np.bool_], flat_333: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Return, at every masked pixel, the 95th percentile of the change in its own region; 0 elsewhere."""
+    labels_Thw, count = ndimage.label(mask_Thw, structure=flat_333)
+    peak = np.zeros(count + 1, dtype=np.float32)
+    for label, box in enumerate(ndimage.find_objects(labels_Thw), start=1):
+        peak[label] = np.percentile(size_Thw[box][labels_Thw[box] == label], 95)
+    return np.asarray(peak[labels_Thw])
+
+
+def find_tracks(blobs_T: list[list[Blob]], min_travel_px: float, manner: Manner = RENDERED) -> list[Track]:
     """Return the straight, even tracks through the blobs that travel at least so far, the longest-lived first."""
     free = [list(blobs) for blobs in blobs_T]
-    need = max(2, math.ceil(0.6 * len(blobs_T)))
+    need = max(manner.frames_least, math.ceil(manner.frames_share * len(blobs_T)))
     tracks: list[Track] = []
     while len(tracks) < BLOBS_PER_FRAME:
         chains = [
-            _chain(free, earlier, later)
+            _chain(free, earlier, later, manner.slack)
             for frame in range(len(free) - 1)
             for earlier in free[frame]
             for later in free[frame + 1]
@@ -188,10 +218,10 @@ def _alike(one: Blob, other: Blob) -> bool:
     return near and 0.5 < one.area_px / other.area_px < 2.0
 
 
-def _chain(free: list[list[Blob]], earlier: Blob, later: Blob) -> tuple[Blob, ...]:
+def _chain(free: list[list[Blob]], earlier: Blob, later: Blob, slack: float) -> tuple[Blob, ...]:
     """Return the blobs that lie where the step between two says, one a frame."""
     step_2 = later.center_2 - earlier.center_2
-    tolerance = 1.0 + 0.05 * math.sqrt(earlier.area_px)
+    tolerance = 1.0 + slack * math.sqrt(earlier.area_px)
     chain: list[Blob] = []
     for frame, blobs in enumerate(free):
         ahead = frame - earlier.frame
