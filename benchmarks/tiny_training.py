@@ -1,4 +1,4 @@
-"""What the tiny backbone's training owes to Muon and to the linear code: equal steps, one change at a time, one process.
+"""What the tiny backbone owes to its optimizer, the linear code and its size: equal steps, one change at a time, one process.
 
     python benchmarks/tiny_training.py --work out/tiny [--steps 600] [--only autoencoder]
 
@@ -22,13 +22,14 @@ import numpy as np
 import torch
 
 from trainer.tiny.clips import load_clips
-from trainer.tiny.config import Optimizing, Phase, TinySettings, read_settings
+from trainer.tiny.config import Optimizing, Phase, TinySettings, TransformerSettings, read_settings
 from trainer.tiny.loop import METRICS, Run, load_average
 from trainer.tiny.stages import Work, latents, tokenizer, vae
 from trainer.tiny.transformer_stage import TransformerStage
 from trainer.tiny.vae_stage import VaeStage, reconstruct
 
 RESULTS = Path(__file__).parent / "results" / "tiny_training.json"
+PLAIN = TransformerSettings().optimizing.plain
 ARMS: Mapping[str, Mapping[str, Mapping[str, Any]]] = MappingProxyType(
     {
         "autoencoder": {
@@ -41,6 +42,11 @@ ARMS: Mapping[str, Mapping[str, Mapping[str, Any]]] = MappingProxyType(
             "Muon, rate 0.01": {"matrix_rate": 0.01},
             "Muon, rate 0.02": {"matrix_rate": 0.02},
             "Muon, rate 0.04": {"matrix_rate": 0.04},
+            "Muon, the text encoder left to AdamW": {"plain": r"^text|" + PLAIN},
+            "4 blocks": {"size": {"layers": 4}},
+            "8 blocks": {"size": {"layers": 8}},
+            "width 128": {"size": {"heads": 4, "feed_forward": 360}},
+            "width 256": {"size": {"heads": 8, "feed_forward": 720}},
         },
     }
 )
@@ -62,14 +68,16 @@ def autoencoder(work: Work, arm: Mapping[str, Any], steps: int, folder: Path) ->
 
 
 def transformer(work: Work, arm: Mapping[str, Any], steps: int, folder: Path) -> dict[str, float]:
-    """Train a transformer; return the loss of held-out clips."""
-    optimizing = schedule(1.2e-3, arm["matrix_rate"], work.settings.transformer.optimizing.plain, steps)
-    settings = work.settings.transformer.model_copy(update={"steps": steps, "optimizing": optimizing})
+    """Train a transformer; return the loss of held-out clips and its millions of parameters."""
+    optimizing = schedule(1.2e-3, arm.get("matrix_rate", 0.02), arm.get("plain", PLAIN), steps)
+    settings = work.settings.transformer.model_copy(update={"steps": steps, "optimizing": optimizing, **arm.get("size", {})})
     made = vae(work)
     assert made is not None
-    Run(TransformerStage(settings, latents(work), tokenizer(work), made), optimizing, folder).train()
+    stage = TransformerStage(settings, latents(work), tokenizer(work), made)
+    Run(stage, optimizing, folder).train()
     rows = [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
-    return {"validation_loss": float(rows[-1]["validation_loss"])}
+    millions = sum(parameter.numel() for parameter in stage.module.parameters()) / 1e6
+    return {"validation_loss": float(rows[-1]["validation_loss"]), "million_parameters": round(millions, 2)}
 
 
 def schedule(rate: float, matrix_rate: float, plain: str, steps: int) -> Optimizing:

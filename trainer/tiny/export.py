@@ -30,7 +30,7 @@ them. It is the ground on which the control adapters of this project are tried, 
 | part | what | parameters |
 |---|---|---|
 | transformer | WanTransformer3DModel, {layers} blocks of width {width}, patches {patch}x{patch} | {transformer:.2f} M |
-| vae | AutoencoderKLWan (residual form), 8x in space, 4x in time, {channels} channels | {vae:.2f} M |
+| vae | AutoencoderKLWan (residual form), {space}x in space, {time}x in time, {channels} channels | {vae:.2f} M |
 | text_encoder | UMT5, {text_layers} layers of width {text_width}, trained with the transformer | {text:.2f} M |
 | tokenizer | Unigram over the captions' words, characters and bytes | {vocabulary} tokens |
 | scheduler | UniPC for flows, as Wan2.1's | |
@@ -39,7 +39,7 @@ them. It is the ground on which the control adapters of this project are tried, 
 
 - World: {clips} clips of the family `world` (`examples/tiny_world.toml`), mirrored and played backwards: {turns} turns of each.
 - Autoencoder: {vae_steps} steps, and {polish_steps} of its decoder alone; PSNR of held-out clips {vae_psnr}.
-- Transformer and text encoder: {steps} of {all_steps} steps of {batch} clips, rectified flow, AdamW, running average.
+- Transformer and text encoder: {steps} of {all_steps} steps of {batch} clips, rectified flow, Muon and AdamW, running average.
 - Text is zero-padded without a mask, as Wan does it; the padded length was drawn from {padded} in training, so that
   `max_sequence_length` may be any of these (WanPipeline's default is 512).
 - `make tiny` reproduces it.
@@ -106,6 +106,8 @@ def _card(stage: TransformerStage, step: int, work: Path) -> str:
         width=settings.heads * settings.head_dim,
         patch=settings.patch,
         transformer=sum(p.numel() for p in stage.transformer.parameters()) / 1e6,
+        space=stage.vae.config.scale_factor_spatial,
+        time=stage.vae.config.scale_factor_temporal,
         channels=stage.vae.config.z_dim,
         vae=sum(p.numel() for p in stage.vae.parameters()) / 1e6,
         text_layers=settings.text.layers,
