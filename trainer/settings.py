@@ -140,6 +140,9 @@ class TrainSettings(Section):
     cache: str | None = Field(default=None, description="folder of latents and text embeddings; the user's cache if not given")
     steps: int = Field(default=2000, ge=1, description="optimizer steps")
     batch_size: int = Field(default=1, ge=1, description="clips in a micro-batch")
+    clips_per_scene: int = Field(
+        default=1, ge=1, description="clips of a scene together in a micro-batch, under the same noise, 1 for no such order"
+    )
     accumulation: int = Field(default=4, ge=1, description="micro-batches in an optimizer step, on each process")
     seed: int = Field(default=0, ge=0, lt=2**63, description="seed of everything drawn")
     flow_shift: float = Field(default=1.0, gt=0, description="shift of the training times towards noise, 1 for none")
@@ -169,9 +172,11 @@ class TrainSettings(Section):
         return value
 
     @model_validator(mode="after")
-    def _whole_models_train_unpacked(self) -> TrainSettings:
+    def _whole_models_train_otherwise(self) -> TrainSettings:
         if self.what != "control" and self.backbone.quantization != "none":
             raise ValueError(f"backbone.quantization packs frozen weights, and what = '{self.what}' trains them; use none")
+        if self.what != "control" and self.clips_per_scene > 1:
+            raise ValueError(f"clips_per_scene teaches a control, and what = '{self.what}' learns none; use 1")
         if self.previews.every and self.what == "vae":
             raise ValueError("previews.every: an autoencoder alone generates nothing; use 0")
         return self

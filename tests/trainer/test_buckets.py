@@ -80,3 +80,24 @@ def test_a_large_set_costs_no_more_than_its_indices() -> None:
 def test_impossible_batches_are_refused(clips: list[tuple[int, int, int]], size: int, words: str) -> None:
     with pytest.raises(InputError, match=words):
         BucketSampler(clips, size, 0)
+
+
+@given(shapes, sizes, seeds, st.integers(2, 5), st.integers(1, 6))
+def test_clips_of_a_scene_stay_together_and_are_seen_as_often(
+    clips: list[tuple[int, int, int]], size: int, seed: int, together: int, scenes: int
+) -> None:
+    names = [f"scene-{place % scenes}" for place in range(len(clips))]
+    sampler = BucketSampler(clips, size, seed, scenes=names, together=together)
+    for shape, bucket in sampler.buckets.items():
+        for turn in range(3):
+            order = [names[bucket[index]] for index in sampler._draw_permutation(shape, turn)]
+            assert Counter(order) == Counter(names[place] for place in bucket)
+            runs = Counter(name for place, name in enumerate(order) if place == 0 or order[place - 1] != name)
+            assert all(runs[name] <= -(-count // together) for name, count in Counter(order).items())
+    again = BucketSampler(clips, size, seed, scenes=names, together=together)
+    assert [sampler.batch(number) for number in range(9)] == [again.batch(number) for number in range(9)]
+
+
+def test_scenes_together_need_names() -> None:
+    with pytest.raises(InputError, match="scenes' names"):
+        BucketSampler([(5, 32, 32)] * 4, 2, 0, together=2)

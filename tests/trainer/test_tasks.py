@@ -24,7 +24,7 @@ from trainer.adapter import AdapterConfig, ControlConfig, LoraSettings, Mode, re
 from trainer.adapter.folder import attach_saved
 from trainer.backbone import load_backbone
 from trainer.data import TrainingData, open_data
-from trainer.data.batches import FlowBatches
+from trainer.data.batches import LATENTS, SCENES, FlowBatches
 from trainer.training.cache import TensorCache
 from trainer.training.encoding import EncodedReader, encode_all
 from trainer.training.objective import sample_times
@@ -57,7 +57,13 @@ def make(pipe: WanPipeline, data: TrainingData, reader: EncodedReader) -> Make:
     ) -> ControlTask:
         axes = ControlConfig(axes=data.axes, blocks=resolve_blocks("deepest_third", 6), rank=8, alpha=8, hidden_dim=8)
         config = AdapterConfig(control=axes if control else None, lora=LoraSettings(rank=8, alpha=8) if lora else None)
-        batches = FlowBatches(data.train, reader, batch_size=options.pop("batch_size", 2), seed=0)
+        batches = FlowBatches(
+            data.train,
+            reader,
+            batch_size=options.pop("batch_size", 2),
+            seed=0,
+            clips_per_scene=options.pop("clips_per_scene", 1),
+        )
         provenance = Provenance(backbone_id="tiny-random", dataset_version=data.version_id, recipe={"steps": 3})
         flow = options.pop("flow", None) or Flow.of(pipe, trained)
         return ControlTask(attach_adapters(pipe, config, trained=trained), batches, flow, provenance, **options)
@@ -188,6 +194,23 @@ def test_a_narrow_backbone_trains_wide_parameters(make: Make, pipe: WanPipeline)
         torch.testing.assert_close(found, expected, atol=0.05, rtol=0.05)
         assert all(p.dtype == p.grad.dtype == torch.float32 for p in task.parameters().values())
         task.adapters["transformer"].detach()
+
+
+def test_clips_of_a_scene_are_told_apart_by_their_control_alone(make: Make) -> None:
+    task = make(batch_size=6, clips_per_scene=3)
+    batch = task.micro_batch(0, 0, 1)
+    scenes = batch.tensors[SCENES].tolist()
+    assert 1 < len(set(scenes)) < 6
+    draw = task.flow.draw(batch.tensors[LATENTS], torch.Generator().manual_seed(5))
+    same = Draw(times_B=draw.times_B[scenes], noise_BCTHW=draw.noise_BCTHW[scenes])
+    torch.testing.assert_close(
+        task.losses(batch, torch.Generator().manual_seed(5), task.module), task.losses_at(batch, same, task.module)
+    )
+    records = {record.clip_id: record for record in task.batches.records}
+    for clip, first in zip(batch.clip_ids, scenes, strict=True):
+        assert records[clip].scene_id == records[batch.clip_ids[first]].scene_id
+    task.adapters["transformer"].detach()
+    assert SCENES not in make(batch_size=6).micro_batch(0, 0, 1).tensors
 
 
 def test_dropped_captions_are_the_empty_one(make: Make) -> None:

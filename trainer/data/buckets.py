@@ -4,10 +4,14 @@ Clips of equal (frames, height, width) form a bucket, and a batch comes from one
 row of permutations, one after the other; the batch that reaches over the end of one permutation is completed from the next,
 which then goes on behind it. So nothing is dropped, and at any batch the clips of a bucket have been seen equally often but for
 one. An epoch is the batches by which every clip of every bucket is seen once more, in a shuffled order of buckets.
+
+With `together` above 1, a permutation is of blocks: the clips of each scene, in a new order every time, in nearly equal blocks
+of at most so many. So clips of a scene are neighbours and nearly always in one batch.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
@@ -24,13 +28,22 @@ _CLIPS, _ORDER = 0, 1  # what a random stream is for
 class BucketSampler:
     """The batches of an endless run over clips of given shapes."""
 
-    def __init__(self, shapes: Sequence[Shape], batch_size: int, seed: int) -> None:
+    def __init__(
+        self, shapes: Sequence[Shape], batch_size: int, seed: int, *, scenes: Sequence[str] = (), together: int = 1
+    ) -> None:
+        """`scenes` are the clips' scenes, needed where `together` is above 1."""
         if not shapes:
             raise InputError("there is no clip to make batches of; build more scenes")
         if batch_size < 1:
             raise InputError(f"batch size {batch_size} is impossible; give 1 or more")
+        if together < 1 or (together > 1 and len(scenes) != len(shapes)):
+            raise InputError(
+                f"{together} clips of a scene together, of {len(shapes)} clips and {len(scenes)} scenes' names, is not possible"
+            )
         self.batch_size = batch_size
         self.seed = seed
+        self.together = together
+        self.scenes = tuple(scenes)
         members: dict[Shape, list[int]] = {}
         for position, shape in enumerate(shapes):
             members.setdefault(shape, []).append(position)
@@ -74,7 +87,16 @@ class BucketSampler:
 
     def _draw_permutation(self, shape: Shape, turn: int) -> NDArray[np.int64]:
         rng = np.random.default_rng([self.seed, _CLIPS, *shape, turn])
-        return rng.permutation(len(self.buckets[shape]))
+        order = rng.permutation(len(self.buckets[shape]))
+        if self.together == 1:
+            return order
+        by_scene: dict[str, list[int]] = {}
+        for place in order.tolist():
+            by_scene.setdefault(self.scenes[self.buckets[shape][place]], []).append(place)
+        blocks = [
+            block for places in by_scene.values() for block in np.array_split(places, math.ceil(len(places) / self.together))
+        ]
+        return np.concatenate([blocks[index] for index in rng.permutation(len(blocks))]).astype(np.int64)
 
     def _draw_epoch(self, epoch: int) -> NDArray[np.int64]:
         """Return the shuffled batches of an epoch, each as (bucket, batch of that bucket)."""

@@ -285,7 +285,13 @@ def _control(opened: Opened, reader: EncodedReader) -> ControlTask:
     settings = opened.settings
     return ControlTask(
         attach_new(opened),
-        FlowBatches(opened.data.train, reader, batch_size=settings.batch_size, seed=settings.seed),
+        FlowBatches(
+            opened.data.train,
+            reader,
+            batch_size=settings.batch_size,
+            seed=settings.seed,
+            clips_per_scene=settings.clips_per_scene,
+        ),
         _flow(opened, DTYPES[settings.backbone.dtype]),
         Provenance(
             backbone_id=settings.backbone.name,

@@ -18,7 +18,7 @@ from scenes.errors import InputError
 from trainer.adapter import AdapterConfig, Mode, WanAdapter, attach
 from trainer.adapter.folder import save_adapter
 from trainer.backbone import EXPERTS, fingerprint
-from trainer.data.batches import CONTROLS_NAME, LATENTS, TEXT, FlowBatches
+from trainer.data.batches import CONTROLS_NAME, LATENTS, SCENES, TEXT, FlowBatches
 from trainer.training.task import Batch
 from trainer.training.tasks.flow import Draw, Experts, Flow, drop_captions
 
@@ -83,8 +83,14 @@ class ControlTask:
         return self.batches.micro_batch(micro_step, rank, ranks)
 
     def losses(self, batch: Batch, generator: torch.Generator, module: nn.Module) -> Tensor:
-        """Return the loss of every clip [B] at noise levels and noise from the generator."""
+        """Return the loss of every clip [B] at noise levels and noise from the generator.
+
+        Clips of a scene that the batch keeps together have the same: what the network cannot know of them is then the same
+        too, and cancels from the gradient of what tells them apart, the control.
+        """
         draw = self.flow.draw(batch.tensors[LATENTS], generator)
+        if SCENES in batch.tensors:
+            draw = draw.taken(batch.tensors[SCENES])
         text_BLX = batch.tensors[TEXT]
         if self.caption_dropout:
             text_BLX = drop_captions(text_BLX, self.batches.empty_text(), self.caption_dropout, generator)

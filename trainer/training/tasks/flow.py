@@ -62,6 +62,11 @@ class Draw:
     times_B: Tensor
     noise_BCTHW: Tensor
 
+    def taken(self, places_B: Tensor) -> Draw:
+        """Return the draw in which each clip has the noise and its level of the clip at a place of this one."""
+        places_B = places_B.to(self.times_B.device)
+        return Draw(times_B=self.times_B[places_B], noise_BCTHW=self.noise_BCTHW[places_B])
+
 
 @dataclass(frozen=True, kw_only=True)
 class Flow:
