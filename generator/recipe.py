@@ -194,6 +194,10 @@ class Recipe(Section):
         default_factory=dict, exclude=True, description="what several runs differ in, checked by `stopdown run`"
     )
 
+    def of_the_data(self) -> Recipe:
+        """Return the recipe without what only training and evaluation read, as plans and stores keep it."""
+        return self.model_copy(update={"train": {}, "evaluate": {}, "compare": {}})
+
     @field_validator("name")
     @classmethod
     def _slug(cls, value: str) -> str:

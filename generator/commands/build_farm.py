@@ -71,6 +71,7 @@ class FarmRequest:
 
 def run(recipe: Recipe, request: FarmRequest) -> None:
     """Do what was asked for and print it; ends the command with exit code 1 where clips lack or failed."""
+    recipe = recipe.of_the_data()  # a store keeps no more of it, and is to know it again
     with _orderly_end():
         if request.finish:
             _end(claimed_target(request.out, recipe, options=_remote(request)), request, {})

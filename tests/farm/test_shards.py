@@ -283,3 +283,23 @@ def no_scratch_left() -> Iterator[None]:
     before = signal.getsignal(signal.SIGTERM)
     yield
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+RECIPE_OF_A_RUN = """
+name = "run"
+seed = 3
+video = { width = 64, height = 64 }
+pyramid = [{ axes = ["temperature"], family = ["tabletop"], layers = [1], scenes_per_layer = 2, frames = [1] }]
+train = { steps = 5 }
+evaluate = { controls = "-1..1:3" }
+"""
+
+
+def test_shards_of_a_recipe_that_also_says_how_to_train(tmp_path: Path) -> None:
+    recipe, out = tmp_path / "run.toml", tmp_path / "farm"
+    recipe.write_text(RECIPE_OF_A_RUN)
+    for end in (["--shard", "1/2"], ["--shard", "2/2"], ["--shard", "1/2"], ["--finish"]):
+        command = [sys.executable, "-m", "stopdown", "build", str(recipe), "--out", str(out), *end]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+        assert done.returncode == 0, done.stderr
+    assert len(list(History(out).log())) == 1
