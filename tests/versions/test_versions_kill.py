@@ -69,7 +69,7 @@ def _next_command_works(history: History, operation: str, number: int, clips: di
     elif operation == "restore":
         restore(history, "latest~1")  # without force: a kill is no uncommitted work
         now = folder_bytes(history.path)
-        assert {k: v for k, v in now.items() if k != "labels.parquet" and "/.tmp-" not in k} == {
+        assert {k: v for k, v in now.items() if k != "labels.parquet" and not Path(k).name.startswith(".tmp-")} == {
             k: v for k, v in one.items() if k != "labels.parquet"
         }
         assert status(history, thorough=True).clean
