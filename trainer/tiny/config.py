@@ -137,7 +137,7 @@ class TransformerSettings(Settings):
     turns: int = Field(default=4, ge=1, le=4)
     frames: tuple[tuple[int, float], ...] = ((9, 0.6), (5, 0.3), (13, 0.1))  # clip lengths and their shares of steps
     batch: int = 32
-    steps: int = 25000
+    steps: int = 40000
     shift: float = 1.5
     empty: float = 0.12  # captions left out, for guidance
     padded: tuple[int, ...] = (64, 128, 256, 512)  # lengths of zero-padded text that the transformer is to bear

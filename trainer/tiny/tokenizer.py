@@ -1,4 +1,8 @@
-"""The tokenizer: a Unigram model over our captions' words by their frequency, with characters and bytes for the rest."""
+"""The tokenizer: a Unigram model over our captions' words by their frequency, with characters and bytes for the rest.
+
+Directions that are the same words in another order ("from left to right", "from right to left") are tokens of their own: a text
+encoder of two layers did not learn to tell them apart, and half of what was to move sideways moved the wrong way.
+"""
 
 from __future__ import annotations
 
@@ -40,24 +44,29 @@ def drawn_captions(per_family: int, seed: int = 0) -> Iterator[str]:
 
 
 def count_words(captions: Iterable[str]) -> Counter[str]:
-    """Count words and punctuation marks, in lower case."""
+    """Count words, punctuation marks and the phrases that are told apart by their order alone, in lower case."""
+    from scenes.captions import DIRECTIONS
+
+    unordered = Counter(tuple(sorted(phrase.split())) for phrase in DIRECTIONS)
+    phrases = [phrase for phrase in DIRECTIONS if unordered[tuple(sorted(phrase.split()))] > 1]
     counted: Counter[str] = Counter()
     for text in captions:
         counted.update(re.findall(r"[a-z0-9]+|[^\sa-z0-9]", text.lower()))
+        counted.update(re.findall("|".join(phrases), text.lower()))
     return counted
 
 
 def build_tokenizer(counted: Counter[str]) -> PreTrainedTokenizerFast:
-    """Return the tokenizer of counted words: one token a known word or mark, several for anything else."""
+    """Return the tokenizer of counted words: one token a known word, mark or phrase, several for anything else."""
     total = sum(counted.values())
     pieces = [(token, 0.0) for token in SPECIAL]
     pieces += [(f"<0x{byte:02X}>", BYTE) for byte in range(256)]
     pieces += [("▁", CHARACTER), *((sign, CHARACTER) for sign in string.printable.strip() if not sign.isupper())]
-    known = {f"▁{word}": math.log(count / total) for word, count in counted.items()}
+    known = {f"▁{word.replace(' ', '▁')}": math.log(count / total) for word, count in counted.items()}
     pieces += sorted(known.items())
     tokenizer = Tokenizer(models.Unigram(pieces, unk_id=2, byte_fallback=True))
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Punctuation(), pre_tokenizers.Metaspace()])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Punctuation(), pre_tokenizers.Metaspace(split=False)])
     tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Metaspace()])
     tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
     return PreTrainedTokenizerFast(
