@@ -29,7 +29,7 @@ CAST_BYTES = 2  # autocast keeps a bf16 copy of every adapter weight
 RESERVED_BYTES = 1_500_000_000  # CUDA context, kernels' work spaces
 FRAGMENTATION = 1.05
 OPTIMIZER_BYTES: Mapping[str, float] = MappingProxyType(  # per trained parameter
-    {"adamw": 8, "adamw_fused": 8, "adamw_8bit": 2, "adafactor": 0.1}
+    {"adamw": 8, "adamw_fused": 8, "adamw_8bit": 2, "adafactor": 0.1, "muon": 4}
 )
 
 

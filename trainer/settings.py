@@ -82,7 +82,9 @@ class AdapterSettings(Section):
 class OptimizerSettings(Section):
     """How weights move."""
 
-    name: Literal["adamw", "adamw_fused", "adamw_8bit", "adafactor"] = Field(default="adamw", description="the optimizer")
+    name: Literal["adamw", "adamw_fused", "adamw_8bit", "adafactor", "muon"] = Field(
+        default="adamw", description="the optimizer; muon for matrices, AdamW for the rest"
+    )
     learning_rate: float = Field(default=2e-5, gt=0, description="after warm-up")
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = Field(
         default=(0.9, 0.99), description="decay of the moments"
@@ -143,6 +145,15 @@ class TrainSettings(Section):
     clips_per_scene: int = Field(
         default=1, ge=1, description="clips of a scene together in a micro-batch, under the same noise, 1 for no such order"
     )
+    contrast: float = Field(
+        default=1.0, gt=0, description="weight, in the loss, of what tells a scene's clips apart; 1 leaves the loss as it is"
+    )
+    contradiction: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="share of clips whose noise shows another clip of their scene, against their control",
+    )
     accumulation: int = Field(default=4, ge=1, description="micro-batches in an optimizer step, on each process")
     seed: int = Field(default=0, ge=0, lt=2**63, description="seed of everything drawn")
     flow_shift: float = Field(default=1.0, gt=0, description="shift of the training times towards noise, 1 for none")
@@ -177,6 +188,8 @@ class TrainSettings(Section):
             raise ValueError(f"backbone.quantization packs frozen weights, and what = '{self.what}' trains them; use none")
         if self.what != "control" and self.clips_per_scene > 1:
             raise ValueError(f"clips_per_scene teaches a control, and what = '{self.what}' learns none; use 1")
+        if self.clips_per_scene == 1 and (self.contrast != 1 or self.contradiction):
+            raise ValueError("contrast and contradiction compare clips of a scene; give clips_per_scene above 1")
         if self.previews.every and self.what == "vae":
             raise ValueError("previews.every: an autoencoder alone generates nothing; use 0")
         return self

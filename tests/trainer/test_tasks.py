@@ -31,7 +31,7 @@ from trainer.training.objective import sample_times
 from trainer.training.task import Batch
 from trainer.training.tasks import TASKS, ControlTask
 from trainer.training.tasks.control import Provenance, attach_adapters
-from trainer.training.tasks.flow import Draw, Flow, drop_captions, times_within
+from trainer.training.tasks.flow import Draw, Flow, drop_captions, shown_places, times_within
 
 Make = Callable[..., ControlTask]
 
@@ -211,6 +211,28 @@ def test_clips_of_a_scene_are_told_apart_by_their_control_alone(make: Make) -> N
         assert records[clip].scene_id == records[batch.clip_ids[first]].scene_id
     task.adapters["transformer"].detach()
     assert SCENES not in make(batch_size=6).micro_batch(0, 0, 1).tensors
+
+
+def test_contradiction_and_contrast_reach_the_loss(make: Make) -> None:
+    task = make(batch_size=6, clips_per_scene=3)
+    scramble(task)
+    batch = task.micro_batch(0, 0, 1)
+    latents, scenes = batch.tensors[LATENTS], batch.tensors[SCENES]
+
+    def drawn(**options: float) -> torch.Tensor:
+        return make_again(task, **options).losses(batch, torch.Generator().manual_seed(5), task.module)
+
+    draws = torch.Generator().manual_seed(5)
+    draw = task.flow.draw(latents, draws).taken(scenes)
+    shown = draw.showing(latents, shown_places(scenes, 1.0, draws))
+    assert not torch.equal(shown.noise_BCTHW, draw.noise_BCTHW)
+    torch.testing.assert_close(drawn(contradiction=1.0), task.losses_at(batch, shown, task.module))
+    plain, strong = drawn(), drawn(contrast=4.0)
+    assert (strong.mean() > plain.mean()) and not torch.equal(plain, drawn(contradiction=1.0))
+    task.adapters["transformer"].detach()
+    alone = make(batch_size=2)
+    with pytest.raises(InputError, match="need clips of a scene together; give clips_per_scene above 1"):
+        make_again(alone, contrast=2.0)
 
 
 def test_dropped_captions_are_the_empty_one(make: Make) -> None:

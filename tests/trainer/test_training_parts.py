@@ -20,6 +20,8 @@ from trainer.backbone import load_backbone
 from trainer.training.cache import TensorCache, cache_key, module_digest
 from trainer.training.encoders import LatentEncoder, TextEncoder, pad_text
 from trainer.training.objective import (
+    contradicting_noise,
+    contrasted_losses,
     fixed_noise,
     fixed_times,
     flow_losses,
@@ -29,6 +31,7 @@ from trainer.training.objective import (
     sample_times,
     shift_times,
 )
+from trainer.training.tasks.flow import shown_places
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +65,47 @@ def test_the_loss_is_zero_only_for_the_target_and_float32() -> None:
     off[1] += 2.0
     torch.testing.assert_close(flow_losses(off, latents, noise), torch.tensor([0.0, 4.0, 0.0]))
     assert flow_losses(off.bfloat16(), latents.bfloat16(), noise.bfloat16()).dtype == torch.float32
+
+
+def test_contrast_weighs_what_tells_clips_of_a_scene_apart_and_nothing_else() -> None:
+    latents, noise, prediction = (torch.randn(5, 4, 2, 4, 4) for _ in range(3))
+    scenes = torch.tensor([0, 0, 0, 3, 4])
+    plain = flow_losses(prediction, latents, noise)
+    same = contrasted_losses(prediction, latents, noise, scenes, 1.0)
+    torch.testing.assert_close(same[:3].sum(), plain[:3].sum())
+    strong = contrasted_losses(prediction, latents, noise, scenes, 9.0)
+    torch.testing.assert_close(strong[3:], plain[3:])  # a clip alone has nothing to be told apart from
+    error = (prediction - (noise - latents))[:3]
+    apart = (error - error.mean(0)).square().mean()
+    torch.testing.assert_close(strong[:3].mean() - plain[:3].mean(), 8 * apart)
+    off = noise - latents + torch.randn(1, 4, 2, 4, 4)  # wrong, and alike in every clip
+    torch.testing.assert_close(
+        contrasted_losses(off, latents, noise, scenes, 9.0), flow_losses(off, latents, noise), atol=1e-5, rtol=1e-4
+    )
+
+
+@given(st.floats(0.02, 0.98))
+def test_contradicting_noise_shows_the_other_clip_and_keeps_the_target(time: float) -> None:
+    latents, noise = torch.randn(2, 4, 2, 4, 4), torch.randn(2, 4, 2, 4, 4)
+    times, shown = torch.full((2,), time), torch.tensor([1, 1])
+    found = contradicting_noise(latents, noise, times, shown)
+    assert torch.equal(found[1], noise[1])
+    seen = mix(latents, found, times)
+    share = min(1.0, time / (1 - time))  # of the other clip in what is seen
+    expected = mix(latents * (1 - share) + latents[shown] * share, noise, times)
+    torch.testing.assert_close(seen, expected, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(seen - times[:, None, None, None, None] * (found - latents), latents, atol=1e-5, rtol=1e-4)
+
+
+def test_a_clip_shows_another_of_its_own_scene_only() -> None:
+    scenes, draws = torch.tensor([0, 0, 0, 3, 4, 4]), torch.Generator().manual_seed(0)
+    places = torch.stack([shown_places(scenes, 1.0, draws) for _ in range(200)])
+    assert (scenes[places] == scenes).all()
+    assert (places[:, 3] == 3).all() and (places[:, [0, 1, 2, 4, 5]] != torch.tensor([0, 1, 2, 4, 5])).all()
+    assert {tuple(row) for row in places[:, :3].tolist()} >= {(1, 0, 0), (2, 2, 1)}
+    some = torch.stack([shown_places(scenes, 0.25, draws) for _ in range(400)])
+    assert 0.18 < (some[:, 0] != 0).float().mean() < 0.32
+    assert torch.equal(shown_places(scenes, 0.0, draws), torch.arange(6))
 
 
 @given(st.floats(0.2, 8.0))

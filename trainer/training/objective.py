@@ -54,6 +54,31 @@ def flow_losses(prediction_BCTHW: Tensor, latents_BCTHW: Tensor, noise_BCTHW: Te
     return error.square().flatten(1).mean(1)
 
 
+def contrasted_losses(
+    prediction_BCTHW: Tensor, latents_BCTHW: Tensor, noise_BCTHW: Tensor, scenes_B: Tensor, contrast: float
+) -> Tensor:
+    """Return losses [B] in which what a clip's error has apart from its scene's mean error counts `contrast` times.
+
+    `scenes_B` numbers the scenes. Clips of one under the same noise share what the network cannot know, which is most of the
+    error; what is left is what the control has to explain. With a contrast of 1 these are `flow_losses` but for how a scene's
+    error is spread over its clips.
+    """
+    error = (prediction_BCTHW.float() - (noise_BCTHW.float() - latents_BCTHW.float())).flatten(1)
+    same_BB = (scenes_B[:, None] == scenes_B[None, :]).to(error)
+    shared = (same_BB / same_BB.sum(1, keepdim=True)) @ error
+    return shared.square().mean(1) + contrast * (error - shared).square().mean(1)
+
+
+def contradicting_noise(latents_BCTHW: Tensor, noise_BCTHW: Tensor, times_B: Tensor, shown_B: Tensor) -> Tensor:
+    """Return noise under which x_t shows, instead of each clip, the clip at a place `shown_B` of the batch.
+
+    x_t = (1 - t) x + t eps' = (1 - t) x_shown + t eps. Below t = 1/2 that noise would grow without bound: there the weight of
+    the difference stays 1, and x_t shows a mixture.
+    """
+    weight = ((1 - times_B.float()) / times_B.float()).clamp(max=1.0).view(-1, 1, 1, 1, 1)
+    return noise_BCTHW.float() + weight * (latents_BCTHW[shown_B].float() - latents_BCTHW.float())
+
+
 def model_times(
     times_B: Tensor, latents_BCTHW: Tensor, patch_size: tuple[int, int, int], *, per_token: bool, steps: int = 1000
 ) -> Tensor:

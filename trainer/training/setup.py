@@ -299,6 +299,8 @@ def _control(opened: Opened, reader: EncodedReader) -> ControlTask:
             recipe=settings.model_dump(mode="json"),
         ),
         caption_dropout=settings.caption_dropout,
+        contrast=settings.contrast,
+        contradiction=settings.contradiction,
         ramp_steps=settings.adapter.ramp_steps,
         gradient_checkpointing=settings.gradient_checkpointing,
     )

@@ -20,7 +20,7 @@ from trainer.adapter.folder import save_adapter
 from trainer.backbone import EXPERTS, fingerprint
 from trainer.data.batches import CONTROLS_NAME, LATENTS, SCENES, TEXT, FlowBatches
 from trainer.training.task import Batch
-from trainer.training.tasks.flow import Draw, Experts, Flow, drop_captions
+from trainer.training.tasks.flow import Contrast, Draw, Experts, Flow, drop_captions, shown_places
 
 RAMP_STEPS = 100  # DESIGN section 4
 
@@ -47,11 +47,15 @@ class ControlTask:
         provenance: Provenance,
         *,
         caption_dropout: float = 0.0,
+        contrast: float = 1.0,
+        contradiction: float = 0.0,
         ramp_steps: int = RAMP_STEPS,
         gradient_checkpointing: bool = True,
     ) -> None:
         if not 0 <= caption_dropout < 1:
             raise InputError(f"caption dropout {caption_dropout:g} is impossible; give a share from 0 to below 1")
+        if batches.clips_per_scene == 1 and (contrast != 1 or contradiction):
+            raise InputError("contrast and contradiction need clips of a scene together; give clips_per_scene above 1")
         if set(adapters) != set(flow.trained):
             raise InputError(f"adapters of {', '.join(adapters)} do not fit a flow that trains {', '.join(flow.trained)}")
         self.adapters = dict(adapters)
@@ -60,6 +64,8 @@ class ControlTask:
         self.provenance = provenance
         self.fingerprints = {name: fingerprint(adapter.transformer) for name, adapter in adapters.items()}  # before sharding
         self.caption_dropout = caption_dropout
+        self.contrast = contrast
+        self.contradiction = contradiction
         self.ramp_steps = ramp_steps
         for adapter in self.adapters.values():
             adapter.set_mode(training_mode(adapter.config))
@@ -86,23 +92,30 @@ class ControlTask:
         """Return the loss of every clip [B] at noise levels and noise from the generator.
 
         Clips of a scene that the batch keeps together have the same: what the network cannot know of them is then the same
-        too, and cancels from the gradient of what tells them apart, the control.
+        too, and cancels from the gradient of what tells them apart, the control. Where `contradiction` has it so, the noise
+        shows another of them, so that what is seen speaks against the control and only the control is right.
         """
-        draw = self.flow.draw(batch.tensors[LATENTS], generator)
-        if SCENES in batch.tensors:
-            draw = draw.taken(batch.tensors[SCENES])
+        latents_BCTHW, scenes_B = batch.tensors[LATENTS], batch.tensors.get(SCENES)
+        draw = self.flow.draw(latents_BCTHW, generator)
+        if scenes_B is not None:
+            draw = draw.taken(scenes_B)
+            if self.contradiction:
+                draw = draw.showing(latents_BCTHW, shown_places(scenes_B, self.contradiction, generator))
         text_BLX = batch.tensors[TEXT]
         if self.caption_dropout:
             text_BLX = drop_captions(text_BLX, self.batches.empty_text(), self.caption_dropout, generator)
-        return self._losses(batch, text_BLX, draw, module)
+        contrast = None if scenes_B is None or self.contrast == 1 else Contrast(weight=self.contrast, scenes_B=scenes_B)
+        return self._losses(batch, text_BLX, draw, module, contrast)
 
     def losses_at(self, batch: Batch, draw: Draw, module: nn.Module) -> Tensor:
         """Return the loss of every clip [B] at given noise levels and noise, with every caption: for validation."""
         return self._losses(batch, batch.tensors[TEXT], draw, module)
 
-    def _losses(self, batch: Batch, text_BLX: Tensor, draw: Draw, module: nn.Module) -> Tensor:
+    def _losses(
+        self, batch: Batch, text_BLX: Tensor, draw: Draw, module: nn.Module, contrast: Contrast | None = None
+    ) -> Tensor:
         controls_BA = batch.tensors[CONTROLS_NAME] if self.config.control is not None else None
-        return self.flow.losses(module, batch.tensors[LATENTS], text_BLX, controls_BA, draw)
+        return self.flow.losses(module, batch.tensors[LATENTS], text_BLX, controls_BA, draw, contrast)
 
     def before_step(self, step: int) -> None:
         """Set the ramp of the control attention for optimizer step `step` (from 0): it reaches 1 with the last ramp step.

@@ -16,7 +16,16 @@ from torch import Tensor, nn
 
 from scenes.errors import InputError
 from trainer.backbone import EXPERTS
-from trainer.training.objective import flow_losses, mix, model_times, predict_velocity, sample_times, shift_times
+from trainer.training.objective import (
+    contradicting_noise,
+    contrasted_losses,
+    flow_losses,
+    mix,
+    model_times,
+    predict_velocity,
+    sample_times,
+    shift_times,
+)
 
 
 class Experts(nn.Module):
@@ -66,6 +75,20 @@ class Draw:
         """Return the draw in which each clip has the noise and its level of the clip at a place of this one."""
         places_B = places_B.to(self.times_B.device)
         return Draw(times_B=self.times_B[places_B], noise_BCTHW=self.noise_BCTHW[places_B])
+
+    def showing(self, latents_BCTHW: Tensor, shown_B: Tensor) -> Draw:
+        """Return the draw whose noise shows, in place of each clip, the clip at a place of the batch."""
+        latents_BCTHW, shown_B = latents_BCTHW.to(self.noise_BCTHW.device), shown_B.to(self.noise_BCTHW.device)
+        noise_BCTHW = contradicting_noise(latents_BCTHW, self.noise_BCTHW, self.times_B, shown_B)
+        return Draw(times_B=self.times_B, noise_BCTHW=noise_BCTHW)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contrast:
+    """How much more what tells a scene's clips apart counts than what they share, and the scene of each clip [B]."""
+
+    weight: float
+    scenes_B: Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +149,13 @@ class Flow:
         return Draw(times_B=times_B, noise_BCTHW=torch.randn(latents_BCTHW.shape, generator=generator, device=generator.device))
 
     def losses(
-        self, module: nn.Module, latents_BCTHW: Tensor, text_BLX: Tensor, controls_BA: Tensor | None, draw: Draw
+        self,
+        module: nn.Module,
+        latents_BCTHW: Tensor,
+        text_BLX: Tensor,
+        controls_BA: Tensor | None,
+        draw: Draw,
+        contrast: Contrast | None = None,
     ) -> Tensor:
         """Return the loss of every clip [B], float32, on the module's device; `module` is a transformer or `Experts`."""
         device = next(module.parameters()).device
@@ -142,7 +171,10 @@ class Flow:
             velocity_BCTHW = predict_velocity(
                 transformer, mix(latents_BCTHW, noise_BCTHW, times_B), timesteps, text_BLX, controls_BA, self.dtype
             )
-        return flow_losses(velocity_BCTHW, latents_BCTHW, noise_BCTHW)
+        if contrast is None:
+            return flow_losses(velocity_BCTHW, latents_BCTHW, noise_BCTHW)
+        scenes_B = contrast.scenes_B.to(device)
+        return contrasted_losses(velocity_BCTHW, latents_BCTHW, noise_BCTHW, scenes_B, contrast.weight)
 
 
 def experts_of(pipe: WanPipeline) -> str:
@@ -166,3 +198,13 @@ def drop_captions(text_BLX: Tensor, empty_LX: Tensor, share: float, generator: t
     """Return texts of which each is the empty caption's with probability `share`, so that guidance has what to contrast."""
     dropped_B = torch.rand(text_BLX.shape[0], generator=generator, device=generator.device).to(text_BLX.device) < share
     return torch.where(dropped_B[:, None, None], empty_LX.to(text_BLX), text_BLX)
+
+
+def shown_places(scenes_B: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """Return for each clip its own place or, with probability `share`, that of another clip of its scene in the batch [B]."""
+    count = scenes_B.shape[0]
+    places_B = torch.arange(count)
+    others_BB = (scenes_B[:, None] == scenes_B[None, :]) & ~torch.eye(count, dtype=torch.bool)
+    chance_BB = torch.rand(count, count, generator=generator, device=generator.device).cpu() * others_BB
+    turned_B = torch.rand(count, generator=generator, device=generator.device).cpu() < share
+    return torch.where(turned_B & others_BB.any(1), chance_BB.argmax(1), places_B)
