@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,9 @@ from scenes.errors import InputError
 from trainer.adapter import CONTROLS, AxisControl, Mode, WanAdapter, default_mode
 from trainer.adapter.card import AdapterCard
 from trainer.adapter.folder import attach_saved
-from trainer.backbone import experts, load_backbone
+from trainer.backbone import EXPERTS, experts, load_backbone
 
+WAN_GUIDANCE = 5.0  # WanPipeline's own
 Value = str | float
 Values = Value | Sequence[Value]
 Numbers = float | Sequence[float]
@@ -116,6 +118,7 @@ class ControlledWan(WanPipeline):
         control: Numbers | Mapping[str, Numbers] | None = None,
         mode: str | None = None,
         strength: float = 1.0,
+        control_guidance: float = 1.0,
         limit: float | None = None,
         **options: Any,
     ) -> Any:
@@ -124,7 +127,9 @@ class ControlledWan(WanPipeline):
         Values come as arguments named like the axes (`shutter="1/50"`, `temperature=3200`), one for all prompts or a list with
         one per prompt; a number is in the axis's unit. `control` gives normalised scalars instead. `mode` is one of the
         inference modes, `strength` = 0 the bare backbone; all other options are WanPipeline's. Both passes of classifier-free
-        guidance see the control. Raises InputError as `controls` and `WanAdapter.set_mode` do.
+        guidance see the control; `control_guidance` above 1 shows less of it to the unconditional one, so that guidance
+        pushes the video that many times as far towards the control (see `unguided_share`). Raises InputError as `controls`,
+        `WanAdapter.set_mode` and `unguided_share` do.
         """
         values = {name: options.pop(name) for name in list(options) if name in AXES}
         per_prompt = self.controls(_prompts(prompt, options), values, control, limit)
@@ -132,7 +137,40 @@ class ControlledWan(WanPipeline):
         for adapter in self.adapters.values():
             adapter.set_mode(mode if mode is not None else default_mode(adapter.config), strength)
         attention_kwargs = {**(options.pop("attention_kwargs", None) or {}), CONTROLS: controls_NA}
-        return super().__call__(prompt, attention_kwargs=attention_kwargs, **options)
+        with ExitStack() as passes:
+            if control_guidance != 1:
+                for name, guidance in _guidances(options, tuple(self.adapters)).items():
+                    share = unguided_share(control_guidance, guidance)
+                    passes.enter_context(self.adapters[name].unconditional(controls_NA * share))
+            return super().__call__(prompt, attention_kwargs=attention_kwargs, **options)
+
+
+def unguided_share(control_guidance: float, guidance: float) -> float:
+    """Return the share of the control that the unconditional pass is to see for a given push towards the control.
+
+    With guidance g the velocity is u + g (n - u), of the unconditional pass u and the named one n. Where both see the control
+    c, an effect linear in c enters once; where u sees only k c, it enters g - (g - 1) k times. Raises InputError for numbers
+    that cannot be, and where there is no unconditional pass.
+    """
+    if not (math.isfinite(control_guidance) and control_guidance >= 0):
+        raise InputError(
+            f"control guidance {control_guidance:g} cannot be; give 0 or more, 1 for the control as it was learned"
+        )
+    if control_guidance == 1:
+        return 1.0
+    if guidance <= 1:
+        raise InputError(
+            f"control guidance {control_guidance:g} needs the unconditional pass, and guidance {guidance:g} has none; give a "
+            "guidance above 1, or a control guidance of 1"
+        )
+    return (guidance - control_guidance) / (guidance - 1)
+
+
+def _guidances(options: Mapping[str, Any], adapters: Sequence[str]) -> dict[str, float]:
+    """Return each transformer's guidance, as WanPipeline reads its arguments: the second one's is the first's if not given."""
+    first = float(options.get("guidance_scale", WAN_GUIDANCE))
+    second = options.get("guidance_scale_2")
+    return {name: first if name == EXPERTS[0] or second is None else float(second) for name in adapters}
 
 
 def check_size(pipe: WanPipeline, *, height: int, width: int, num_frames: int) -> None:

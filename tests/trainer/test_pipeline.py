@@ -106,6 +106,43 @@ def test_both_guidance_passes_see_the_control(pipe: ControlledWan) -> None:
     assert all(torch.equal(controls, expected) for controls, _ in seen)
 
 
+def test_control_guidance_shows_less_of_the_control_to_the_unconditional_pass(pipe: ControlledWan) -> None:
+    seen: list[torch.Tensor] = []
+    hook = pipe.adapters["transformer"].embedding.register_forward_hook(
+        lambda _module, args, _made: seen.append(args[0].clone())
+    )
+    pushed = latents(pipe, shutter="1/50", guidance_scale=4.0, control_guidance=2.5, num_inference_steps=3)
+    hook.remove()
+    expected = pipe.controls(1, {"shutter": "1/50"})
+    for named, unnamed in zip(seen[::2], seen[1::2], strict=True):
+        assert torch.equal(named, expected)
+        torch.testing.assert_close(unnamed, expected * (4.0 - 2.5) / (4.0 - 1.0))
+    plain = latents(pipe, shutter="1/50", guidance_scale=4.0, num_inference_steps=3)
+    assert not torch.equal(pushed, plain)  # and nothing of the earlier call stays
+    assert torch.equal(plain, latents(pipe, shutter="1/50", guidance_scale=4.0, control_guidance=1.0, num_inference_steps=3))
+    neutral = latents(pipe, guidance_scale=4.0, num_inference_steps=3)
+    assert torch.equal(neutral, latents(pipe, guidance_scale=4.0, control_guidance=2.5, num_inference_steps=3))
+
+
+def test_a_full_control_guidance_is_the_bare_unconditional_pass(pipe: ControlledWan) -> None:
+    """One step from the same noise: n(c) - n(c) cancels where the texts are alike, and what c does enters g times."""
+    once = {"num_inference_steps": 1, "guidance_scale": 3.0, "negative_prompt": "a red ball"}
+    single, bare = (latents(pipe, shutter=value, num_inference_steps=1, guidance_scale=1.0) for value in ("1/20", "1/80"))
+    torch.testing.assert_close(latents(pipe, shutter="1/20", **once), single, atol=1e-4, rtol=1e-4)
+    pushed = latents(pipe, shutter="1/20", control_guidance=3.0, **once)
+    torch.testing.assert_close(pushed - bare, 3 * (single - bare), atol=1e-4, rtol=1e-3)
+    assert not torch.allclose(single, bare, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("guidance", "push", "message"),
+    [(1.0, 2.0, "needs the unconditional pass"), (4.0, -1.0, "-1 cannot be"), (4.0, float("nan"), "nan cannot be")],
+)
+def test_control_guidance_that_cannot_be(pipe: ControlledWan, guidance: float, push: float, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        latents(pipe, shutter="1/50", guidance_scale=guidance, control_guidance=push)
+
+
 def test_the_unconditional_pass_depends_on_the_control(pipe: ControlledWan) -> None:
     """With a guidance of 2 and the same text in both passes, the result is the conditional pass alone: 2c - c = c."""
     guided = latents(pipe, shutter="1/20", guidance_scale=2.0, negative_prompt="a red ball")

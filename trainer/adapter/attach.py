@@ -6,7 +6,8 @@ Shapes: B batch, A axes.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -39,12 +40,14 @@ class WanAdapter:
         self.ramp = 1.0
         self._axes = len(config.control.axes) if config.control is not None else 0
         self._carries = False
+        self._instead: Tensor | None = None  # the controls of diffusers' pass "uncond", while it runs
         self._hook = transformer.register_forward_pre_hook(self._carry_controls, with_kwargs=True)
 
     def _carry_controls(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Move the controls to the argument whose embedding Wan puts in front of the text; refuse a call without them."""
         received = dict(kwargs.get("attention_kwargs") or {})
-        controls_BA = received.pop(CONTROLS, None)
+        own_BA = received.pop(CONTROLS, None)
+        controls_BA = own_BA if self._instead is None else self._instead
         kwargs = {**kwargs, "attention_kwargs": received}
         if not self._carries:
             return args, kwargs
@@ -68,6 +71,26 @@ class WanAdapter:
             )
         carried_BA = controls_BA.to(hidden_BCTHW.device, torch.float32).expand(batch, -1)
         return args, {**kwargs, "encoder_hidden_states_image": carried_BA}
+
+    @contextmanager
+    def unconditional(self, controls_BA: Tensor) -> Iterator[None]:
+        """While entered, the pass of guidance that diffusers' pipelines name "uncond" receives these controls [B, A]."""
+        whole = self.transformer.cache_context
+
+        @contextmanager
+        def cache_context(name: str, **where: Any) -> Iterator[None]:
+            self._instead = controls_BA if name == "uncond" else None
+            try:
+                with whole(name, **where):
+                    yield
+            finally:
+                self._instead = None
+
+        self.transformer.cache_context = cache_context
+        try:
+            yield
+        finally:
+            del self.transformer.cache_context
 
     @property
     def embedding(self) -> ControlEmbedding:

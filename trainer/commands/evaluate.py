@@ -33,6 +33,7 @@ def command(
     height: shared.Height = None,
     steps: shared.Steps = None,
     guidance: shared.Guidance = None,
+    control_guidance: shared.ControlGuidance = None,
     text_tokens: shared.TextTokens = None,
     modes: given.ModeWords = None,
     features: given.Features = None,
@@ -57,7 +58,14 @@ def command(
     require_training_stack()
     tree: dict[str, Any] = {"controls": controls, "prompts_count": prompts_count, "seed": seed, "seeds": seeds, "batch": batch}
     tree |= {"frames": frames, "width": width, "height": height, "steps": steps, "guidance": guidance}
-    tree |= {"text_tokens": text_tokens, "text_baseline": text_baseline, "fast": fast, "axes": axis, "features": features}
+    tree |= {
+        "control_guidance": control_guidance,
+        "text_tokens": text_tokens,
+        "text_baseline": text_baseline,
+        "fast": fast,
+        "axes": axis,
+        "features": features,
+    }
     tree["modes"] = [word.strip() for word in modes.split(",")] if modes else None
     loading = {"backbone": backbone, "dtype": dtype, "device": device, "offload": offload, "quantize": quantize}
     sources = {"prompts": prompts, "dataset": dataset, "ref": ref, "adapter_only": adapter_only, "drift": tuple(drift or ())}

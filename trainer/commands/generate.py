@@ -42,6 +42,7 @@ def command(
     fps: given.Fps = 16,
     steps: given.Steps = None,
     guidance: given.Guidance = None,
+    control_guidance: given.ControlGuidance = None,
     text_tokens: given.TextTokens = None,
     dtype: given.Dtype = None,
     device: given.Device = None,
@@ -64,11 +65,18 @@ def command(
     if dry_run:
         _show(rows, out, json)
         return
-    sampling = {"frames": frames, "width": width, "height": height, "steps": steps, "text_tokens": text_tokens}
+    sampling: dict[str, float | None] = {
+        "frames": frames,
+        "width": width,
+        "height": height,
+        "steps": steps,
+        "text_tokens": text_tokens,
+    }
+    sampling |= {"guidance": guidance, "control_guidance": control_guidance}
     loading = {"backbone": backbone, "allow_other_backbone": allow_other_backbone, "dtype": dtype, "device": device}
     loading |= {"offload": offload, "quantize": quantize}
     rest = {"out": out, "fps": fps, "batch": batch, "force": force}
-    print(_told(_run(adapter, card, rows, {**sampling, "guidance": guidance}, loading, rest), json))
+    print(_told(_run(adapter, card, rows, sampling, loading, rest), json))
 
 
 def _plan(
@@ -135,6 +143,7 @@ def _run(
         how = replace(default_sampling(pipe, card), **asked)
         watch.note(
             f"{how.width}x{how.height}, {how.frames} frames, {how.steps} steps, guidance {how.guidance:g}, "
+            f"control guidance {how.control_guidance:g}, "
             f"{how.text_tokens} text tokens"
         )
         request = Request(adapter=adapter, rows=rows, sampling=how, **rest)

@@ -79,6 +79,13 @@ Steps = Annotated[int | None, typer.Option(help=f"Denoising steps; {FROM_BACKBON
 Guidance = Annotated[
     float | None, typer.Option(help="Classifier-free guidance, 1 for none; 5 if not given.", rich_help_panel=SAMPLING)
 ]
+ControlGuidance = Annotated[
+    float | None,
+    typer.Option(
+        help="How many times as far guidance pushes towards the control as it was learned; 1 if not given.",
+        rich_help_panel=SAMPLING,
+    ),
+]
 TextTokens = Annotated[
     int | None, typer.Option(help="Text tokens; as in training, or 512, if not given.", rich_help_panel=SAMPLING)
 ]

@@ -9,7 +9,9 @@ from trainer.evaluation.claims import comparison_verdict, judge
 from trainer.evaluation.comparison import CellFacts, CellReport, ComparisonReport, arm_rows, arms_of
 from trainer.evaluation.plan import ADAPTER_ONLY
 
-SAME = ("controls", "frames", "width", "height", "steps", "guidance", "prompts_count", "seeds")  # or numbers cannot be compared
+SAME = (  # or numbers cannot be compared
+    *("controls", "frames", "width", "height", "steps", "guidance", "control_guidance", "prompts_count", "seeds"),
+)
 
 
 def compare_cells(name: str, cells: Sequence[CellReport]) -> ComparisonReport:
@@ -31,7 +33,7 @@ def compare_cells(name: str, cells: Sequence[CellReport]) -> ComparisonReport:
         backbone=first.backbone,
         extractor=first.fast[0].extractor if first.fast else next(iter(first.extractors), None),
         prompts=max(len(prompts) for prompts in first.prompts.values()),
-        settings={key: first.settings[key] for key in SAME},
+        settings={key: first.settings.get(key) for key in SAME},
         cells=tuple(_facts(cell) for cell in cells),
         rows=rows,
         judgements=judgements,
@@ -63,7 +65,7 @@ def _require_same(one: CellReport, other: CellReport) -> None:
         "backbone": (ours.backbone, theirs.backbone),
         "steps": (ours.adapter_step, theirs.adapter_step),
         "probes": (ours.probes_version, theirs.probes_version),
-        **{key: (ours.settings[key], theirs.settings[key]) for key in SAME},
+        **{key: (ours.settings.get(key), theirs.settings.get(key)) for key in SAME},
     }
     different = [key for key, (left, right) in pairs.items() if left != right]
     if different:

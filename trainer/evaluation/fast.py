@@ -9,7 +9,7 @@ Shapes: N videos, T frames, H rows, W columns, 3 channels (sRGB), C latent chann
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -52,7 +52,7 @@ def one_step(
     for adapter in pipe.adapters.values():
         if (adapter.mode, adapter.strength) != (mode, 1.0):
             adapter.set_mode(mode)
-    text = encode_text(pipe, prompt, "", Sampling(**{**vars(sampling), "guidance": 1.0}))["prompt_embeds"]
+    text = encode_text(pipe, prompt, "", replace(sampling, guidance=1.0, control_guidance=1.0))["prompt_embeds"]
     noise_1Cthw = pipe.prepare_latents(
         1,
         transformer.config.in_channels,

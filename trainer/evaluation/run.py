@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib.util
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -204,7 +204,7 @@ def _named_extractors(settings: EvaluateSettings, device: str) -> list[VideoFeat
 
 
 def _sampling(pipe: ControlledWan, card: AdapterCard, settings: EvaluateSettings) -> Sampling:
-    given = {name: getattr(settings, name) for name in ("frames", "width", "height", "steps", "guidance", "text_tokens")}
+    given = {name: getattr(settings, name) for name in [field.name for field in fields(Sampling)]}
     return replace(default_sampling(pipe, card), **{name: value for name, value in given.items() if value is not None})
 
 

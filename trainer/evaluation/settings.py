@@ -50,6 +50,9 @@ class EvaluateSettings(Section):
     height: int | None = Field(default=None, ge=16, description="pixels; the backbone's usual ones if not given")
     steps: int | None = Field(default=None, ge=1, description="denoising steps; the backbone's usual ones if not given")
     guidance: float | None = Field(default=None, ge=0, description="classifier-free guidance; 5 if not given")
+    control_guidance: float | None = Field(
+        default=None, ge=0, description="how many times as far guidance pushes towards the control; 1 if not given"
+    )
     text_tokens: int | None = Field(default=None, ge=1, le=4096, description="text tokens; as in training if not given")
     fps: int = Field(default=16, ge=1, le=240, description="frames per second; exposures are meant for 16")
     batch: int = Field(default=1, ge=1, description="videos at a time")

@@ -48,11 +48,19 @@ def video_recipe(
         "strength": video.strength,
         "controls": video.point,
         "values": {axis.name: _value(axis, video.point[axis.name]) for axis in axes},
-        "sampling": asdict(sampling),
+        "sampling": _sampling_words(sampling),
         "fps": fps,
         "encoder": {"codec": "h264", "crf": CRF, "preset": PRESET},
         **source,
     }
+
+
+def _sampling_words(sampling: Sampling) -> dict[str, Any]:
+    """Return how a video is sampled; a control guidance of 1 goes unsaid, as in records from before there was one."""
+    words = asdict(sampling)
+    if sampling.control_guidance == 1:
+        del words["control_guidance"]
+    return words
 
 
 def run_source(

@@ -187,6 +187,7 @@ def _leave(
         "frames": f"{sampling.frames} at {request.fps} fps",
         "steps": str(sampling.steps),
         "guidance": f"{sampling.guidance:g}",
+        "control guidance": f"{sampling.control_guidance:g}",
         "trained": f"{card.step} steps",
     }
     words = "  ·  ".join(f"{name} {value}" for name, value in facts.items())

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from scenes.errors import InputError
 from trainer.generation.plan import Point, labels_of
-from trainer.pipeline import ControlledWan, check_size
+from trainer.pipeline import ControlledWan, check_size, unguided_share
 
 Bytes = NDArray[np.uint8]
 Stepped = Callable[[int, int], None]  # denoising steps made and in all, over the whole call
@@ -24,13 +24,17 @@ Stepped = Callable[[int, int], None]  # denoising steps made and in all, over th
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """How videos are sampled; `guidance` up to 1 means one pass without a negative prompt."""
+    """How videos are sampled; `guidance` up to 1 means one pass without a negative prompt.
+
+    `control_guidance` says how many times as far guidance pushes towards the control as it was learned.
+    """
 
     width: int = 832
     height: int = 480
     frames: int = 81
     steps: int = 50
     guidance: float = 5.0
+    control_guidance: float = 1.0
     text_tokens: int = 512
 
 
@@ -117,6 +121,7 @@ def check_sampling(pipe: ControlledWan, sampling: Sampling) -> None:
         raise InputError(f"{sampling.steps} steps make no video; give 1 or more, Wan's own number is 50")
     if not 0 <= sampling.guidance < float("inf"):
         raise InputError(f"guidance {sampling.guidance:g} cannot be; give 0 or more, 1 for none, Wan's own is 5")
+    unguided_share(sampling.control_guidance, sampling.guidance)
 
 
 @torch.no_grad()
@@ -151,6 +156,7 @@ def _batch(
             control={name: [point.get(name, 0.0) for point in points] for name in axes},
             mode=mode,
             strength=strength,
+            control_guidance=sampling.control_guidance,
             # drawn on the CPU, so that a seed means the same noise on every device
             generator=[torch.Generator("cpu").manual_seed(seed) for _ in points],
             height=sampling.height,

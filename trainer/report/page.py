@@ -251,6 +251,7 @@ def _facts(loaded: Loaded) -> list[tuple[str, str]]:
             ("picture", f"{sampling['width']} × {sampling['height']}"),
             ("frames", f"{sampling['frames']} at {report.settings['fps']} fps"),
             ("steps", f"{sampling['steps']}, guidance {sampling['guidance']:g}"),
+            ("control guidance", f"{sampling.get('control_guidance', 1.0):g}"),
             ("prompts", f"{max(len(prompts) for prompts in report.prompts.values())} ({report.prompts_from})"),
             ("seeds", f"{report.settings['seeds']} from {report.settings['seed']}"),
             ("features", ", ".join(report.extractors)),
