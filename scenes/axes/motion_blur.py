@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from scenes.axes.ramps import Edges, Ramps, fit_ramps
 from scenes.axes.scanlines import LUMA_3, Outline, Profiles, Scan, cut, find_outline, read_profiles, sample_edges
-from scenes.axes.tracking import GENERATED, Backdrop, Blob, find_backdrop, find_blobs, find_tracks
+from scenes.axes.tracking import GENERATED, Backdrop, Blob, Track, find_backdrop, find_blobs, find_tracks
 
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float64]
@@ -29,6 +29,7 @@ SIGMA_DOUBT_PX2 = 0.04  # how far the variance of the Gaussian is in doubt; it p
 RAMP_GUESSES_PX = (4.0, 12.0, 36.0)
 ANGLES = 180  # directions tried on a still
 ALL_ROUND = 0.8  # least over greatest slope power: above, a thing is as soft one way as the other, and no motion made it so
+SAME_PLACE = 0.35  # how far the same thing may lie off in another clip, in shares of its size
 TURNS = 4  # times that the scan lines are turned on a still
 STRAIGHT_RAD = 0.01
 
@@ -69,10 +70,7 @@ def read_motion_blur(frames_THW3: Bytes) -> tuple[list[BlurredThing], str]:
     blobs_T = find_blobs(frames_THW3, backdrop)
     if len(frames_THW3) == 1 and any(blobs_T):
         return _read_still(frames_THW3, backdrop, blobs_T[0])
-    min_travel_px = max(2.0, 0.01 * max(frames_THW3.shape[1:3]))
-    tracks = find_tracks(blobs_T, min_travel_px)
-    if not tracks:
-        tracks = find_tracks(find_blobs(frames_THW3, backdrop, GENERATED), min_travel_px, GENERATED)
+    tracks = _tracks(frames_THW3, backdrop, blobs_T)
     if not tracks:
         return [], "nothing moves at an even speed" if any(blobs_T) else "nothing stands out from the backdrop inside the frame"
     things: list[BlurredThing] = []
@@ -80,12 +78,7 @@ def read_motion_blur(frames_THW3: Bytes) -> tuple[list[BlurredThing], str]:
     lines = _lines(sum(len(track.blobs) for track in tracks))
     for track in tracks:
         speed = track.speed_px_per_frame
-        path = _Path(
-            blobs=track.blobs,
-            center_F2=np.stack([track.center_at(blob.frame) for blob in track.blobs]),
-            direction_2=track.velocity_2 / speed,
-        )
-        scan = _scan(frames_THW3, backdrop, path, lines)
+        scan = _scan(frames_THW3, backdrop, _path(track, track.blobs), lines)
         if backdrop.picture_HW3 is not None and scan.reach[1] - scan.reach[0] > 0.5 * len(frames_THW3) * speed:
             hidden = True  # it covers places for most of the clip: the median over time shows it, not what is behind it
             continue
@@ -96,6 +89,61 @@ def read_motion_blur(frames_THW3: Bytes) -> tuple[list[BlurredThing], str]:
     if hidden and not things:
         return [], "the textured backdrop stays hidden behind what moves for most of the clip"
     return things, "" if things else "the moving things have too little luma contrast or no readable edges"
+
+
+def compare_motion_blur(frames_THW3: Bytes, reference_THW3: Bytes) -> list[tuple[BlurredThing, BlurredThing]]:
+    """Return moving things as both clips of one content show them, read along the same lines of the same frames.
+
+    Tracks, directions and speeds are the reference's, and both fits start from the same guess: what a thing's shape does to
+    a reading, it does to both. Empty where nothing is tracked or the clips are no videos of one size.
+    """
+    if frames_THW3.shape != reference_THW3.shape or len(frames_THW3) < 2:
+        return []
+    clips = (frames_THW3, reference_THW3)
+    backdrops = [backdrop for backdrop in map(find_backdrop, clips) if backdrop is not None]
+    if len(backdrops) < len(clips):
+        return []
+    tracks = _tracks(reference_THW3, backdrops[1], find_blobs(reference_THW3, backdrops[1]))
+    others_T = find_blobs(frames_THW3, backdrops[0], GENERATED)
+    lines = _lines(sum(len(track.blobs) for track in tracks)) if tracks else 0
+    pairs: list[tuple[BlurredThing, BlurredThing]] = []
+    for track in tracks:
+        blobs = _in_both(track.blobs, others_T)
+        if len(blobs) < 2:
+            continue
+        path = _path(track, blobs)
+        scans = [_scan(clip, backdrop, path, lines) for clip, backdrop in zip(clips, backdrops, strict=True)]
+        both = _fit_both(scans, longest_px=1.5 * track.speed_px_per_frame)
+        if both is not None:
+            one, other = (_thing(track.center_at(0), track.speed_px_per_frame, ramps, ramps.error_px) for ramps in both)
+            pairs.append((one, other))
+    return pairs
+
+
+def _tracks(frames_THW3: Bytes, backdrop: Backdrop, blobs_T: list[list[Blob]]) -> list[Track]:
+    """Return the tracks through blobs, or, where there are none as in a rendering, those that a second look finds."""
+    min_travel_px = max(2.0, 0.01 * max(frames_THW3.shape[1:3]))
+    tracks = find_tracks(blobs_T, min_travel_px)
+    return tracks or find_tracks(find_blobs(frames_THW3, backdrop, GENERATED), min_travel_px, GENERATED)
+
+
+def _in_both(blobs: tuple[Blob, ...], others_T: list[list[Blob]]) -> tuple[Blob, ...]:
+    """Return blobs that another clip has too, at about their places, grown by the points it has there."""
+    grown = []
+    for blob in blobs:
+        away = [(float(np.hypot(*(other.center_2 - blob.center_2))), other) for other in others_T[blob.frame]]
+        distance, other = min(away, key=lambda pair: pair[0], default=(math.inf, blob))
+        if distance < 1 + SAME_PLACE * math.sqrt(blob.area_px):
+            grown.append(replace(blob, points_P2=np.concatenate([blob.points_P2, other.points_P2])))
+    return tuple(grown)
+
+
+def _path(track: Track, blobs: tuple[Blob, ...]) -> _Path:
+    return _Path(
+        blobs=blobs,
+        center_F2=np.stack([track.center_at(blob.frame) for blob in blobs]),
+        direction_2=track.velocity_2 / track.speed_px_per_frame,
+    )
 
 
 def _lines(frames: int) -> int:
@@ -152,6 +200,18 @@ def _fit(scan: Scan, longest_px: float, turn_spread: float = 1e-4) -> Ramps | No
             best = found
         if best is not None and _cost(best) < GOOD_MISFIT:
             break
+    return best
+
+
+def _fit_both(scans: list[Scan], longest_px: float) -> list[Ramps] | None:
+    """Fit the blur lengths of one thing in two clips from the first guess that explains both pictures best."""
+    profiles = [read_profiles(scan) for scan in scans]
+    best: list[Ramps] | None = None
+    for ramp_px in (None, *RAMP_GUESSES_PX):
+        tried = [_fit_from(scan, read, ramp_px, longest_px, 1e-4) for scan, read in zip(scans, profiles, strict=True)]
+        found = [ramps for ramps in tried if ramps is not None]
+        if len(found) == len(scans) and (best is None or sum(map(_cost, found)) < sum(map(_cost, best))):
+            best = found
     return best
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scenes.axes.base import Bytes, ErrorUnit, Floats, Mark, Measurement, Reading, UnitLaw
-from scenes.axes.motion_blur import BlurredThing, read_motion_blur
+from scenes.axes.motion_blur import BlurredThing, compare_motion_blur, read_motion_blur
 from scenes.camera import project
 from scenes.errors import InputError
 from scenes.motion import location_at
@@ -129,8 +129,14 @@ class Shutter:
     def relative(self, frames_THW3: Bytes, reference_THW3: Bytes, fps: float) -> float | None:
         """Read the distance in stops from a clip of the same content at c = 0, or None if either cannot be read.
 
-        On stills, blurs at the same place are compared: the speed is the same.
+        Things that both clips show are compared one by one, along the same lines. Where there are none, the readings of the
+        clips are; and on stills, blurs at the same place: the speed is the same.
         """
+        pairs = [pair for pair in compare_motion_blur(frames_THW3, reference_THW3) if all(map(_is_read, pair))]
+        if pairs:
+            errors = [math.hypot(*(thing.error_px / thing.length_px for thing in pair), FLOOR_ERROR) for pair in pairs]
+            ratios = np.log2([thing.length_px / other.length_px for thing, other in pairs])
+            return _pooled(ratios, np.array(errors))[0]
         reading, reference = self.probe(frames_THW3, fps), self.probe(reference_THW3, fps)
         if reading.value is not None and reference.value is not None:
             return self.stops(reading.value, reference.value)
