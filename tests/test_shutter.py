@@ -15,6 +15,7 @@ from blender_child import run_in_blender
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from scipy.ndimage import gaussian_filter
 from scipy.stats import spearmanr
 
 from generator.render.settings import RenderSettings
@@ -301,6 +302,27 @@ def test_haze_and_an_uneven_path_do_not_hide_a_thing():
         assert not find_tracks(blobs, 2.0)
         errors = [stops_off(SHUTTER.probe(frames, FPS), clip) for frames, clip in zip(seen, clips, strict=True)]
         assert max(abs(error) for error in errors) < 0.2
+
+
+def test_a_comparison_bears_softness_and_uneven_paths_better_than_two_readings():
+    """As in generated videos: soft edges that no motion made, haze, and a path that differs between the clips."""
+    apart, together = [], []
+    for seed in range(6):
+        plain, reference = (soft(procedural(seed, 0.3, side=96, frames=9).frames) for _ in range(2))
+        assert SHUTTER.relative(plain, reference, FPS) == pytest.approx(0.0, abs=1e-6)
+        for share in (0.45, 0.9):
+            frames = soft(hazed(procedural(seed, share, side=96, frames=9), seed + 1, 3))
+            values = [SHUTTER.probe(clip, FPS).value for clip in (frames, reference)]
+            found = SHUTTER.relative(frames, reference, FPS)
+            if None not in (*values, found):
+                apart.append(abs(math.log2(values[0] / values[1]) - math.log2(share / 0.3)))
+                together.append(abs(found - math.log2(share / 0.3)))
+    assert len(together) >= 10 and np.median(together) < 0.9 * np.median(apart)
+
+
+def soft(frames: np.ndarray) -> np.ndarray:
+    """Return frames through a Gaussian of 1.5 pixels."""
+    return np.clip(np.rint(gaussian_filter(frames.astype(np.float64), (0, 1.5, 1.5, 0))), 0, 255).astype(np.uint8)
 
 
 def test_a_slow_thing_over_texture_is_refused():

@@ -206,7 +206,7 @@ def spread(values: Sequence[float | None]) -> dict[str, float]:
     return {"read": float(len(found)), "p10": float(low), "p50": float(middle), "p90": float(high)}
 
 
-def measure_quality(model: Path, clips: Clips, path: Path, prompts: int = 48) -> dict[str, Any]:
+def measure_quality(model: Path, clips: Clips, path: Path, prompts: int = 96) -> dict[str, Any]:
     """Measure the pipeline of a folder, write the measures as JSON and return them."""
     settings = TransformerSettings()
     pipe = WanPipeline.from_pretrained(model)
@@ -219,7 +219,7 @@ def measure_quality(model: Path, clips: Clips, path: Path, prompts: int = 48) ->
     psnr = psnr_of(pipe.vae, clips, tuple(held[:64]))
     rendered = read_axes([clips.video(entry) for entry in held])
     rebuilt = read_axes([reconstruct(pipe.vae, clips.video(entry)) for entry in held])
-    generated = read_axes(list(generate(pipe, [entry.caption for entry in held[:48]], 9, 1, settings)))
+    generated = read_axes(list(generate(pipe, [entry.caption for entry in held], 9, 1, settings)))
     measured = {
         "vae_psnr_db": {"mean": float(np.mean(psnr)), "p10": float(np.percentile(psnr, 10)), "clips": len(psnr)},
         "generated": {"prompts": len(asked), **share([look(v, p) for v, p in zip(videos, asked, strict=True)])},
