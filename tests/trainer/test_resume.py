@@ -183,3 +183,13 @@ def test_a_checkpoint_reads_as_it_was_written(stopped: Path, tmp_path: Path) -> 
     for name, values in written.optimizer.items():
         assert set(values) == {"step", "exp_avg", "exp_avg_sq"}
         assert all(torch.equal(values[key], read.optimizer[name][key]) for key in values)
+
+
+def test_muon_refuses_matrices_that_are_spread_over_processes(tmp_path: Path) -> None:
+    settings = toy_settings(steps=2, optimizer={"name": "muon"}).model_dump(mode="json")
+    trials = [
+        {"folder": str(tmp_path / name), "settings": settings, "processes": 2, "sharded": name == "fsdp2"}
+        for name in ("fsdp2", "ddp")
+    ]
+    assert run_trials(trials, tmp_path) == [1, 0]
+    assert (tmp_path / "ddp" / "result").exists() and not (tmp_path / "fsdp2" / "result").exists()
