@@ -74,6 +74,10 @@ def export_pipeline(stage: TransformerStage, out: Path, step: int, work: Path) -
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".exporting-") as scratch:
         made = Path(scratch) / "model"
         pipe.save_pretrained(made, safe_serialization=True)
+        config = made / "vae" / "config.json"  # where it was loaded from is nobody's business, and in the digest
+        named = json.loads(config.read_text())
+        del named["_name_or_path"]
+        config.write_text(json.dumps(named, indent=2) + "\n")
         size = sum(path.stat().st_size for path in made.rglob("*") if path.is_file())
         (made / "README.md").write_text(card.replace("{megabytes}", f"{size / 1e6:.1f}"))
         (made / DIGEST).write_text(folder_digest(made) + "\n")
