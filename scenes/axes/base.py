@@ -21,7 +21,7 @@ Floats = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
 ErrorUnit = Literal["stop", "mired"]
 
-PROBES_VERSION = 1  # raised when any probe reads the same frames differently; stored readings of other versions are not reused
+PROBES_VERSION = 2  # raised when any probe reads the same frames differently; stored readings of other versions are not reused
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -143,8 +143,7 @@ def _run(
         how = replace(default_sampling(pipe, card), **asked)
         watch.note(
             f"{how.width}x{how.height}, {how.frames} frames, {how.steps} steps, guidance {how.guidance:g}, "
-            f"control guidance {how.control_guidance:g}, "
-            f"{how.text_tokens} text tokens"
+            f"control guidance {how.control_guidance:g}, {how.text_tokens} text tokens"
         )
         request = Request(adapter=adapter, rows=rows, sampling=how, **rest)
         try:

@@ -9,9 +9,8 @@ from trainer.evaluation.claims import comparison_verdict, judge
 from trainer.evaluation.comparison import CellFacts, CellReport, ComparisonReport, arm_rows, arms_of
 from trainer.evaluation.plan import ADAPTER_ONLY
 
-SAME = (  # or numbers cannot be compared
-    *("controls", "frames", "width", "height", "steps", "guidance", "control_guidance", "prompts_count", "seeds"),
-)
+# What must be the same in all runs, or their numbers cannot be compared.
+SAME = ("controls", "frames", "width", "height", "steps", "guidance", "control_guidance", "prompts_count", "seeds")
 
 
 def compare_cells(name: str, cells: Sequence[CellReport]) -> ComparisonReport:
