@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKLWan, WanPipeline, WanTransformer3DModel
+from transformers import AutoTokenizer
 
 from scenes.errors import InputError
 from scenes.palette import BACKGROUNDS, COLORS, to_bytes
@@ -185,6 +186,18 @@ def test_counted_padding_is_padding(padded: int) -> None:
         expected = model(noisy, times, text, return_dict=False)[0]
         made = velocity(model, noisy, times, text[:, :48], padding_bias(lengths, 48, padded))
     torch.testing.assert_close(made, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_directions_of_the_same_words_are_tokens_of_their_own() -> None:
+    tokenizer = AutoTokenizer.from_pretrained(SHIPPED / "tokenizer")
+    spoken = [
+        tokenizer.convert_ids_to_tokens(tokenizer(f"A Red cube moves {way}, spinning.").input_ids)
+        for way in ("from left to right", "from right to left", "from right to the left", "towards the upper left")
+    ]
+    said = [[token for token in tokens if "left" in token or "right" in token] for tokens in spoken]
+    assert said[:2] == [["▁from▁left▁to▁right"], ["▁from▁right▁to▁left"]]
+    assert said[2:] == [["▁right", "▁left"], ["▁left"]]
+    assert all(tokens[:4] == ["▁a", "▁red", "▁cube", "▁moves"] for tokens in spoken)
 
 
 def test_the_tokenizer_knows_every_word_of_our_captions_and_spells_the_rest() -> None:
