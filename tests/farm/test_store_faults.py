@@ -36,10 +36,6 @@ def test_an_error_after_the_last_byte_leaves_a_record_that_counts(tmp_path: Path
     assert run_schedule(seed, tmp_path).met["torn"]
 
 
-def test_a_leaf_torn_while_another_try_sends_it_is_replaced(tmp_path: Path) -> None:
-    assert run_schedule(3125, tmp_path).repairs  # its version named a leaf of which half was there
-
-
 def test_one_seed_gives_one_schedule(tmp_path: Path) -> None:
     for seed in (3, 11):
         outcomes = []

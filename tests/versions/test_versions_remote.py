@@ -98,6 +98,33 @@ def test_a_second_push_or_pull_moves_only_what_is_new(tmp_path: Path, remote: Re
     assert (again.versions, again.objects, again.moves) == ((), 0, ())
 
 
+@pytest.mark.parametrize("part", ["leaf", "clip"])
+def test_an_object_that_came_half_while_it_was_sent_is_replaced(
+    tmp_path: Path, remote: Remote, storage: Storage, part: str
+) -> None:
+    """Another writer's torn attempt lies there after this push has looked and before it sends."""
+    history, clips, _ = built(tmp_path / "ds", 6)
+    records = [record for _, record in clips.values() if record is not None]
+    path = object_file(history.version().manifest if part == "leaf" else records[0].sha256_bytes)
+    whole = (history.root / path).read_bytes()
+
+    class Torn:
+        """The remote, with half of one object put there just before the whole is."""
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(remote, name)
+
+        def put(self, target: str, data: bytes | Path) -> bool:
+            if target == path:
+                spoil(remote, storage, path, whole[: len(whole) // 2])
+            return remote.put(target, data)
+
+    push(history, Torn())
+    assert remote.read(path) == whole
+    clone(remote, tmp_path / "clone")
+    assert check(History(tmp_path / "clone")).clean
+
+
 def test_references_go_forward_only(tmp_path: Path, remote: Remote) -> None:
     history, _, first = built(tmp_path / "ds", 3)
     push(history, remote)
