@@ -346,3 +346,10 @@ def test_controls_hold_zero_and_are_ascending() -> None:
 
 def test_the_thumbnail_of_a_video_is_its_colours() -> None:
     assert np.allclose(Thumbnail().video(np.full((2, 8, 8, 3), 7, np.uint8)), 8.0)
+
+
+def test_a_control_guidance_without_an_unconditional_pass_is_refused_before_anything_is_made() -> None:
+    with pytest.raises(ValueError, match="control_guidance 3 needs the unconditional pass, and guidance 1 has none"):
+        EvaluateSettings(guidance=1.0, control_guidance=3.0)
+    assert EvaluateSettings(guidance=1.0, control_guidance=1.0).control_guidance == 1.0
+    assert EvaluateSettings(control_guidance=3.0).guidance is None

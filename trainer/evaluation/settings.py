@@ -78,9 +78,14 @@ class EvaluateSettings(Section):
         return value
 
     @model_validator(mode="after")
-    def _modes_once(self) -> EvaluateSettings:
+    def _fits_together(self) -> EvaluateSettings:
         if len(set(self.modes)) != len(self.modes):
             raise ValueError("modes: one stands twice; name each once")
+        if self.control_guidance not in (None, 1) and self.guidance is not None and self.guidance <= 1:
+            raise ValueError(
+                f"control_guidance {self.control_guidance:g} needs the unconditional pass, and guidance {self.guidance:g} has "
+                "none; give a guidance above 1"
+            )
         return self
 
     @model_validator(mode="after")
