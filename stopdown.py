@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -82,7 +82,20 @@ def _mount(name: str, module: str, words: str) -> None:
         if group is None:
             group = typer.Typer(add_completion=False, pretty_exceptions_enable=False, context_settings=_HELP)
             group.command()(found.command)
-        group(args=ctx.args, prog_name=f"stopdown {name}")
+        command = typer.main.get_command(group)
+        _show_brackets(command)
+        command(args=ctx.args, prog_name=f"stopdown {name}")
+
+
+def _show_brackets(command: Any) -> None:
+    """Keep square brackets in the help of a command, its options and its own commands: rich would take [train] for a style."""
+    from rich.markup import escape
+
+    for told in (command, *command.params):
+        if getattr(told, "help", None):
+            told.help = escape(told.help)
+    for below in getattr(command, "commands", {}).values():
+        _show_brackets(below)
 
 
 for _name, (_module, _words) in COMMANDS.items():

@@ -48,6 +48,40 @@ def refused(*words: str | Path, cwd: Path) -> str:
     return result.stderr
 
 
+def test_every_help_shows_its_square_brackets() -> None:
+    """Rich takes [train] in a help text for the name of a style and leaves it out."""
+    code = """
+import contextlib, importlib, io, os, re, sys
+os.environ["COLUMNS"] = "500"
+import typer, stopdown
+def told(command):
+    for one in (command, *command.params):
+        yield getattr(one, "help", None) or ""
+def commands(command, words):
+    yield command, words
+    for name, below in getattr(command, "commands", {}).items():
+        yield from commands(below, [*words, name])
+seen = 0
+for name, (module, _) in stopdown.COMMANDS.items():
+    found = importlib.import_module(module)
+    group = getattr(found, "app", None)
+    if group is None:
+        group = typer.Typer()
+        group.command()(found.command)
+    for command, words in commands(typer.main.get_command(group), [name]):
+        wanted = {word for text in told(command) for word in re.findall(r"\\[[^\\]]+\\]", text)}
+        shown = io.StringIO()
+        with contextlib.redirect_stdout(shown), contextlib.suppress(SystemExit):
+            stopdown.app([*words, "--help"])
+        missing = [word for word in wanted if word not in shown.getvalue()]
+        assert not missing, (words, missing)
+        seen += len(wanted)
+assert seen > 4, seen
+"""
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert result.returncode == 0, result.stderr
+
+
 def test_help_lists_every_command_without_importing_any(tmp_path: Path) -> None:
     code = (
         "import sys; sys.argv = ['stopdown', '--help']; import stopdown\n"

@@ -147,6 +147,37 @@ def test_a_training_alone_is_watched_too(tmp_path: Path, capsys: pytest.CaptureF
     )
 
 
+def test_a_training_that_ended_is_complete_however_long_ago_and_not_while_it_is_made_longer(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    log(run, 12)
+    (run / "adapter").mkdir()
+    (run / "adapter" / "control.json").write_text('{"step": 12}')
+    past = time.time() - 7200
+    for path in [*run.rglob("*"), run]:
+        os.utime(path, (past, past))
+    watch = watch_run(run)
+    assert watch is not None
+    board = watch.look()
+    assert (board.state, board.over, board.notes, board.numbers["training"]["steps"]) == ("complete", True, (), 12)
+    assert str(run / "adapter") in text(board) and "stuck" not in text(board)
+    log(run, 14)
+    longer = watch.look()
+    assert (longer.state, longer.over, longer.numbers["result"]) == ("working", False, None)
+
+
+def test_a_model_trained_whole_is_complete_once_it_is_saved(tmp_path: Path) -> None:
+    log(tmp_path, 12)
+    config = tmp_path / "model" / "vae" / "config.json"
+    config.parent.mkdir(parents=True)
+    config.write_text("{}")
+    written = (tmp_path / "metrics.jsonl").stat().st_mtime
+    watch = watch_run(tmp_path)
+    assert watch is not None
+    for later, state in ((-5, "working"), (5, "complete")):
+        os.utime(config, (written + later, written + later))
+        assert watch.look().state == state
+
+
 def test_a_run_as_text_and_as_a_page(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     finish(run, "build", "verify")
     command(str(run), once=True, html=tmp_path / "run.html")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -18,9 +18,10 @@ from scenes.errors import InputError, StopdownError
 from trainer.run.folder import FACTS, read_facts
 from trainer.run.recipe import load_run_recipe
 from trainer.run.stages import STATE, StageRecord, read_state
-from trainer.run.work import STAGES
+from trainer.run.work import ADAPTER, STAGES
 
 METRICS = "metrics.jsonl"
+CARD, WHOLE = "control.json", "model"  # as `trainer.adapter.card` and `trainer.training.setup`, which need torch
 TAIL_BYTES = 2**16
 LAST_STEPS = 20
 SILENT_S = 600.0  # validation and previews write nothing for minutes
@@ -119,25 +120,47 @@ class TrainingWatch:
         """Return what is shown of it; raises InputError for a log that cannot be read."""
         now = datetime.now(UTC)
         training = read_training(self.folder / METRICS)
+        result = None if training is None else finished_result(self.folder, training.step)
+        if training is not None and result is not None:
+            training = replace(training, steps=training.step)
         silent_s = (now - _written_at(self.folder)).total_seconds()
-        state, tone = _state(silent_s)
+        state, tone = _state(silent_s, over=result is not None)
         return Board(
             title=f"training at {self.folder}",
             state=state,
             tone=tone,
             at=now,
-            facts=(training.facts if training is not None else ()) + (("last written", f"{in_words(silent_s)} ago"),),
+            over=result is not None,
+            facts=(training.facts if training is not None else ())
+            + (("last written", f"{in_words(silent_s)} ago"),)
+            + ((("result", str(result)),) if result is not None else ()),
             meters=training.meter if training is not None else (),
-            notes=_silence(silent_s),
+            notes=() if result is not None else _silence(silent_s),
             numbers={
                 "kind": "training",
                 "folder": str(self.folder),
                 "at": now.isoformat(),
                 "state": state,
                 "silent_s": round(silent_s, 1),
+                "result": None if result is None else str(result),
                 "training": None if training is None else training.numbers,
             },
         )
+
+
+def finished_result(folder: Path, step: int) -> Path | None:
+    """Return what a training left that ended after `step`, its last logged one; None while it may go on.
+
+    An adapter says in its card after which step it was saved, so that one of an earlier end does not count while a longer
+    training goes on. A model that was trained whole says nothing: it counts when it was saved after the last line of the log.
+    """
+    try:
+        if json.loads((folder / ADAPTER.name / CARD).read_bytes())["step"] == step:
+            return folder / ADAPTER.name
+    except (OSError, ValueError, KeyError, TypeError):  # none yet, or one that its own commands complain about
+        pass
+    saved = [path.stat().st_mtime for path in (folder / WHOLE).glob("*/config.json")]
+    return folder / WHOLE if saved and min(saved) >= (folder / METRICS).stat().st_mtime else None
 
 
 @dataclass
