@@ -20,6 +20,7 @@ from pathlib import Path
 from generator.farm.heartbeat import Beater, BeatFolder, BeatingProgress
 from generator.own_scene import take_in
 from generator.plan import ClipPlan, Plan
+from generator.plan_check import concerns
 from generator.progress import Progress
 from generator.render.executable import VERSION
 from generator.render.messages import ClipJob, SceneJob, WorkerSettings
@@ -38,6 +39,7 @@ from generator.working_folder import (
     difference,
     finish,
     retarget,
+    same_recipe,
     stored_plan,
 )
 from scenes.axes.base import PROBES_VERSION
@@ -128,6 +130,11 @@ def replaces_committed(path: Path, plan: Plan) -> bool:
     history = History(path)
     if history.refs.head() is None:
         return False
+    if same_recipe(earlier.recipe, plan.recipe):
+        raise InputError(
+            f"{path} is this recipe's dataset with other scenes ({difference(earlier.recipe, plan.recipe)}); "
+            "build into another folder"
+        )
     state = status(history)
     if not state.clean:
         changed = state.differences[0].path if state.differences else "an interrupted build or restore"
@@ -234,6 +241,8 @@ def _render(
         progress = BeatingProgress(progress, beater)
         progress.start(len(plan.clips), len(plan.clips) - len(pending))
         try:
+            for words in concerns(plan):
+                progress.note(words)
             with RenderPool(settings, options, settings.store / LOGS, progress) as pool:
                 failed = pool.run(jobs, on_done)
         finally:

@@ -26,7 +26,10 @@ from scenes.families import FAMILIES, Family, draw_scene
 from scenes.families.blend import blend_family
 from scenes.spec import Optics, SceneSpec, Shot, Spec
 
-PLAN_FORMAT = 1
+# 2: an axis's own law has no part in its scenes. A recipe whose laws are those that its scenes are laid out for has the same
+# plan either way, and keeps format 1; of others, plans of format 1 have scenes that were laid out for their own laws.
+PLAN_FORMATS = (1, 2)
+MEDIA_FORMAT = 1
 SIGNIFICANT_DIGITS = 9
 
 
@@ -64,9 +67,9 @@ class ScenePlan(Spec):
 
 
 class Plan(Spec):
-    """Every scene and clip of a recipe, in order."""
+    """Every scene and clip of a recipe, in order. `format` is one of `PLAN_FORMATS`."""
 
-    format: int = PLAN_FORMAT
+    format: int = PLAN_FORMATS[0]
     name: str
     seed: int
     recipe: Recipe
@@ -117,7 +120,7 @@ class Plan(Spec):
     def _media_digest(self, scene: str, values: Mapping[str, float]) -> str:
         """Return the sha256 of the canonical text of format, render, spec, values and video, in this order."""
         render, video = self._settings_text
-        text = f'{{"format":{self.format},"render":{render},"spec":{scene},"values":{canonical_json(values)},"video":{video}}}'
+        text = f'{{"format":{MEDIA_FORMAT},"render":{render},"spec":{scene},"values":{canonical_json(values)},"video":{video}}}'
         return hashlib.sha256(text.encode()).hexdigest()
 
     @cached_property
@@ -196,7 +199,20 @@ def draw_plan(recipe: Recipe, keys: Iterable[SceneKey]) -> Plan:
 
 def plan_of(recipe: Recipe, scenes: Iterable[ScenePlan], clips: Iterable[ClipPlan]) -> Plan:
     """Return the plan of a recipe that has these scenes and clips of it."""
-    return Plan(name=recipe.name, seed=recipe.seed, recipe=recipe, scenes=tuple(scenes), clips=tuple(clips))
+    return Plan(
+        format=plan_format(recipe),
+        name=recipe.name,
+        seed=recipe.seed,
+        recipe=recipe,
+        scenes=tuple(scenes),
+        clips=tuple(clips),
+    )
+
+
+def plan_format(recipe: Recipe) -> int:
+    """Return the format of a recipe's plan; see `PLAN_FORMATS`."""
+    as_before = all(recipe.law(axis) == recipe.layout_law(axis) for axis in recipe.used_axes)
+    return 1 if as_before and not any(law.layout for law in recipe.axes.values()) else 2
 
 
 def layer_counts(recipe: Recipe) -> list[tuple[int, int, int, int, int]]:
@@ -238,8 +254,9 @@ def _plan_scene(recipe: Recipe, scene: SceneKey) -> tuple[ScenePlan, list[ClipPl
     pyramid = recipe.pyramid[scene.pyramid]
     shot = Shot(width=recipe.video.width, height=recipe.video.height, fps=recipe.video.fps, frames=scene.frames)
     laws = {axis: recipe.law(axis) for axis in pyramid.axes}
+    layout_laws = {axis: recipe.layout_law(axis) for axis in pyramid.axes}
     family, key = scene.family, (scene.layer, scene.frames, scene.number)
-    drawn = draw_scene(_family(recipe, family), stream(recipe.seed, CONTENT, family, *key), shot, laws)
+    drawn = draw_scene(_family(recipe, family), stream(recipe.seed, CONTENT, family, *key), shot, layout_laws)
     spec = _SPEC.validate_python(rounded(drawn.model_dump(mode="json")))
     controls = control_values(
         pyramid.sampling,

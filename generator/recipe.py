@@ -59,11 +59,37 @@ class Video(Section):
         return value
 
 
-class AxisLaw(Section):
-    """Overrides of an axis's unit law `value(c) = neutral * ratio ** c`."""
+class Law(Section):
+    """A unit law `value(c) = neutral * ratio ** c`; what is left out is the axis's default."""
 
-    neutral: float | None = Field(default=None, gt=0, description="physical value at c = 0")
+    neutral: float | None = Field(
+        default=None,
+        gt=0,
+        description='physical value at c = 0: a number, or as people write it, such as "1/50", "f/2.8" or "3200K"',
+        json_schema_extra={"anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"type": "string"}, {"type": "null"}]},
+    )
     ratio: float | None = Field(default=None, gt=0, description="factor from c = 0 to c = 1")
+
+    def over(self, default: UnitLaw) -> UnitLaw:
+        """Return the law with what is left out taken from a default."""
+        return UnitLaw(
+            neutral=default.neutral if self.neutral is None else self.neutral,
+            ratio=default.ratio if self.ratio is None else self.ratio,
+        )
+
+
+class AxisLaw(Law):
+    """Overrides of an axis's unit law: which values are rendered, never what stands before the camera."""
+
+    layout: Law | None = Field(
+        default=None,
+        description="the law that scenes are laid out for, if not the axis's default; another one draws other scenes",
+    )
+
+    @model_serializer(mode="wrap")
+    def _without_absent(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        tree: dict[str, Any] = handler(self)  # plans of recipes without a layout keep their bytes
+        return tree if self.layout is not None else {name: part for name, part in tree.items() if name != "layout"}
 
 
 class Pyramid(Section):
@@ -127,6 +153,19 @@ class Pyramid(Section):
                     + (f"families that show {', '.join(self.axes)}: {', '.join(able)}" if able else "split the axes up")
                 )
         return self
+
+
+def _law_in_units(law: Any, axis: str) -> Any:
+    """Return a law with a neutral that is text (`1/50`) as a number, to the digits that a plan keeps."""
+    if not isinstance(law, dict) or axis not in AXES:
+        return law
+    law = {key: _law_in_units(part, axis) if key == "layout" else part for key, part in law.items()}
+    if isinstance(law.get("neutral"), str):
+        try:
+            law["neutral"] = float(f"{AXES[axis].parse(law['neutral']):.9g}")
+        except InputError as error:
+            raise ValueError(f"{axis}.neutral: {error}") from None
+    return law
 
 
 def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -213,6 +252,11 @@ class Recipe(Section):
         except InputError as error:
             raise ValueError(str(error)) from None
 
+    @field_validator("axes", mode="before")
+    @classmethod
+    def _in_units(cls, laws: Any) -> Any:
+        return {name: _law_in_units(law, name) for name, law in laws.items()} if isinstance(laws, dict) else laws
+
     @model_validator(mode="after")
     def _laws_hold(self) -> Recipe:
         used = {axis for pyramid in self.pyramid for axis in pyramid.axes}
@@ -224,6 +268,7 @@ class Recipe(Section):
         for name in sorted(used):
             try:
                 AXES[name].check_law(self.law(name), self.video.fps)
+                AXES[name].check_law(self.layout_law(name), self.video.fps)
             except InputError as error:
                 raise ValueError(f"axes.{name}: {error}") from None
         return self
@@ -264,12 +309,13 @@ class Recipe(Section):
 
     def law(self, axis: str) -> UnitLaw:
         """Return the unit law of an axis, with the recipe's overrides."""
-        default = AXES[axis].default_law
-        override = self.axes.get(axis, AxisLaw())
-        return UnitLaw(
-            neutral=default.neutral if override.neutral is None else override.neutral,
-            ratio=default.ratio if override.ratio is None else override.ratio,
-        )
+        return self.axes.get(axis, AxisLaw()).over(AXES[axis].default_law)
+
+    def layout_law(self, axis: str) -> UnitLaw:
+        """Return the law that scenes are laid out for, whatever the recipe's `neutral` and `ratio` are."""
+        default = AXES[axis].layout_law(self.video.fps)
+        layout = self.axes.get(axis, AxisLaw()).layout
+        return default if layout is None else layout.over(default)
 
     @property
     def used_axes(self) -> tuple[str, ...]:

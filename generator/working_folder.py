@@ -30,7 +30,7 @@ from generator.files import DamagedError, alone, write_atomic, write_pieces
 from generator.labels import StoredLabels, label_table, write_labels
 from generator.lineage.files import lineage_files
 from generator.lineage.origin import Origin, plan_origin
-from generator.plan import PLAN_FORMAT, ClipPlan, Plan
+from generator.plan import PLAN_FORMATS, ClipPlan, Plan, plan_format, rounded
 from generator.recipe import Recipe
 from generator.sealed import read_sealed
 from generator.store import ClipRecord, Store
@@ -113,14 +113,18 @@ def stored_plan(path: Path) -> Plan | None:
         version = json.loads(text).get("format")
     except (json.JSONDecodeError, AttributeError):
         raise DamagedError(f"{file} is damaged: it is not JSON; restore it or build into another folder") from None
-    if version != PLAN_FORMAT:
-        raise InputError(
-            f"{path} has dataset format {version}, this Stopdown reads format {PLAN_FORMAT}; use the one that made it"
-        )
+    if version not in PLAN_FORMATS:
+        raise unread_format(str(path), version)
     try:
         return Plan.from_json(text)
     except ValidationError as error:
         raise DamagedError(f"{file} is damaged: {error.errors()[0]['msg']}; restore it or build into another folder") from None
+
+
+def unread_format(where: str, version: object) -> InputError:
+    """Return the error for a plan of a format that this program does not know."""
+    known = " and ".join(map(str, PLAN_FORMATS))
+    return InputError(f"{where} has dataset format {version}, this Stopdown reads formats {known}; use the one that made it")
 
 
 def check_target(path: Path, plan: Plan) -> bool:
@@ -165,11 +169,29 @@ def create_or_resume(path: Path, plan: Plan) -> Store:
 
 def difference(earlier: Recipe, later: Recipe) -> str:
     """Return the first key in which two recipes differ, as words."""
-    before, after = (_flat(recipe.model_dump(mode="json")) for recipe in (earlier, later))
+    before, after = (_leaves(recipe) for recipe in (earlier, later))
     for key in sorted(before.keys() | after.keys()):
         if before.get(key) != after.get(key):
             return f"{key} is {before.get(key)} there and {after.get(key)} here"
-    return "same recipe, drawn by another version of Stopdown"
+    if plan_format(later) == 1:
+        return "same recipe, drawn by another version of Stopdown"
+    laws = {axis: later.law(axis) for axis in later.used_axes if later.law(axis) != later.layout_law(axis)}
+    layouts = "; ".join(
+        f"axes.{axis}.layout = {{ neutral = {law.neutral:.9g}, ratio = {law.ratio:.9g} }}" for axis, law in laws.items()
+    )
+    return (
+        f"same recipe, whose scenes an earlier Stopdown laid out for its own range of {' and '.join(laws)}; "
+        f"the recipe keeps them with {layouts}"
+    )
+
+
+def same_recipe(earlier: Recipe, later: Recipe) -> bool:
+    """Return whether two recipes are one to the digits that a plan keeps."""
+    return _leaves(earlier) == _leaves(later)
+
+
+def _leaves(recipe: Recipe) -> dict[str, Any]:
+    return _flat(rounded(recipe.model_dump(mode="json")))
 
 
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:

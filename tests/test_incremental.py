@@ -98,3 +98,18 @@ def test_an_uncommitted_dataset_or_one_of_another_name_is_refused(tmp_path: Path
     made(path)
     with pytest.raises(InputError, match="of another recipe"):
         made(path, "name=other")
+
+
+def test_scenes_that_an_earlier_stopdown_laid_out_for_an_axis_of_their_own_are_never_mixed_with_others(tmp_path: Path) -> None:
+    path = tmp_path / "d"
+    law = ["axes.temperature.neutral=5000", "axes.temperature.ratio=0.6"]
+    layout = [override.replace(".temperature.", ".temperature.layout.") for override in law]
+    kept = plan_of(*law, *layout)
+    earlier = kept.model_copy(update={"format": 1, "recipe": plan_of(*law).recipe})
+    build(earlier, path, workers=1, threads=1, progress=PlainProgress(io.StringIO()), message="by an earlier Stopdown")
+    assert check(History(path)).clean
+    assert [clip["caption"] for clip in Dataset.open(path)] == [clip.caption for clip in kept.clips]
+    with pytest.raises(InputError, match=r"earlier Stopdown laid out.*layout = \{ neutral = 5000, ratio = 0.6 \}"):
+        made(path, *law)
+    again = made(path, *law, *layout)
+    assert (again.rendered, again.reused) == (0, 3)

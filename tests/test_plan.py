@@ -13,8 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from generator.plan import Plan, canonical_json, make_plan, rounded
+from generator.plan_check import concerns, judged_clips
 from generator.recipe_io import parse_recipe
 from scenes.axes import AXES
+from scenes.families import FAMILIES
 
 RECIPE = """
 name = "laws"
@@ -107,6 +109,64 @@ def test_within_a_scene_nothing_but_the_control_differs() -> None:
         clips = [plan.clip_by_id[clip_id] for clip_id in scene.clip_ids]
         assert len({clip.caption for clip in clips}) == 1
         assert len({tuple(clip.controls.values()) for clip in clips}) == len(clips)
+
+
+OTHER_LAWS = {
+    "shutter": {"neutral": "1/200", "ratio": 2.5},
+    "aperture": {"neutral": "f/4", "ratio": 0.5},
+    "temperature": {"neutral": "5000K", "ratio": 0.6},
+}
+
+
+def family_plan(family: str, laws: str = "", fps: int = 16) -> Plan:
+    axes = sorted(FAMILIES[family].shows)
+    lines = [
+        'name = "laws"\nseed = 9',
+        f"[video]\nwidth = 128\nheight = 128\nfps = {fps}\n{laws}",
+        f'[[pyramid]]\naxes = {axes}\nfamily = "{family}"\nlayers = [3]\nscenes_per_layer = 3\nframes = [5]',
+    ]
+    return make_plan(parse_recipe("\n".join(lines), source="laws.toml"))
+
+
+def in_toml(family: str, table: str = "") -> str:
+    laws = ((axis, OTHER_LAWS[axis]) for axis in sorted(FAMILIES[family].shows))
+    return "\n".join(f'[axes.{axis}{table}]\nneutral = "{law["neutral"]}"\nratio = {law["ratio"]}' for axis, law in laws)
+
+
+@pytest.mark.parametrize("family", [name for name in FAMILIES if name != "blend"])
+def test_an_axis_of_another_range_shows_the_same_scenes_with_the_same_captions(family: str) -> None:
+    """Law 2 across recipes: an experiment with ranges differs in the range alone."""
+    usual, other = family_plan(family), family_plan(family, in_toml(family))
+    assert usual.scenes == other.scenes
+    assert [clip.caption for clip in usual.clips] == [clip.caption for clip in other.clips]
+    assert [clip.controls for clip in usual.clips] == [clip.controls for clip in other.clips]
+    assert not {tuple(clip.values.values()) for clip in usual.clips} & {tuple(clip.values.values()) for clip in other.clips}
+    assert (usual.format, other.format) == (1, 2)
+
+
+@pytest.mark.parametrize("family", ["flyby", "depth_row"])
+def test_a_layout_of_ones_own_draws_other_scenes_and_is_known_by_the_format(family: str) -> None:
+    laid_out = family_plan(family, in_toml(family, ".layout"))
+    assert [scene.spec for scene in laid_out.scenes] != [scene.spec for scene in family_plan(family).scenes]
+    assert laid_out.format == 2
+    assert Plan.from_json(laid_out.to_json()).to_json() == laid_out.to_json()
+
+
+def test_at_more_frames_a_second_scenes_have_room_for_the_whole_frame_interval() -> None:
+    fast = '[axes.shutter]\nneutral = "1/240"\nratio = {}'
+    narrow, wide = (family_plan("flyby", fast.format(ratio), fps=48) for ratio in (2, 5))
+    assert narrow.scenes == wide.scenes
+
+
+def test_a_plan_says_what_its_laws_cannot_show() -> None:
+    assert not list(concerns(plan_of()))
+    turned, *others = concerns(family_plan("flyby", '[axes.shutter]\nneutral = "1/80"\nratio = 0.2'))
+    assert "c = +1 is 1/400, the weaker" in turned and "write 5" in turned and not others
+    (wide,) = concerns(family_plan("depth_row", '[axes.aperture]\nneutral = "f/2.8"'))
+    assert "reaches f/0.7" in wide and "laid out for f/1.4" in wide and "layout = { neutral = 2.8, ratio = 0.25 }" in wide
+    faint = family_plan("flyby", '[axes.shutter]\nneutral = "1/2000"\nratio = 2')
+    (words,) = concerns(faint)
+    assert judged_clips(faint) == {"shutter": (0, 9)} and "none of 9 clips" in words
 
 
 def test_labels_obey_the_unit_law() -> None:

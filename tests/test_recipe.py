@@ -43,6 +43,26 @@ def test_a_minimal_recipe_has_the_reference_defaults() -> None:
     assert recipe.law("shutter") == AXES["shutter"].default_law
 
 
+@pytest.mark.parametrize(
+    ("axis", "family", "text", "value"),
+    [
+        ("shutter", "flyby", "1/96", 1 / 96),
+        ("aperture", "depth_row", "f/4", 4.0),
+        ("temperature", "tabletop", "200 mired", 5000.0),
+    ],
+)
+def test_a_neutral_is_read_in_units(axis: str, family: str, text: str, value: float) -> None:
+    recipe = parse_recipe(
+        MINIMAL.replace("shutter", axis).replace("flyby", family),
+        source="tiny.toml",
+        overrides=[f"axes.{axis}.neutral='{text}'", f"axes.{axis}.layout.neutral='{text}'"],
+    )
+    assert recipe.law(axis).neutral == pytest.approx(value, rel=1e-8)
+    assert recipe.layout_law(axis).neutral == recipe.law(axis).neutral
+    kept = recipe.model_validate_json(recipe.model_dump_json())
+    assert kept == recipe and parse_recipe(MINIMAL, source="tiny.toml").model_dump(mode="json")["axes"] == {}
+
+
 def test_recipes_are_frozen() -> None:
     with pytest.raises(ValueError, match="frozen"):
         parse_recipe(MINIMAL, source="tiny.toml").seed = 4  # type: ignore[misc]
@@ -76,6 +96,8 @@ def test_recipes_are_frozen() -> None:
         ("render.samples=0", ["render.samples", "= 0"]),
         ("axes.shutter.neutral=-1", ["axes.shutter.neutral", "= -1"]),
         ("axes.shutter.ratio=9", ["axes.shutter", "frame interval"]),
+        ("axes.shutter.layout.ratio=9", ["axes.shutter", "frame interval"]),
+        ("axes.shutter.neutral=1/o", ["shutter.neutral", "exposure '1/o'", "1/50"]),
         ("axes.aperture.neutral=2.8", ["axes.aperture", "no pyramid controls"]),
         ("axes.iso.neutral=100", ["axes.iso", "unknown axis"]),
         ("name='a b'", ["name", "a b", "letters"]),

@@ -14,6 +14,7 @@ from rich.text import Text
 from generator.commands.options import Json, Overrides, RecipeFile
 from generator.estimate import Estimate, estimate
 from generator.plan import Plan, layer_counts, make_plan
+from generator.plan_check import concerns, judged_clips
 from generator.recipe_io import load_recipe
 from scenes.axes import AXES
 
@@ -26,6 +27,8 @@ def command(
 ) -> None:
     """Show what a recipe implies, without rendering: clips per layer, drawn values, ranges, size and time."""
     plan = make_plan(load_recipe(recipe, overrides or ()))
+    for words in concerns(plan):
+        print(f"stopdown: {words}", file=sys.stderr)
     if json:
         sys.stdout.write(plan.to_json() + "\n")
         return
@@ -53,8 +56,9 @@ def _layers(plan: Plan) -> Table:
 
 def _ranges(plan: Plan) -> Table:
     table = Table(title="physical range", title_justify="left")
-    for heading in ("axis", "c = -1", "c = 0", "c = +1", "drawn"):
+    for heading in ("axis", "c = -1", "c = 0", "c = +1", "drawn", "judged"):
         table.add_column(heading)
+    judged = judged_clips(plan)
     for name in plan.recipe.used_axes:
         law, axis = plan.recipe.law(name), AXES[name]
         values = [clip.values[name] for clip in plan.clips if name in clip.values]
@@ -63,6 +67,7 @@ def _ranges(plan: Plan) -> Table:
             name,
             *(axis.format(law.value(control)) for control in (-1.0, 0.0, 1.0)),
             f"{axis.format(min(values))} to {axis.format(max(values))} (c {min(controls):+.2f} to {max(controls):+.2f})",
+            "{} of {} clips".format(*judged[name]),
         )
     return table
 
@@ -88,7 +93,9 @@ def _plot(plan: Plan, position: int, axis: str, width: int) -> str:
 
 def _cost(cost: Estimate, scenes: int) -> str:
     minutes = cost.wall_s / 60
-    time = f"{cost.wall_s:.0f} s" if minutes < 2 else f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
+    time = (
+        f"{max(1.0, cost.wall_s):.0f} s" if minutes < 2 else f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
+    )
     return (
         f"expected: {cost.frames} frames ({cost.rendered_frames} rendered), about {cost.size_bytes / 1e6:.1f} MB, "
         f"{cost.cpu_s:.0f} CPU s, {time} on this machine"

@@ -15,11 +15,11 @@ from pydantic import ValidationError
 from generator.farm.parts import StoredParts
 from generator.farm.patience import Patience
 from generator.files import DamagedError
-from generator.plan import PLAN_FORMAT
+from generator.plan import PLAN_FORMATS, plan_format
 from generator.recipe import Recipe
 from generator.sealed import sealed, unsealed
 from generator.versions.remote import Remote, RemoteError
-from generator.working_folder import difference
+from generator.working_folder import difference, unread_format
 from scenes.errors import InputError
 from scenes.spec import Spec
 
@@ -52,9 +52,12 @@ def claim_store(remote: Remote, parts: StoredParts, blender: str, patience: Pati
         there = patience.of(lambda: _there(remote))
     if there is None:
         raise RemoteError(f"{remote.name} does not keep {FARM_FILE} as it was written; check that storage")
-    if there.recipe != parts.recipe and patience.of(lambda: _stored_recipe(remote)) == parts.recipe:
+    if there.recipe != parts.recipe and patience.of(lambda: _stored_recipe(remote)) == (
+        plan_format(parts.recipe),
+        parts.recipe,
+    ):
         there = patience.of(lambda: _replaced(remote, mine))
-    check_recipe(remote, there, parts.recipe)
+    check_recipe(remote, there, parts)
     check_versions(remote, there, mine)
 
 
@@ -85,12 +88,11 @@ def check_conditional(remote: Remote) -> None:
         )
 
 
-def check_recipe(remote: Remote, there: FarmClaim, recipe: Recipe) -> None:
-    """Raise InputError where a store is another recipe's."""
-    if there.recipe != recipe:
-        raise InputError(
-            f"{remote.name} is the dataset of another recipe ({difference(there.recipe, recipe)}); build into another place"
-        )
+def check_recipe(remote: Remote, there: FarmClaim, parts: StoredParts) -> None:
+    """Raise InputError where a store is another recipe's, or the same one's with scenes that were laid out otherwise."""
+    if there.recipe != parts.recipe or there.plan != parts.digest:
+        words = difference(there.recipe, parts.recipe)
+        raise InputError(f"{remote.name} is the dataset of another recipe ({words}); build into another place")
 
 
 def check_versions(remote: Remote, there: FarmClaim, mine: FarmClaim) -> None:
@@ -129,14 +131,14 @@ def _replaced(remote: Remote, mine: FarmClaim) -> FarmClaim:
 def _check_plan_file(remote: Remote, recipe: Recipe, patience: Patience) -> None:
     """Raise InputError where one machine builds another recipe in the same folder."""
     there = patience.of(lambda: _stored_recipe(remote))
-    if there is not None and there != recipe:
+    if there is not None and there != (plan_format(recipe), recipe):
         raise InputError(
-            f"{remote.name} is the dataset of another recipe ({difference(there, recipe)}); build into another place"
+            f"{remote.name} is the dataset of another recipe ({difference(there[1], recipe)}); build into another place"
         )
 
 
-def _stored_recipe(remote: Remote) -> Recipe | None:
-    """Return the recipe of the plan that one machine built, or builds, in a folder; None where there is none."""
+def _stored_recipe(remote: Remote) -> tuple[int, Recipe] | None:
+    """Return the format and the recipe of the plan that one machine built, or builds, in a folder; None where there is none."""
     data = remote.read(PLAN_FILE)
     if data is None:
         return None
@@ -147,12 +149,10 @@ def _stored_recipe(remote: Remote) -> Recipe | None:
         raise DamagedError(
             f"{PLAN_FILE} at {remote.name} is damaged: it is not JSON; remove it there and run the same command again"
         ) from None
-    if version != PLAN_FORMAT:
-        raise InputError(
-            f"{remote.name} has dataset format {version}, this Stopdown reads format {PLAN_FORMAT}; use the one that made it"
-        )
+    if version not in PLAN_FORMATS:
+        raise unread_format(remote.name, version)
     try:
-        return Recipe.model_validate(recipe)
+        return version, Recipe.model_validate(recipe)
     except ValidationError as error:
         words = error.errors()[0]["msg"]
         raise DamagedError(f"{PLAN_FILE} at {remote.name} is damaged: {words}; build into another place") from None

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from generator.farm.patience import Patience
 from generator.farm.proven import put_proven
-from generator.plan import PLAN_FORMAT, ClipPlan, Plan, SceneKey, SceneKeys, ScenePlan, canonical_json, draw_plan, plan_of
+from generator.plan import ClipPlan, Plan, SceneKey, SceneKeys, ScenePlan, canonical_json, draw_plan, plan_format, plan_of
 from generator.recipe import Recipe
 from generator.sealed import sha256
 from generator.versions.remote import Remote
@@ -171,7 +171,7 @@ def part_file(number: int) -> str:
 
 def recipe_digest(recipe: Recipe) -> str:
     """Return what names a recipe's plan: a sha256, known before the plan is drawn."""
-    text = canonical_json({"format": PLAN_FORMAT, "recipe": recipe.model_dump(mode="json")})
+    text = canonical_json({"format": plan_format(recipe), "recipe": recipe.model_dump(mode="json")})
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -250,7 +250,7 @@ def claimed_target(where: str, plan: Plan | Recipe, *, options: RemoteOptions | 
     remote, patience = open_remote(where, options), Patience()
     claim = read_claim(remote, patience)
     parts = Parts(plan, remote, patience)
-    check_recipe(remote, claim, parts.recipe)
+    check_recipe(remote, claim, parts)
     return _target(remote, plan, parts, claim.blender, patience)
 
 

@@ -47,6 +47,10 @@ class Aperture:
     tolerance: float = 0.15
     effect_words: tuple[str, str] = ("everything in focus from front to back", "shallow focus with a soft background")
 
+    def layout_law(self, fps: int) -> UnitLaw:
+        """Return the default law: scenes are laid out for discs at its widest aperture."""
+        return self.default_law
+
     def parse(self, text: str) -> float:
         """Parse an f-number: `f/2.8`, `f2.8` or `2.8`; raises InputError."""
         match = WRITTEN.fullmatch(text)

@@ -102,6 +102,10 @@ class Axis(Protocol):
         """The default unit law; a recipe may override neutral and ratio."""
         ...
 
+    def layout_law(self, fps: int) -> UnitLaw:
+        """Return the law that scenes are laid out for at a frame rate, whatever law a recipe renders and labels them with."""
+        ...
+
     @property
     def error_unit(self) -> ErrorUnit:
         """The unit of errors: photographic stops, or mired."""

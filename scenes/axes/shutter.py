@@ -57,6 +57,12 @@ class Shutter:
     tolerance: float = 0.10
     effect_words: tuple[str, str] = ("short exposure, frozen motion", "long exposure, motion blur")
 
+    def layout_law(self, fps: int) -> UnitLaw:
+        """Return the default law or, where the frame interval is shorter than its longest exposure, the one that fills it."""
+        if fps * self.default_law.value(1.0) <= 1.0:
+            return self.default_law
+        return UnitLaw(neutral=1.0 / fps / self.default_law.ratio, ratio=self.default_law.ratio)
+
     def parse(self, text: str) -> float:
         """Parse an exposure time (`1/50`, `0.02`, `20ms`, `1/50s`) to seconds; raises InputError."""
         match = FORM.fullmatch(text)
@@ -89,7 +95,7 @@ class Shutter:
         if not (law.ratio > 0 and math.isfinite(law.ratio) and law.ratio != 1.0):
             raise InputError(f"shutter ratio {law.ratio:g} makes no range of exposures; give a number above 0 other than 1")
         longest_s = max(law.value(-1.0), law.value(1.0))
-        if longest_s > (1.0 + 1e-9) / fps:
+        if longest_s > (1.0 + 1e-8) / fps:  # a neutral written as 1/60 is kept to nine digits
             raise InputError(
                 f"shutter reaches an exposure of {self.format(longest_s)} ({longest_s:.5g} s), beyond the frame interval; at "
                 f"{fps} fps at most {Fraction(1, fps)} s is possible; lower neutral or ratio, or the frame rate"

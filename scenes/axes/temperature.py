@@ -35,6 +35,10 @@ class Temperature:
     tolerance: float = TOLERANCE_MIRED
     effect_words: tuple[str, str] = ("cool bluish light", "warm orange light")
 
+    def layout_law(self, fps: int) -> UnitLaw:
+        """Return the default law: colours and lights are chosen for its casts."""
+        return self.default_law
+
     def parse(self, text: str) -> float:
         """Parse `3200K`, `3200` or `312 mired` to kelvin; raises InputError outside 1000 to 40000 K."""
         match = _WRITTEN.fullmatch(text.strip())

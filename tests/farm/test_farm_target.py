@@ -246,6 +246,10 @@ def test_a_store_of_another_recipe_or_of_other_programs_is_refused_with_both_nam
         open_target(where, PLAN, blender="5.0.0")
     claim = look_at(where).remote.read("farm.json")
     assert claim is not None
+    FolderRemote(tmp_path / "store").overwrite("farm.json", sealed_claim(claim, plan="0" * 64))
+    for again in (lambda: open_target(where, PLAN, blender=BLENDER), lambda: claimed_target(where, PLAN)):
+        with pytest.raises(InputError, match="same recipe, drawn by another version of Stopdown"):
+            again()
     FolderRemote(tmp_path / "store").overwrite("farm.json", sealed_claim(claim, stopdown="0.0.1"))
     for again in (lambda: open_target(where, PLAN, blender=BLENDER), lambda: claimed_target(where, PLAN)):
         with pytest.raises(InputError, match=r"Stopdown 0\.0\.1, this machine has Stopdown") as refusal:
