@@ -122,8 +122,8 @@ def test_a_damaged_or_newer_plan_is_said(finished: tuple[Path, Plan]) -> None:
         file.write_text(damage)
         with pytest.raises(DamagedError, match="damaged"):
             WorkingFolder.open(path)
-    file.write_text(text.replace('"format":1', '"format":2', 1))
-    with pytest.raises(InputError, match="dataset format 2"):
+    file.write_text(text.replace('"format":1', '"format":3', 1))
+    with pytest.raises(InputError, match="dataset format 3"):
         WorkingFolder.open(path)
 
 
