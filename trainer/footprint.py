@@ -83,7 +83,7 @@ def estimate_memory(
     layers = config["num_layers"]
     backbone = _backbone_bytes(model, layers, kind, weight_bytes)
     packed = sum(p.numel() for p in model.blocks[0].parameters() if p.ndim == 2)
-    trained = _trained(model, layers, adapter)
+    trained = sum(_trained(model, layers, adapter))
     per_parameter = 4 + 4 + OPTIMIZER_BYTES[optimizer] + 4 * averaged
     activations = _activation_bytes(config, adapter, tokens, batch, text_tokens, trained, checkpointing)
     if kind in (Quantization.FP8, Quantization.INT8):
@@ -116,8 +116,13 @@ def _backbone_bytes(model: WanTransformer3DModel, layers: int, kind: Quantizatio
     return total
 
 
-def _trained(model: WanTransformer3DModel, layers: int, adapter: AdapterConfig) -> int:
-    """Return how many parameters an adapter has on a transformer of `layers` such blocks; uses the model up."""
+def adapter_counts(config: Mapping[str, Any], adapter: AdapterConfig) -> tuple[int, int]:
+    """Return how many parameters an adapter has on a transformer of these arguments: of its control, of its LoRA."""
+    return _trained(_one_block(config), config["num_layers"], adapter)
+
+
+def _trained(model: WanTransformer3DModel, layers: int, adapter: AdapterConfig) -> tuple[int, int]:
+    """Return the parameters of control and LoRA on a transformer of `layers` such blocks; uses the model up."""
     conditioned = 0
     if adapter.control is not None:
         conditioned = len(adapter.control.blocks)
@@ -125,7 +130,7 @@ def _trained(model: WanTransformer3DModel, layers: int, adapter: AdapterConfig) 
     attached = attach(model, adapter)
     control = attached.control_parameters()
     count = sum(p.numel() * (conditioned if name.startswith("blocks.") else 1) for name, p in control.items())
-    return count + layers * sum(p.numel() for p in attached.lora_parameters().values())
+    return count, layers * sum(p.numel() for p in attached.lora_parameters().values())
 
 
 def _activation_bytes(
@@ -148,4 +153,4 @@ def _activation_bytes(
     return float(inputs + block + casts / layers)
 
 
-__all__ = ["MemoryEstimate", "estimate_memory"]
+__all__ = ["MemoryEstimate", "adapter_counts", "estimate_memory"]

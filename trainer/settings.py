@@ -11,12 +11,22 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from scenes.axes import AXES
 from scenes.errors import InputError, closest
 
 BlockIndex = Annotated[int, Field(ge=0)]
+
+
+def _odd(frames: int) -> int:
+    """Refuse numbers of frames that no video autoencoder takes; which of the others fit, the backbone decides."""
+    if frames % 2 == 0:
+        raise ValueError(f"{frames} frames cannot be encoded; give 4n + 1, such as 1, 5 or 9")
+    return frames
+
+
+Frames = Annotated[int, Field(ge=1, le=1025), AfterValidator(_odd)]
 DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
 
@@ -120,7 +130,7 @@ class PreviewSettings(Section):
     every: int = Field(default=0, ge=0, description="steps between previews, 0 for none")
     prompts: tuple[str, ...] = Field(default=(), description="prompts; captions of held-out scenes if none are given")
     values: int = Field(default=5, ge=2, le=33, description="control values of a sweep, from -1 to 1")
-    frames: int = Field(default=9, ge=1, le=1025, description="frames, 4n+1")
+    frames: Frames = Field(default=9, description="frames, 4n+1")
     height: int = Field(default=512, ge=16, description="pixels")
     width: int = Field(default=512, ge=16, description="pixels")
     sampling_steps: int = Field(default=25, ge=1, description="denoising steps")
@@ -159,7 +169,7 @@ class TrainSettings(Section):
     flow_shift: float = Field(default=1.0, gt=0, description="shift of the training times towards noise, 1 for none")
     device: str = Field(default="auto", description="auto, cpu, cuda or cuda:N")
     caption_dropout: float = Field(default=0.0, ge=0, lt=1, description="share of clips that learn without their caption")
-    crop_frames: tuple[Annotated[int, Field(ge=1, le=1025)], ...] = Field(
+    crop_frames: tuple[Frames, ...] = Field(
         default=(1, 5, 9), min_length=1, description="lengths of the crops that an autoencoder learns from, each 4n+1"
     )
     precision: Literal["bf16", "no"] = Field(default="bf16", description="autocast of the forward pass; weights stay float32")

@@ -72,6 +72,18 @@ WAN22_VAE = MappingProxyType(
     }
 )
 
+UMT5_XXL = MappingProxyType(  # the text encoder of all of them
+    {
+        "vocab_size": 256384,
+        "d_model": 4096,
+        "d_kv": 64,
+        "d_ff": 10240,
+        "num_layers": 24,
+        "num_heads": 64,
+        "feed_forward_proj": "gated-gelu",
+    }
+)
+
 WAN_CONFIGS: Mapping[str, WanConfig] = MappingProxyType(
     {
         "wan2.1-t2v-1.3b": WanConfig(
@@ -108,6 +120,11 @@ def wan_config(name: str) -> WanConfig:
             f"backbone configuration '{name}' is unknown{closest(name, WAN_CONFIGS)}; known are {', '.join(WAN_CONFIGS)}"
         )
     return WAN_CONFIGS[name]
+
+
+def known_config(hub_id: str) -> WanConfig | None:
+    """Return the configuration of a hub id, None for one that the table lacks."""
+    return next((config for config in WAN_CONFIGS.values() if config.hub_id == hub_id), None)
 
 
 def random_transformer(

@@ -15,9 +15,9 @@ from scenes.axes import AXES
 from trainer.adapter.laws import AxisControl, NoLaw, axis_control
 from trainer.evaluation.accuracy import AxisReads, accuracy, leakage, sharp_as_ties
 from trainer.evaluation.prior import drift_rate
-from trainer.evaluation.results import DriftPoint
+from trainer.evaluation.results import DriftPoint, Validated
 from trainer.evaluation.scene import flicker, outside_difference
-from trainer.evaluation.verdict import axis_line
+from trainer.evaluation.verdict import MOST_ERROR, axis_line, nothing_read
 
 # --- numbers from readings ------------------------------------------------------------------------------------------------
 
@@ -79,6 +79,57 @@ def test_a_control_without_a_unit_law_has_a_rank_and_no_scale() -> None:
     assert found.slope.value is None and found.median_error.value is None
     assert all(point.value is None and point.expected is None for point in found.curve)
     assert axis_line(found, ()).startswith("temperature: ρ 1.00 between control and reading; this adapter states no unit law")
+
+
+def judged(scale: float, share_read: float = 1.0, gap: float | None = None) -> str:
+    """Return the sentence on a control whose readings are the commands times a scale; two prompts, which need no resampling."""
+    relative = np.tile(scale * np.linspace(-1, 1, 5) * np.log2(5), (2, 10, 1))
+    relative[:, : round(10 * (1 - share_read))] = np.nan
+    validated = None if gap is None else Validated(step=600, loss=0.5, gap=gap)
+    return axis_line(accuracy("a", reads(relative), np.random.default_rng(5)), (), None, validated)
+
+
+def test_a_control_works_within_its_bounds_only_and_what_is_wrong_is_said() -> None:
+    assert judged(1.0).startswith("shutter: the control works: a commanded stop gives 1.00 measured stops")
+    assert judged(1.0, gap=0.01) == judged(1.0), "validation that agrees has nothing to add"
+    for line, word in (
+        (judged(1.27), "overshoots (0.8 to 1.25"),
+        (judged(0.6), "falls short (0.8 to 1.25"),
+        (judged(0.6), "off by more than 30 %"),
+        (judged(1.0, share_read=0.7), "read in less than 80 %"),
+        (judged(1.0, gap=-0.002), "contradicts the training's validation"),
+    ):
+        assert line.startswith("shutter: the control acts, but ") and word in line, line
+    both = judged(1.27, gap=-0.002)
+    assert "overshoots" in both and "no better than the neutral one (held-out loss 0.5 with the true control, 0.498" in both
+
+
+def test_bounds_hold_for_scales_drawn_at_random() -> None:
+    rng = np.random.default_rng(8)
+    for scale in rng.uniform(-1.5, 2.0, 40):
+        line = judged(float(scale))
+        works = 0.8 <= scale <= 1.25 and abs(scale - 1) <= MOST_ERROR
+        assert ("the control works:" in line) == works, (scale, line)
+
+
+def test_too_few_readings_judge_nothing_however_true_they_are() -> None:
+    line = judged(1.0, share_read=0.4)
+    assert "too few to say whether the control works; of those that were read, ρ 1.00 and 1.00" in line
+    assert "control acts" not in line
+
+
+def test_no_control_in_videos_and_a_gain_in_validation_is_a_disagreement() -> None:
+    assert "disagrees: something was learnt" in judged(0.0, gap=0.05) and "disagrees" not in judged(0.0, gap=0.0001)
+    assert "disagrees" not in judged(0.0)
+
+
+def test_nothing_read_is_no_result() -> None:
+    rng = np.random.default_rng(0)
+    nothing, one = accuracy("a", reads(np.full((4, 1, 5), np.nan)), rng), np.full((4, 1, 5), np.nan)
+    one[0, 0, :2] = 0.5
+    some = accuracy("a", reads(one), rng)
+    assert nothing_read([nothing], "a") and not nothing_read([nothing, some], "a")
+    assert nothing_read([nothing, some.model_copy(update={"arm": "b"})], "a"), "another arm's readings are not the adapter's"
 
 
 def test_leakage_is_the_trend_as_a_share_of_what_the_other_control_gives() -> None:

@@ -6,6 +6,7 @@ Array legend: P prompts, S seeds, N controls.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,12 +25,13 @@ from trainer.evaluation.measuring import Measured, VideoShelf
 from trainer.evaluation.prior import at_checkpoint
 from trainer.evaluation.probing import Prober
 from trainer.evaluation.prompts import gather
-from trainer.evaluation.results import Accuracy, read_report
+from trainer.evaluation.results import Accuracy, Validated, read_report
 from trainer.evaluation.run import EvaluateRequest, evaluate, generate_videos
 from trainer.evaluation.settings import EvaluateSettings, parse_controls
 from trainer.evaluation.verdict import axis_line
 from trainer.pipeline import ControlledWan
 from trainer.training.checkpoint import Checkpoint, write_checkpoint
+from trainer.training.watch.metrics import Event
 
 TINY_VIDEO = ["--width", "32", "--height", "32", "--frames", "1", "--steps", "1", "--guidance", "1", "--text-tokens", "12"]
 
@@ -314,6 +316,22 @@ def test_a_dataset_s_captions_are_enough_to_evaluate(home: Path, two_axes: Path)
     assert any("too few for intervals" in note for note in report["notes"])
     assert report["accuracy"][0]["rho"]["low"] is None
     assert (home / "captions" / "report.html").is_file()
+
+
+def test_an_adapter_in_whose_videos_nothing_can_be_read_ends_with_exit_code_1(home: Path, tmp_path: Path) -> None:
+    """Stills have no shutter to read. What the training beside the adapter found on held-out clips stands in the report."""
+    shutil.copytree(home / "adapter", tmp_path / "adapter")
+    checks = [(40, 0.5, -0.001), (80, 0.4, 0.1)]  # the adapter is of step 40
+    events = [Event(step=s, kind="validation", values={"loss/shutter": loss, "gap/shutter": gap}) for s, loss, gap in checks]
+    (tmp_path / "metrics.jsonl").write_text("".join(event.line() for event in events))
+    words = ["--adapter", tmp_path / "adapter", "--prompts", home / "two.txt", "--out", tmp_path / "out", *TINY_VIDEO]
+    given = ["--axis", "shutter", "--controls", "-1,0,1", "--features", "tiny", "--modes", "decoupled"]
+    result = run(command, *words, *given, "--no-fast", "--no-text-baseline", "--json")
+    assert result.exit_code == 1 and "could read no video of this adapter" in result.stderr
+    report = read_report(tmp_path / "out")
+    assert report.verdict[0].startswith("shutter: the probe could read 0 % of the videos, too few to say")
+    assert report.validated == {"shutter": Validated(step=40, loss=0.5, gap=-0.001)}
+    assert (tmp_path / "out" / "report.html").is_file(), "what there is to see is written all the same"
 
 
 def test_clip_from_a_folder_scores_videos_against_their_words(home: Path) -> None:

@@ -10,10 +10,13 @@ from trainer_support import scramble
 
 from scenes.errors import InputError
 from trainer.adapter import AdapterConfig, ControlConfig, LoraSettings, WanAdapter, attach, axis_control, resolve_blocks
+from trainer.backbone import load_backbone
 from trainer.flops import video_tokens
 from trainer.footprint import FRAGMENTATION, MemoryEstimate, estimate_memory
+from trainer.live_bytes import LiveBytes, encoding_peak
 from trainer.quantize import PACKAGES, Quantization, quantize_in_place, weight_bytes
 from trainer.wan_configs import WanConfig, random_transformer, wan_config
+from trainer.weightless import weightless_pipeline
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*get_apply_tensor_subclass", "ignore:.*Enum subclass")
 SMALL = WanConfig(hub_id="none", num_attention_heads=4, attention_head_dim=64, ffn_dim=768, num_layers=6)
@@ -128,6 +131,47 @@ def test_what_saves_memory_is_seen_to() -> None:
     assert total(optimizer="adamw_8bit") < plain
     # Unpacked fp8 weights stay until the backward pass when nothing is computed again; nf4's do not.
     assert total(quantization="nf4", checkpointing=False) < total(quantization="fp8", checkpointing=False)
+
+
+def test_the_most_that_is_held_at_once_is_counted_without_memory() -> None:
+    """Results count while anything holds them, views once, what was there before never."""
+    with torch.device("meta"):
+        given = torch.empty(10, 100)
+    with LiveBytes() as live:
+        first = given + 1  # 4,000 bytes
+        view = first.view(100, 10)[:50]
+        second = torch.cat([first, first])  # 8,000
+        del first
+        third = second.sum()  # 4; the view still holds the first
+        del second, view
+        fourth = given.double()  # 8,000
+        del third, fourth
+    assert live.peak == 4000 + 8000 + 4
+
+
+def test_encoding_takes_more_for_larger_pictures_and_no_more_for_longer_clips() -> None:
+    vae = weightless_pipeline("tiny-random").vae
+    still, short, long = (encoding_peak(vae, 64, 64, frames) for frames in (1, 9, 33))
+    frame = 3 * 64 * 64 * 4
+    assert still < short and long - short == 24 * frame, "chunks of four frames, and the frames themselves"
+    assert encoding_peak(vae, 128, 64, 9) == pytest.approx(2 * short, rel=0.02)
+
+
+@pytest.mark.parametrize("name", ["tiny", "tiny-random"])
+def test_a_pipeline_without_weights_is_the_one_with_them(name: str) -> None:
+    """By every configuration and by the shape of every weight."""
+    bare, loaded = weightless_pipeline(name), load_backbone(name)
+    for part in ("transformer", "vae", "text_encoder"):
+        shapes = [{n: tuple(p.shape) for n, p in getattr(pipe, part).named_parameters()} for pipe in (bare, loaded)]
+        assert shapes[0] == shapes[1]
+        assert all(parameter.is_meta for parameter in getattr(bare, part).parameters())
+    assert (bare.vae_scale_factor_spatial, bare.vae_scale_factor_temporal) == (
+        loaded.vae_scale_factor_spatial,
+        loaded.vae_scale_factor_temporal,
+    )
+    assert dict(bare.scheduler.config) == dict(loaded.scheduler.config)
+    for key in ("boundary_ratio", "expand_timesteps"):
+        assert bare.config[key] == loaded.config[key]
 
 
 def test_an_estimate_says_its_parts() -> None:

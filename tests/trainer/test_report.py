@@ -17,10 +17,10 @@ from generator.working_folder import WorkingFolder
 from scenes.errors import InputError
 from trainer.adapter.laws import axis_control
 from trainer.commands.report import command
-from trainer.evaluation.results import FILE, EvaluationReport
+from trainer.evaluation.results import FILE, EvaluationReport, VideoReading
 from trainer.report import ReportParts, write_report
 from trainer.report.plots import pyramid_figure, response_figure, training_figure
-from trainer.report.sweeps import make_stages, mosaic
+from trainer.report.sweeps import make_stages, mosaic, step_of
 from trainer.report.tables import accuracy_table, published_table
 from trainer.training.watch.curves import Panel
 
@@ -74,6 +74,16 @@ def test_the_file_holds_everything_and_refers_to_nothing(evaluation: Path, run_f
     for words in ("not in this report: the dataset", "stopdown run x.toml", "30 s", "10 min", "abc", "training loss"):
         assert words in page
     assert "not in this report: training" not in page
+
+
+def test_a_tile_that_reads_another_value_than_commanded_explains_itself() -> None:
+    """A generated room may be warm at c = 0: the control moves it from there."""
+    video = VideoReading(control=0.0, label="6500 K", video="a.mp4", measured=0.0, absolute=2579.0, expected=0.0, note="")
+    warm = step_of(video, "temperature", 6500.0)
+    assert warm.reading == "+0 mired · 2579 K on its own"
+    assert warm.note.startswith("2579 K where 6500 K is commanded: what a scene is at c = 0 is the generator's choice")
+    assert step_of(video.model_copy(update={"absolute": 6300.0}), "temperature", 6500.0).note == ""
+    assert step_of(video, "temperature", None).note == "", "an adapter without a unit law commands no value"
 
 
 def test_verdict_comes_before_all_else(evaluation: Path, tmp_path: Path) -> None:

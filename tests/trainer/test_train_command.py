@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -21,7 +23,9 @@ from generator.files import alone
 from scenes.errors import InputError
 from trainer.adapter.card import read_card
 from trainer.commands.train import command
+from trainer.quantize import Quantization
 from trainer.training.checkpoint import checkpoint_steps
+from trainer.wan_configs import random_transformer, wan_config
 
 HERE = Path(__file__).parent
 RUN = "import typer; from trainer.commands.train import command; typer.run(command)"
@@ -132,6 +136,76 @@ def test_killed_and_started_again_it_is_the_same_run(whole: Path, place: Path) -
 def test_another_seed_in_the_same_folder_is_refused(whole: Path, place: Path) -> None:
     with pytest.raises(InputError, match=r"holds checkpoints of another run: .*seed was 0, is 3.*give another --out"):
         train(place, whole, "train.seed=3")
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any attempt to reach another machine fails the test."""
+
+    def refuse(*address: object) -> None:
+        raise AssertionError(f"a connection to {address[1:]} was tried")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
+@pytest.mark.usefixtures("offline")
+@pytest.mark.parametrize("name", ["wan2.2-t2v-a14b", "wan2.2-ti2v-5b"])
+def test_a_dry_run_for_a_hub_id_needs_no_hub(
+    name: str, place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = wan_config(name)
+    train(
+        place,
+        tmp_path / "run",
+        f"train.backbone.name={config.hub_id}",
+        "train.adapter.rank=32",
+        "train.adapter.lora_rank=32",
+        dry_run=True,
+    )
+    words = capsys.readouterr().out
+    sizes = {
+        row.split()[0]: [float(size) for size in re.findall(r"([0-9.]+) GB", row)]
+        for row in words.splitlines()
+        if " GB " in row
+    }
+    for kind in Quantization:
+        captions, clips, training, kept = sizes[kind]
+        assert captions > 11.4 and 0 < clips < captions, words
+        assert 11.4 < kept - training < 14.5, "the text encoder in bfloat16, the autoencoder in float32"
+    assert sizes["nf4"][2] < sizes["fp8"][2] < sizes["none"][2], "packing is what it is for"
+    weights = 2e-9 * len(config.experts) * sum(parameter.numel() for parameter in random_transformer(config).parameters())
+    assert weights < sizes["none"][2] < 1.3 * weights + 6
+    for part in config.experts:
+        assert re.search(rf"trains [1-9][\d,]+ parameters of {part}: control", words)
+    assert not (tmp_path / "run").exists()
+
+
+EARLY: dict[str, tuple[list[str], str]] = {
+    "preview size": (["train.previews.every=2", "train.previews.width=100"], "train.previews: size 100x512 does not fit"),
+    "preview frames": (["train.previews.every=2", "train.previews.frames=7"], "train.previews: 7 frames do not fit"),
+    "blank prompt": (["train.previews.every=2", 'train.previews.prompts=["a car", " "]'], "has one without words"),
+    "tracker": (['train.trackers=["wandb"]'], "tracker 'wandb' was asked for and wandb is not installed; pip install wandb"),
+    "optimizer": (["train.optimizer.name=adamw_8bit"], "needs bitsandbytes, which is not installed"),
+    "crops": (["train.what=vae", "train.crop_frames=[1, 7]"], "crops of 7 frames do not fit"),
+    "blocks": (["train.adapter.blocks=[3, 40]"], "blocks [3, 40] do not fit"),
+}
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+@pytest.mark.parametrize("case", list(EARLY))
+def test_what_labels_and_settings_decide_is_refused_before_encoding_and_in_a_dry_run(
+    case: str, dry_run: bool, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = importlib.util.find_spec
+    absent = ("wandb", "bitsandbytes")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name in absent else real(name, *rest))
+    overrides, words = EARLY[case]
+    cache = f'train.cache="{tmp_path / "cache"}"'
+    with pytest.raises(InputError) as caught:
+        train(place, tmp_path / "run", cache, *overrides, dry_run=dry_run)
+    assert words in str(caught.value) and "\n" not in str(caught.value)
+    assert not (tmp_path / "cache").exists() and not (tmp_path / "run").exists(), "nothing was encoded or written"
 
 
 def test_a_dry_run_counts_and_writes_nothing(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

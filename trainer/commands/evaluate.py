@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import typer
+
 from generator.commands.options import Json
 from trainer.commands import evaluate_options as given
 from trainer.commands import generate_options as shared
@@ -52,10 +54,13 @@ def command(
 ) -> None:
     """Measure what an adapter controls: sweeps of every axis, read by the probes that proved the data, against baselines.
 
-    Run the same command again to go on after an interruption. Writes OUT/report.json and OUT/report.html.
+    Run the same command again to go on after an interruption. Writes OUT/report.json and OUT/report.html. Exit code 1 when the
+    probes could read no video at all.
     Example: stopdown evaluate --adapter runs/a/adapter --dataset datasets/shutter --features clip=/models/clip
     """
     require_training_stack()
+    from trainer.evaluation.verdict import nothing_read
+
     tree: dict[str, Any] = {"controls": controls, "prompts_count": prompts_count, "seed": seed, "seeds": seeds, "batch": batch}
     tree |= {"frames": frames, "width": width, "height": height, "steps": steps, "guidance": guidance}
     tree |= {
@@ -75,6 +80,9 @@ def command(
         print(report.model_dump_json())
     else:
         _show(report, out)
+    if nothing_read(report.accuracy, report.main_arm):
+        print("stopdown: the probes could read no video of this adapter, so nothing was found out", file=sys.stderr)
+        raise typer.Exit(1)
 
 
 def _request(

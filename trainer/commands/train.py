@@ -9,11 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from trainer.requirements import require_training_stack
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from trainer.settings import TrainSettings
+    from trainer.training.dry_run import PackedMemory
     from trainer.training.setup import Opened
 
 RecipeFile = Annotated[Path, typer.Argument(help="A .toml file with a [train] section.", show_default=False)]
@@ -51,17 +55,15 @@ def _train(settings: TrainSettings, folder: Path, dry_run: bool) -> None:
     from trainer.commands.quiet import quiet_libraries
 
     quiet_libraries()
-    from trainer.training.setup import RESULT, expected_memory, make_accelerator, open_run, trainable_counts
+    from trainer.training.setup import RESULT, make_accelerator, open_run
 
     _require_own_folder(settings, folder)
     accelerator = make_accelerator(settings)
     console = Console(quiet=not accelerator.is_main_process)
-    opened = open_run(settings, accelerator.device)
+    opened = open_run(settings, accelerator.device, weightless=dry_run)
     _show_data(console, opened)
     if dry_run:
-        if settings.what == "control":
-            console.print(f"memory: {expected_memory(opened)}", markup=False, highlight=False, soft_wrap=True)
-        _show_settings(console, settings, trainable_counts(opened))
+        _show_dry_run(console, opened)
         return
     step = _run(console, opened, folder, accelerator)
     result = folder / RESULT[settings.what]
@@ -108,15 +110,38 @@ def _show_data(console: Console, opened: Opened) -> None:
         console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
 
 
-def _show_settings(console: Console, settings: TrainSettings, counts: dict[str, int]) -> None:
+def _show_dry_run(console: Console, opened: Opened) -> None:
+    """Print what a run would take and do: memory, every setting, what trains."""
     from trainer.settings import flat
+    from trainer.training.dry_run import memory_by_packing, trainable_counts, training_memory
 
+    settings = opened.settings
+    if settings.what == "control":
+        console.print(f"memory: {training_memory(opened)}", markup=False, highlight=False, soft_wrap=True)
+        console.print(_memory_table(memory_by_packing(opened), settings.backbone.quantization, settings.backbone.offload))
     table = Table("setting", "value", box=None)
     for key, value in flat(settings.model_dump(mode="json")).items():
-        table.add_row(f"train.{key}", str(value))
+        table.add_row(Text(f"train.{key}"), Text(str(value)))
     console.print(table)
-    for name, count in counts.items():
+    for name, count in trainable_counts(opened).items():
         console.print(f"trains {count:,} parameters of {name}", highlight=False)
+
+
+def _memory_table(rows: Sequence[PackedMemory], packing: str, offload: str) -> Table:
+    """Return the memory on the device for each packing of the backbone; the recipe's own stands in bold."""
+    table = Table(box=None, header_style="dim", pad_edge=False)
+    table.add_column("packing", no_wrap=True)
+    for name in ("encoding captions", "encoding clips", "training", "training with encoders"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        chosen = row.packing == packing
+        cells = [f"{size / 1e9:.1f} GB" for size in (row.captions, row.clips, row.training.total, row.with_encoders)]
+        name = f"{row.packing} (the recipe)" if chosen else str(row.packing)
+        table.add_row(name, *cells, style="bold" if chosen else "")
+    stay = "stay on the device, as backbone.offload = 'none' says" if offload == "none" else "have left the device by then"
+    table.caption = f"text encoder and autoencoder {stay}"
+    table.caption_justify = "left"
+    return table
 
 
 def _next(opened: Opened, adapter: Path) -> str:

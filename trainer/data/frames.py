@@ -37,9 +37,7 @@ class FrameBatches:
         lengths: Sequence[int] = (1, 5, 9),
         memory_bytes: int = 1024**3,
     ) -> None:
-        shortest = min((record.frames for record in records), default=1)
-        if not lengths or min(lengths) < 1 or min(lengths) > shortest:
-            raise InputError(f"lengths {list(lengths)} leave no crop of a clip of {shortest} frames; give 1 or one it reaches")
+        check_lengths(lengths, records)
         self.data = data
         self.records = tuple(records)
         self.lengths = tuple(sorted(set(lengths)))
@@ -69,3 +67,10 @@ class FrameBatches:
             self._free -= frames_THW3.nbytes
             self._kept[record.clip_id] = frames_THW3
         return frames_THW3
+
+
+def check_lengths(lengths: Sequence[int], records: Sequence[ClipRecord]) -> None:
+    """Raise InputError for lengths of crops of which a clip reaches none."""
+    shortest = min((record.frames for record in records), default=1)
+    if not lengths or min(lengths) < 1 or min(lengths) > shortest:
+        raise InputError(f"lengths {list(lengths)} leave no crop of a clip of {shortest} frames; give 1 or one it reaches")

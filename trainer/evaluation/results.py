@@ -10,7 +10,7 @@ import math
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from scenes.axes.base import ErrorUnit
 from scenes.errors import InputError
@@ -193,6 +193,18 @@ class Published(Section):
     noise_floor: float | None
 
 
+class Validated(Section):
+    """What the training's last validation before the adapter was saved says of an axis, on held-out clips.
+
+    `gap` is by how much the loss rises when the true control is replaced by the neutral one: 0 or less says that the control
+    was not learnt.
+    """
+
+    step: int
+    loss: float
+    gap: float
+
+
 class EvaluationReport(Section):
     """Everything that `stopdown evaluate` found."""
 
@@ -221,6 +233,8 @@ class EvaluationReport(Section):
     sweeps: tuple[SweepReading, ...]
     published: tuple[Published, ...]
     notes: tuple[str, ...]
+    # by axis; nothing where the adapter does not lie in its training's folder
+    validated: dict[str, Validated] = Field(default_factory=dict)
     verdict: tuple[str, ...]
     versions: dict[str, str]
     wall_s: float

@@ -36,7 +36,7 @@ from trainer.evaluation.prior import (
     fast_table,
 )
 from trainer.evaluation.prompts import EvaluationPrompts, gather
-from trainer.evaluation.results import FILE, Drift, EvaluationReport, Fast
+from trainer.evaluation.results import FILE, Drift, EvaluationReport, Fast, Validated
 from trainer.evaluation.settings import EvaluateSettings
 from trainer.evaluation.statistics import MIN_PROMPTS, Floats
 from trainer.evaluation.verdict import verdict
@@ -45,6 +45,8 @@ from trainer.generation.plan import Video
 from trainer.generation.run import Request, make_videos
 from trainer.generation.sampler import Sampling
 from trainer.pipeline import ControlledWan
+from trainer.training.watch.metrics import FILE as METRICS
+from trainer.training.watch.metrics import read_events
 
 NO_VQA = "VQAScore is left out: package t2v_metrics is not installed"
 VQA_UNUSED = "VQAScore is left out: t2v_metrics is installed, but this version of Stopdown does not drive it"
@@ -153,6 +155,7 @@ def evaluate(request: EvaluateRequest, watch: Watch) -> EvaluationReport:
     fast, drifted = _prior(pipe, request, ready, sampling, extractors, watch)
     for adapter in pipe.adapters.values():
         adapter.set_mode(Mode.BACKBONE_ONLY)  # as the backbone's own features want it, once instead of for each video
+    held = held_out(request.adapter, ready.card.step)
     found = measure(ready.plan.sweeps, other_axes(ready.card), request.out, request.settings.fps, extractors, watch.note)
     report = EvaluationReport(
         adapter=str(request.adapter),
@@ -179,13 +182,33 @@ def evaluate(request: EvaluateRequest, watch: Watch) -> EvaluationReport:
         sweeps=found.sweeps,
         published=PUBLISHED,
         notes=_notes(request, ready),
-        verdict=verdict(found.accuracy, found.leakage, fast, ready.main),
+        validated=held,
+        verdict=verdict(found.accuracy, found.leakage, fast, ready.main, held),
         versions=installed_versions(),
         wall_s=round(time.monotonic() - begun, 3),
     )
     write_atomic(request.out / FILE, report.model_dump_json(indent=1).encode() + b"\n")
     write_atomic(request.out / "results.md", results_text(report).encode())
     return report
+
+
+def held_out(adapter: Path, step: int) -> dict[str, Validated]:
+    """Return what the training in whose folder an adapter lies found on held-out clips, by axis, up to the adapter's step.
+
+    Nothing where there is no log beside it, or the training did not validate. Raises DamagedError for a log that is none.
+    """
+    log = adapter.resolve().parent / METRICS
+    if not log.is_file():
+        return {}
+    checks = [event for event in read_events(log) if event.kind == "validation" and event.step <= step]
+    if not checks:
+        return {}
+    values, found = checks[-1].values, {}
+    for name in values:
+        loss, gap = values.get(f"loss/{name.removeprefix('gap/')}"), values[name]
+        if name.startswith("gap/") and loss is not None and gap is not None:
+            found[name.removeprefix("gap/")] = Validated(step=checks[-1].step, loss=loss, gap=gap)
+    return found
 
 
 def _load(request: EvaluateRequest, ready: Prepared, watch: Watch) -> ControlledWan:

@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from scenes.axes import AXES
 from scenes.errors import InputError, closest
-from trainer.settings import Section
+from trainer.settings import Frames, Section
 
 SWEEP = re.compile(r"\s*(?P<low>[-+]?\d*\.?\d+)\s*\.\.\s*(?P<high>[-+]?\d*\.?\d+)\s*:\s*(?P<count>\d+)\s*")
 MOST_CONTROLS = 101
@@ -45,7 +45,7 @@ class EvaluateSettings(Section):
         description="feature extractors: clip or clip=PATH, xclip or xclip=PATH, tiny for the backbone's own",
     )
     fast: bool = Field(default=True, description="measure drift from the backbone in one denoising step (needs 8 prompts)")
-    frames: int | None = Field(default=None, ge=1, le=1025, description="frames, 4n+1; the backbone's usual ones if not given")
+    frames: Frames | None = Field(default=None, description="frames, 4n+1; the backbone's usual ones if not given")
     width: int | None = Field(default=None, ge=16, description="pixels; the backbone's usual ones if not given")
     height: int | None = Field(default=None, ge=16, description="pixels; the backbone's usual ones if not given")
     steps: int | None = Field(default=None, ge=1, description="denoising steps; the backbone's usual ones if not given")

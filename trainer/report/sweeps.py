@@ -6,7 +6,7 @@ Array legend: N controls, T frames, H rows, W columns, 3 channels (sRGB, uint8).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +26,8 @@ DECODED_BYTES = 48e6  # of one mosaic in the browser
 CRF, PRESET = 18, "medium"
 MAIN_PROMPTS, OTHER_PROMPTS = 12, 4
 POSTER_PX = 320
+FAR: Mapping[ErrorUnit, float] = {"stop": 0.5, "mired": 50.0}  # from the commanded value, of a reading on the probe's own scale
+FREE = "What a scene is at c = 0 is the generator's choice; commanded is the difference from it."
 MEDIA_BYTES = 18_000_000  # of all mosaics, before base64
 
 
@@ -84,7 +86,7 @@ def make_stages(report: EvaluationReport, folder: Path, *, media_bytes: int = ME
         cells: list[Cell] = []
         used = 0
         for sweep in chosen:
-            cell, size = make_cell(sweep, folder, AXES[axis].error_unit, int(report.settings["fps"]))
+            cell, size = make_cell(sweep, folder, commanded(report, axis), int(report.settings["fps"]))
             if cells and used + size > share:
                 break
             cells.append(cell)
@@ -94,8 +96,14 @@ def make_stages(report: EvaluationReport, folder: Path, *, media_bytes: int = ME
     return tuple(stages)
 
 
-def make_cell(sweep: SweepReading, folder: Path, unit: ErrorUnit, fps: int) -> tuple[Cell, int]:
-    """Return a sweep as a cell, and the bytes of its mosaic."""
+def commanded(report: EvaluationReport, axis: str) -> dict[float, float]:
+    """Return the values that controls of an axis command, by control; nothing for an adapter without a unit law."""
+    curve = next(one.curve for one in report.accuracy if (one.axis, one.arm) == (axis, report.main_arm))
+    return {point.control: point.value for point in curve if point.value is not None}
+
+
+def make_cell(sweep: SweepReading, folder: Path, values: Mapping[float, float], fps: int) -> tuple[Cell, int]:
+    """Return a sweep as a cell, and the bytes of its mosaic; `values` are those commanded, by control."""
     videos = [decode(folder / video.video) for video in sweep.videos]
     mosaic_THW3, columns, (width, height) = mosaic(videos)
     still = len(mosaic_THW3) == 1
@@ -116,7 +124,7 @@ def make_cell(sweep: SweepReading, folder: Path, unit: ErrorUnit, fps: int) -> t
         media=media,
         still=still,
         poster=webp(np.ascontiguousarray(poster_HW3), POSTER_PX, 82),
-        steps=tuple(step_of(video, sweep.axis, unit) for video in sweep.videos),
+        steps=tuple(step_of(video, sweep.axis, values.get(video.control)) for video in sweep.videos),
         rho="" if sweep.rho is None else f"ρ {sweep.rho:.2f}",
     )
     return cell, len(media) * 3 // 4
@@ -144,16 +152,23 @@ def mosaic(videos: Sequence[Bytes]) -> tuple[Bytes, int, tuple[int, int]]:
     return page, columns, size
 
 
-def step_of(video: VideoReading, axis: str, unit: ErrorUnit) -> Step:
-    """Return what is said of one video: the distance that was read, and the value on the probe's own scale if it has one."""
+def step_of(video: VideoReading, axis: str, value: float | None) -> Step:
+    """Return what is said of one video: the distance that was read, and the value on the probe's own scale if it has one.
+
+    Where that is far from the commanded `value`, the note says why it may be: a generated scene has a cast, or a blur, of its
+    own, and a control moves it from there.
+    """
     if video.measured is None and video.absolute is None:
         return Step(reading="not read", note=video.note)
-    parts = []
+    unit, parts, notes = AXES[axis].error_unit, [], [video.note]
     if video.measured is not None:
         parts.append(distance(video.measured, unit))
     if video.absolute is not None:
-        parts.append(AXES[axis].format(video.absolute))
-    return Step(reading=" · ".join(parts), note=video.note)
+        shown = AXES[axis].format(video.absolute)
+        parts.append(f"{shown} on its own")
+        if value is not None and abs(AXES[axis].stops(video.absolute, value)) > FAR[unit]:
+            notes.append(f"{shown} where {video.label} is commanded: {FREE[:1].lower()}{FREE[1:]}")
+    return Step(reading=" · ".join(parts), note=" ".join(note for note in notes if note))
 
 
 def distance(measured: float, unit: ErrorUnit) -> str:

@@ -63,11 +63,16 @@ def _adamw_fused(parameters: Parameters, settings: OptimizerSettings) -> Optimiz
     )
 
 
-def _adamw_8bit(parameters: Parameters, settings: OptimizerSettings) -> Optimizer:
-    if importlib.util.find_spec("bitsandbytes") is None:
+def check_optimizer(settings: OptimizerSettings) -> None:
+    """Raise InputError for an optimizer whose package is missing."""
+    if settings.name == "adamw_8bit" and importlib.util.find_spec("bitsandbytes") is None:
         raise InputError(
             "optimizer.name = 'adamw_8bit' needs bitsandbytes, which is not installed; pip install bitsandbytes, or use 'adamw'"
         )
+
+
+def _adamw_8bit(parameters: Parameters, settings: OptimizerSettings) -> Optimizer:
+    check_optimizer(settings)
     import bitsandbytes  # slow to import and optional
 
     return bitsandbytes.optim.AdamW8bit(

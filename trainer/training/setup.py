@@ -13,7 +13,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType, InitProcessGroupKwargs
 from diffusers import AutoencoderKLWan, WanPipeline
-from torch import Tensor, nn
+from torch import Tensor
 
 from scenes.errors import InputError
 from trainer.adapter import AdapterConfig, AxisControl, ControlConfig, LoraSettings, resolve_blocks
@@ -21,12 +21,11 @@ from trainer.backbone import EXPERTS, experts, fingerprint
 from trainer.data.batches import FlowBatches
 from trainer.data.frames import FrameBatches
 from trainer.data.records import TrainingData, check_sizes, open_data
-from trainer.flops import video_tokens
-from trainer.footprint import MemoryEstimate, estimate_memory
 from trainer.locate import cache_folder, locate_backbone
-from trainer.quantize import load_quantized
+from trainer.quantize import check_quantization, load_quantized
 from trainer.settings import TrainSettings, decisive, digest
 from trainer.training.cache import TensorCache, module_digest
+from trainer.training.early import check_early
 from trainer.training.encoding import Encoded, EncodedReader, Report, Share, encode_all
 from trainer.training.loop import Loop
 from trainer.training.task import Task
@@ -35,6 +34,7 @@ from trainer.training.tasks.control import Provenance, attach_adapters
 from trainer.training.tasks.flow import Flow
 from trainer.training.tasks.transformer import TextParts
 from trainer.training.watch import Studio, make_journal, make_watchers
+from trainer.weightless import weightless_pipeline
 
 PATIENCE = timedelta(hours=2)  # other processes wait while the first one validates and makes previews
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
@@ -121,11 +121,12 @@ class Run:
     reader: EncodedReader | None
 
 
-def open_run(settings: TrainSettings, device: torch.device) -> Opened:
+def open_run(settings: TrainSettings, device: torch.device, *, weightless: bool = False) -> Opened:
     """Open a run's dataset and load its backbone on the CPU (packed weights may be on `device`).
 
-    Raises InputError in one line for a dataset without the axis asked for, a backbone that is not there, and clips whose
-    frames or size it cannot take.
+    With `weightless` no weight is loaded: what a dry run needs, offline for the known backbones. Raises InputError in one line
+    for a dataset without the axis asked for, a backbone that is not there, clips whose frames or size it cannot take, and all
+    else that can be refused before anything is encoded (`trainer.training.early`).
     """
     axes = settings.adapter.axes if settings.what == "control" else ()
     data = open_data(
@@ -135,19 +136,30 @@ def open_run(settings: TrainSettings, device: torch.device) -> Opened:
         train_split=settings.train_split,
         validation_split=settings.validation_split,
     )
-    pipe = load_quantized(
-        settings.backbone.name,
-        settings.backbone.quantization,
-        device=device,
-        dtype=DTYPES[settings.backbone.dtype] if settings.what == "control" else torch.float32,
-        vae_dtype=torch.float32,  # as Wan is published; encoding happens once, and small controls change little
-        compiled=settings.compile,
-    )
+    pipe = _backbone(settings, device, weightless)
     check_sizes((*data.train, *data.validation), pipe)
     opened = Opened(settings=settings, data=data, pipe=pipe)
     if settings.what != "vae":
         Flow.of(pipe, opened.experts)  # says which expert is absent
+    if settings.what == "control":
+        adapter_config(settings, data.axes, getattr(pipe, opened.experts[0]).config.num_layers)  # says which block is absent
+    check_early(settings, data, pipe)
     return opened
+
+
+def _backbone(settings: TrainSettings, device: torch.device, weightless: bool) -> WanPipeline:
+    own = settings.backbone
+    if weightless:
+        check_quantization(own.quantization, device, compiled=settings.compile)
+        return weightless_pipeline(own.name)
+    return load_quantized(
+        own.name,
+        own.quantization,
+        device=device,
+        dtype=DTYPES[own.dtype] if settings.what == "control" else torch.float32,
+        vae_dtype=torch.float32,  # as Wan is published; encoding happens once, and small controls change little
+        compiled=settings.compile,
+    )
 
 
 def prepare_run(opened: Opened, accelerator: Accelerator, report: Report | None = None) -> Run:
@@ -231,46 +243,6 @@ def attach_new(opened: Opened) -> dict[str, Any]:
     return attach_adapters(opened.pipe, config, trained=opened.experts, seed=opened.settings.seed)
 
 
-def trainable_counts(opened: Opened) -> dict[str, int]:
-    """Return how many parameters would train, by part; puts adapters on the backbone."""
-    if opened.settings.what == "vae":
-        return {"vae": _size(opened.pipe.vae)}
-    if opened.settings.what == "transformer":
-        return {name: _size(getattr(opened.pipe, name)) for name in opened.experts}
-    counts = {}
-    for name, adapter in attach_new(opened).items():
-        counts[f"{name}: control"] = sum(p.numel() for p in adapter.control_parameters().values())
-        counts[f"{name}: LoRA"] = sum(p.numel() for p in adapter.lora_parameters().values())
-    return counts
-
-
-def expected_memory(opened: Opened) -> MemoryEstimate:
-    """Return what a control run would take on its device, at its largest clip; raises InputError for what trains whole."""
-    settings, pipe = opened.settings, opened.pipe
-    if settings.what != "control":
-        raise InputError(f"memory is estimated for a control adapter, not for what = '{settings.what}'")
-    config = getattr(pipe, opened.experts[0]).config
-    sizes = {"spatial": pipe.vae_scale_factor_spatial, "temporal": pipe.vae_scale_factor_temporal}
-    shapes = [record.shape for record in opened.data.train]
-    return estimate_memory(
-        config,
-        adapter_config(settings, opened.axes, config.num_layers),
-        tokens=max(video_tokens(rows, columns, n, patch=config.patch_size[1], **sizes) for n, rows, columns in shapes),
-        batch=settings.batch_size,
-        text_tokens=settings.backbone.text_max_length,
-        weight_bytes=DTYPES[settings.backbone.dtype].itemsize,
-        quantization=settings.backbone.quantization,
-        checkpointing=settings.gradient_checkpointing,
-        optimizer=settings.optimizer.name,
-        averaged=bool(settings.optimizer.ema_decay),
-        experts=len(experts(pipe)),
-    )
-
-
-def _size(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
-
-
 def _flow(opened: Opened, dtype: torch.dtype) -> Flow:
     return Flow.of(
         opened.pipe, opened.experts, shift=opened.settings.flow_shift, dtype=dtype, autocast=_autocast(opened.settings)
@@ -308,8 +280,6 @@ def _control(opened: Opened, reader: EncodedReader) -> ControlTask:
 
 def _transformer(opened: Opened, reader: EncodedReader) -> TransformerTask:
     settings, pipe = opened.settings, opened.pipe
-    if len(opened.experts) != 1:
-        raise InputError("what = 'transformer' trains one transformer; choose backbone.experts = 'high_noise' or 'low_noise'")
     text = None
     if settings.backbone.train_text_encoder:
         text = TextParts(tokenizer=pipe.tokenizer, encoder=pipe.text_encoder, length=settings.backbone.text_max_length)

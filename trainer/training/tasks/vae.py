@@ -5,8 +5,9 @@ Shapes: B clips, T frames, H rows, W columns, 3 channels (RGB); C latent channel
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKLWan
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from scenes.errors import InputError
 from trainer.data.frames import FRAMES, FrameBatches
+from trainer.data.records import ClipRecord
 from trainer.training.task import Batch
 from trainer.training.tasks.weights import swapped
 
@@ -67,7 +69,7 @@ class VaeTask:
         module: nn.Module | None = None,
     ) -> None:
         """`module` replaces `Reconstruction` by another that holds the same autoencoder and has the same forward."""
-        check_fit(vae, batches)
+        check_crops(vae.config, batches.lengths, batches.records)
         self.vae = vae
         self.batches = batches
         self.gradient_weight = gradient_weight
@@ -118,13 +120,13 @@ def normal_divergence(mean_BCthw: Tensor, logvar_BCthw: Tensor) -> Tensor:
     return 0.5 * (mean_BCthw.square() + logvar_BCthw.exp() - 1.0 - logvar_BCthw).flatten(1).mean(1)
 
 
-def check_fit(vae: AutoencoderKLWan, batches: FrameBatches) -> None:
-    """Raise InputError for lengths or clips that the autoencoder cannot take."""
-    time, space = vae.config.scale_factor_temporal, vae.config.scale_factor_spatial
-    for length in batches.lengths:
+def check_crops(config: Mapping[str, Any], lengths: Sequence[int], records: Sequence[ClipRecord]) -> None:
+    """Raise InputError for lengths or clips that an autoencoder of a configuration cannot take."""
+    time, space = config["scale_factor_temporal"], config["scale_factor_spatial"]
+    for length in lengths:
         if length % time != 1 % time:
             raise InputError(f"crops of {length} frames do not fit the autoencoder; give {time}n + 1")
-    for record in batches.records:
+    for record in records:
         if record.height % space or record.width % space:
             raise InputError(
                 f"clip {record.clip_id} is {record.width}x{record.height}; the autoencoder takes multiples of {space}"

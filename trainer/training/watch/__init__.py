@@ -20,7 +20,7 @@ from trainer.training.watch.metrics import FILE, Event, Journal, MetricsFile, re
 from trainer.training.watch.preview import Preview, preview_prompts
 from trainer.training.watch.progress_bar import make_progress_sink
 from trainer.training.watch.readings import SweepReport, ValueReading, read_sweep
-from trainer.training.watch.trackers import TRACKERS, make_trackers
+from trainer.training.watch.trackers import TRACKERS, check_trackers, make_trackers
 from trainer.training.watch.validation import Averaged, Validation
 
 VALIDATIONS: dict[str, type[Validation]] = {  # by what trains
@@ -92,6 +92,7 @@ __all__ = [
     "SweepReport",
     "Validation",
     "ValueReading",
+    "check_trackers",
     "make_journal",
     "make_watchers",
     "preview_prompts",

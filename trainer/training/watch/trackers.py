@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,6 @@ class TensorBoard:
     """Event files in the run's folder `tensorboard`; `tensorboard --logdir RUN` shows them."""
 
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
-        _require("tensorboard", "pip install 'stopdown[train]'")
         self.folder = folder / "tensorboard"
         self._writer: Any = None
 
@@ -57,7 +56,6 @@ class WeightsAndBiases:
     """
 
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
-        _require("wandb", "pip install wandb, or leave wandb out of train.trackers")
         self.folder = folder
         self.settings = dict(settings)
         self._run: Any = None
@@ -91,14 +89,22 @@ TRACKERS: dict[str, Callable[[Path, Mapping[str, Any]], Sink]] = {
 }
 
 
+REMEDIES = {
+    "tensorboard": "pip install 'stopdown[train]', or leave it out of train.trackers",
+    "wandb": "pip install wandb, or leave wandb out of train.trackers",
+}
+
+
 def make_trackers(names: tuple[str, ...], folder: Path, settings: Mapping[str, Any]) -> tuple[Sink, ...]:
-    """Return the trackers of a run; raises InputError for an unknown one and for one that is not installed."""
-    for name in names:
-        if name not in TRACKERS:
-            raise InputError(f"tracker '{name}' is unknown{closest(name, TRACKERS)}; known are {', '.join(TRACKERS)}")
+    """Return the trackers of a run; raises InputError as `check_trackers` does."""
+    check_trackers(names)
     return tuple(TRACKERS[name](folder, settings) for name in names)
 
 
-def _require(package: str, remedy: str) -> None:
-    if importlib.util.find_spec(package) is None:
-        raise InputError(f"tracker '{package}' was asked for and {package} is not installed; {remedy}")
+def check_trackers(names: Sequence[str]) -> None:
+    """Raise InputError for an unknown tracker and for one that is not installed."""
+    for name in names:
+        if name not in TRACKERS:
+            raise InputError(f"tracker '{name}' is unknown{closest(name, TRACKERS)}; known are {', '.join(TRACKERS)}")
+        if importlib.util.find_spec(name) is None:
+            raise InputError(f"tracker '{name}' was asked for and {name} is not installed; {REMEDIES[name]}")

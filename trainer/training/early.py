@@ -1,0 +1,45 @@
+"""What can be refused before anything is encoded, and in a dry run: what settings, labels and a backbone's sizes decide."""
+
+from __future__ import annotations
+
+from diffusers import WanPipeline
+
+from scenes.errors import InputError
+from trainer.backbone import experts
+from trainer.data.frames import check_lengths
+from trainer.data.records import TrainingData
+from trainer.pipeline import check_size
+from trainer.settings import TrainSettings
+from trainer.training.optimizers import check_optimizer
+from trainer.training.tasks.vae import check_crops
+from trainer.training.watch import check_trackers, preview_prompts
+
+
+def check_early(settings: TrainSettings, data: TrainingData, pipe: WanPipeline) -> None:
+    """Raise InputError in one line for what would end a run later.
+
+    That is a tracker or optimizer that is not installed, previews that the backbone cannot make or that have no prompt, crops
+    that do not fit, an expert that is not chosen. `pipe` may have no weights (`trainer.weightless`).
+    """
+    check_trackers(settings.trackers)
+    check_optimizer(settings.optimizer)
+    if settings.previews.every:
+        _check_previews(settings, data, pipe)
+    if settings.what == "vae":
+        check_lengths(settings.crop_frames, data.train)
+        check_crops(pipe.vae.config, settings.crop_frames, data.train)
+    if settings.what == "transformer" and settings.backbone.experts == "all" and len(experts(pipe)) > 1:
+        raise InputError("what = 'transformer' trains one transformer; choose backbone.experts = 'high_noise' or 'low_noise'")
+
+
+def _check_previews(settings: TrainSettings, data: TrainingData, pipe: WanPipeline) -> None:
+    own = settings.previews
+    try:
+        check_size(pipe, height=own.height, width=own.width, num_frames=own.frames)
+    except InputError as error:
+        raise InputError(f"train.previews: {error}") from None
+    if not preview_prompts(own, data.validation, [axis.name for axis in data.axes]):
+        raise InputError("previews have no prompt and no clip is held out to take one from; set train.previews.prompts")
+    blank = next((prompt for prompt in own.prompts if not prompt.strip()), None)
+    if blank is not None:
+        raise InputError(f"train.previews.prompts has one without words ({blank!r}); remove it")
