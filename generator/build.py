@@ -28,9 +28,11 @@ from generator.render.pool import NoSpaceError, PoolOptions, RenderPool
 from generator.render.worker import NO_SPACE
 from generator.store import ClipRecord, Store
 from generator.versions.commit import commit_build
+from generator.versions.curation import shown_curation
 from generator.versions.history import History
 from generator.versions.locks import writing
 from generator.versions.status import status
+from generator.versions.working import LABELS
 from generator.working_folder import (
     INTERNAL,
     build_lock,
@@ -59,7 +61,10 @@ BYTES_PER_DATASET = 2**20
 
 @dataclass(frozen=True, kw_only=True)
 class BuildReport:
-    """What a build did: clips of the plan, rendered now, finished before, failed (message by clip id), and what it cost."""
+    """What a build did: clips of the plan, rendered now, finished before, failed (message by clip id), and what it cost.
+
+    `curation` says what it kept of a curated version, clips left out of the plan and edited captions; empty where nothing was.
+    """
 
     path: Path
     clips: int
@@ -69,6 +74,7 @@ class BuildReport:
     cpu_s: float
     wall_s: float
     version: str | None = None
+    curation: str = ""
 
     @property
     def complete(self) -> bool:
@@ -92,21 +98,27 @@ def build(
 
     A finished dataset is committed as a version, unless `message` is None. `recipe_folder` is where the recipe lies, and its
     [scene] file if it has one: the dataset keeps a copy. A folder whose last build was committed may get another recipe of the
-    same name: clips that both imply are not rendered again. Clips that fail twice are in the report; then
+    same name: clips that both imply are not rendered again. What a person removed from the version that the folder shows is not
+    rendered, and captions that they edited stay. Clips that fail twice are in the report; then
     the dataset stays unfinished, and the same call tries them again. Raises InputError for a folder, a disk or a Blender that
-    cannot be used, NoSpaceError when the disk fills up on the way.
+    cannot be used, and for edits that are not committed, NoSpaceError when the disk fills up on the way.
     """
     if workers < 1 or threads < 1:
         raise InputError(f"{workers} workers of {threads} threads; give at least one of each")
     start_s = time.monotonic()
     blender = blender_version()
+    whole = plan
     resumed = not replaces_committed(path, plan) and check_target(path, plan)
+    plan = shown_curation(path).of(whole)
     if not resumed:
         _check_space(plan, plan.clips, path)
     options = PoolOptions(workers=workers, recycle_clips=recycle_clips, silence_s=silence_s)
     try:
         with build_lock(path), writing(path / INTERNAL):
-            if replaces_committed(path, plan):
+            replaces = replaces_committed(path, whole)
+            kept = shown_curation(path).within(whole)
+            plan = kept.of(whole)
+            if replaces:
                 retarget(path, plan)
             take_in(plan.recipe, recipe_folder, path / INTERNAL)
             report = _build(plan, path, blender, threads, options, progress)
@@ -119,16 +131,22 @@ def build(
                 f"{error.strerror} at {path}; free some space and run the same command again to go on"
             ) from error
         raise
-    return replace(report, wall_s=time.monotonic() - start_s)
+    return replace(report, wall_s=time.monotonic() - start_s, curation=kept.words() if kept else "")
 
 
 def replaces_committed(path: Path, plan: Plan) -> bool:
-    """Return whether a folder shows a committed version of another recipe of the same name, with nothing uncommitted in it."""
+    """Return whether a folder shows a committed version of another recipe of the same name, with nothing uncommitted in it.
+
+    Raises InputError where something is uncommitted; of a version of the same recipe, where labels or captions were edited.
+    """
     earlier = stored_plan(path)
-    if earlier is None or earlier.digest == plan.digest or earlier.name != plan.name:
+    if earlier is None or (earlier.digest != plan.digest and earlier.name != plan.name):
         return False
     history = History(path)
     if history.refs.head() is None:
+        return False
+    if earlier.digest == plan.digest:
+        _refuse_edits(history)
         return False
     if same_recipe(earlier.recipe, plan.recipe):
         raise InputError(
@@ -143,6 +161,18 @@ def replaces_committed(path: Path, plan: Plan) -> bool:
             f"({difference(earlier.recipe, plan.recipe)}) is built there"
         )
     return True
+
+
+def _refuse_edits(history: History) -> None:
+    """Raise InputError where a finished folder holds words that a person wrote and a build would write over."""
+    state = status(history)
+    edited = [found.path for found in state.differences if found.kind == "changed" and found.path.endswith((LABELS, ".txt"))]
+    if edited and not state.other_plan and state.restoring is None and (history.path / LABELS).is_file():
+        more = f" and {len(edited) - 1} more" if len(edited) > 1 else ""
+        raise InputError(
+            f"{history.path} has edits that no version holds ({edited[0]}{more}); "
+            "keep them with `stopdown commit`, or drop them with `stopdown restore --force`"
+        )
 
 
 def clip_key(plan: Plan, clip: ClipPlan, blender: str) -> str:

@@ -34,6 +34,7 @@ from generator.plan import PLAN_FORMATS, ClipPlan, Plan, plan_format, rounded
 from generator.recipe import Recipe
 from generator.sealed import read_sealed
 from generator.store import ClipRecord, Store
+from generator.versions.curation import shown_curation
 from generator.video import decode
 from scenes.errors import InputError, closest
 
@@ -41,7 +42,10 @@ INTERNAL = ".stopdown"
 
 
 class WorkingFolder:
-    """A finished dataset, read lazily: labels as an Arrow table, clips as uint8 frames `[T, H, W, 3]`."""
+    """A finished dataset, read lazily: labels as an Arrow table, clips as uint8 frames `[T, H, W, 3]`.
+
+    `plan` is as the version that the folder shows was curated: less removed clips, with edited captions.
+    """
 
     def __init__(self, path: Path, plan: Plan) -> None:
         self.path = path
@@ -59,7 +63,7 @@ class WorkingFolder:
             )
         if not (path / "labels.parquet").is_file():
             raise InputError(f"the build of {path} is not finished (no labels.parquet); run the same `stopdown build` again")
-        return cls(path, plan)
+        return cls(path, shown_curation(path).of(plan))
 
     def __len__(self) -> int:
         return len(self.plan.clips)

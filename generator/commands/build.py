@@ -105,12 +105,15 @@ def _summary(report: BuildReport) -> dict[str, object]:
         "cpu_s": round(report.cpu_s, 2),
         "wall_s": round(report.wall_s, 2),
         "version": report.version,
+        "curation": report.curation,
     }
 
 
 def _words(report: BuildReport) -> str:
     reused = f", {report.reused} were there" if report.reused else ""
     words = f"{report.path}: {report.rendered} clips rendered{reused}, in {report.wall_s:.0f} s ({report.cpu_s:.0f} CPU s)"
+    if report.curation:
+        words += f"; kept as it was curated: {report.curation}"
     if report.complete:
         words += f"; version {report.version[:12]}" if report.version else "; not committed"
         return f"{words}\nnext: stopdown verify {report.path}; stopdown gallery {report.path}"

@@ -27,6 +27,7 @@ from generator.plan import ClipPlan
 from generator.recipe import Recipe
 from generator.store import ClipRecord
 from generator.versions.commit import commit_shown
+from generator.versions.curation import refuse_curated
 from generator.versions.history import INTERNAL, History
 from generator.versions.locks import writing
 from generator.versions.plans import PlanFile
@@ -234,6 +235,7 @@ def _commit(target: Target, records: Mapping[str, ClipRecord], sizes: Mapping[st
     path = target.remote.path
     # The folder shows its clips, as after the build of one machine.
     with build_lock(path), writing(path / INTERNAL), contents(parts, records) as made:
+        refuse_curated(History(path), made.plan.digest, made.labels, str(path))
         _show_plan(path, made.plan)
         each = (parts.part(number) for number in range(parts.count))
         show(path, each, made.origin, made.labels, records, license=made.license)

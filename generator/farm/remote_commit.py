@@ -16,6 +16,7 @@ from generator.files import DamagedError
 from generator.sealed import sha256
 from generator.store import ClipRecord, Store
 from generator.versions.commit import Origin, commit
+from generator.versions.curation import refuse_curated
 from generator.versions.history import History
 from generator.versions.remote import Remote, RemoteError, object_file, version_file
 from generator.versions.remote_push import push
@@ -87,6 +88,7 @@ def _commit_once(
     history, remote = History(folder), target.remote
     history.store = RemoteStore(history.root, remote, sizes)
     _fetch_head(history, remote)
+    refuse_curated(history, made.plan.digest, made.labels, remote.name)
     origin = Origin(message=message, plans=(made.plan,), software=Software.here(records.values()), files=made.files())
     version = commit(history, made.labels, Evidences(records), origin)
     push(history, remote)

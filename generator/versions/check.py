@@ -21,8 +21,9 @@ from generator.versions.history import History
 from generator.versions.manifest import read_leaf
 from generator.versions.refs import Refs, version_ids
 from generator.versions.rows import content_digest
+from generator.versions.status import compare
 from generator.versions.version import Version, content_id
-from generator.versions.working import Working, differences, target_of
+from generator.versions.working import Working
 from scenes.errors import StopdownError
 
 Kind = Literal["object", "manifest", "version", "reference", "record", "plan", "working", "stranger"]
@@ -285,12 +286,10 @@ def _working(history: History) -> Iterator[Damage]:
         yield _damage("working", ".stopdown/index.json", f"{error} (a cache: delete it)")
     try:
         working = Working(history)
-        shown, restoring, labels = working.state()
-        shown = shown or history.refs.head()
+        shown = working.state()[0] or history.refs.head()
         if shown is None:
             return
-        version = history.load(shown)
-        found = differences(history, target_of(history, version), working, thorough=True, labels_digest=labels)
+        found = compare(history, working, history.refs.head() or shown, thorough=True)
     except (StopdownError, OSError) as error:
         yield _damage("working", ".stopdown/working.json", str(error))
         return
@@ -298,12 +297,12 @@ def _working(history: History) -> Iterator[Damage]:
         mode = _unreadable(history.root / name)
         if mode and (history.root / name).exists():
             yield _damage("working", f".stopdown/{name}", mode)
-    if restoring is not None:
-        message = f"a restore of {restoring[:12]} was cut off; run `stopdown restore` again"
-        yield _damage("working", ".stopdown/working.json", message, versions=(restoring,))
-    for difference in found:
+    if found.restoring is not None:
+        message = f"a restore of {found.restoring[:12]} was cut off; run `stopdown restore` again"
+        yield _damage("working", ".stopdown/working.json", message, versions=(found.restoring,))
+    for difference in found.differences:
         clips = (difference.clip_id,) if difference.clip_id else ()
-        yield _damage("working", difference.path, difference.detail, clips, (version.id,))
+        yield _damage("working", difference.path, difference.detail, clips, (found.version.id,))
 
 
 def _unreadable(path: Path) -> str | None:

@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -31,12 +32,13 @@ from generator.versions.refs import ConflictError
 from generator.versions.reported import reported
 from generator.versions.rows import Evidence, Evidences, check_follows, make_rows, settled
 from generator.versions.splits import SplitRatios
-from generator.versions.status import mark
+from generator.versions.status import announce, mark
 from generator.versions.version import Software, Version, content_id, machine_kind
 from scenes.errors import InputError
 
 MESSAGE_LENGTH = 10_000
 EPOCH = "SOURCE_DATE_EPOCH"
+Ready = Callable[[Version], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,11 +60,20 @@ class Origin:
 
 
 @reported
-def commit(history: History, labels: pa.Table | LabelRows, evidence: Mapping[str, Evidence], origin: Origin) -> Version:
+def commit(
+    history: History,
+    labels: pa.Table | LabelRows,
+    evidence: Mapping[str, Evidence],
+    origin: Origin,
+    *,
+    ready: Ready | None = None,
+) -> Version:
     """Commit a whole label table as the next version, or its rows in order of clip id; `evidence` is by clip id.
 
     Another process may commit meanwhile: this version then follows that one. Rows, plans and files equal to the head's make no
-    new version. Raises InputError for rows that cannot be, DamagedError when an object they name is missing.
+    new version. `ready` is called with the version before the head is moved to it, when nothing can refuse it any more, and
+    with the head where there is nothing new. Raises InputError for rows that cannot be, DamagedError when an object they name
+    is missing.
     """
 
     def build(head: Version | None) -> Manifest:
@@ -72,7 +83,7 @@ def commit(history: History, labels: pa.Table | LabelRows, evidence: Mapping[str
         first = next(rows)
         return sow(history.store, first.schema, chain([first], rows))
 
-    return _commit(history, build, origin, keep=False)
+    return _commit(history, build, origin, keep=False, ready=ready)
 
 
 @reported
@@ -102,7 +113,7 @@ def commit_shown(
         files={name: history.path / name for name in LINEAGE_NAMES},
         splits=splits,
     )
-    version = commit(history, labels, Evidences(records), origin)
+    version = commit(history, labels, Evidences(records), origin, ready=partial(announce, history))
     mark(history, version)
     return version
 
@@ -149,16 +160,28 @@ def commit_manifest(
     return version
 
 
-def _commit(history: History, build: Callable[[Version | None], Manifest], origin: Origin, *, keep: bool) -> Version:
+def _commit(
+    history: History,
+    build: Callable[[Version | None], Manifest],
+    origin: Origin,
+    *,
+    keep: bool,
+    ready: Ready | None = None,
+) -> Version:
     check_message(origin.message)
     with writing(history.root):
         while True:
             head_id = history.refs.head()
             head = None if head_id is None else history.load(head_id)
             version = _version(history, head, build(head), origin, keep=keep)
-            if head is not None and _says_the_same(version, head):
-                return head
-            history.save(version)
+            same = head is not None and _says_the_same(version, head)
+            version = head if head is not None and same else version
+            if not same:
+                history.save(version)
+            if ready is not None:
+                ready(version)
+            if same:
+                return version
             try:
                 history.refs.swap_head(head_id, version.id)
             except ConflictError:

@@ -20,7 +20,7 @@ from generator.versions.manifest import read_rows
 from generator.versions.reported import reported
 from generator.versions.rows import Evidence
 from generator.versions.splits import SplitRatios
-from generator.versions.status import mark, status
+from generator.versions.status import announce, mark, status
 from generator.versions.version import Software, Version
 from generator.versions.working import LABELS, Working, check_folders, labels_difference, tracked_files
 from scenes.errors import InputError
@@ -63,8 +63,13 @@ def commit_folder(history: History, message: str, *, splits: SplitRatios | None 
         splits=splits,
         base=None if known.version is None else known.version.id,
     )
-    version = commit(history, labels, _evidence(history, labels, known), origin)
-    _align(history, labels)
+
+    def ready(version: Version) -> None:
+        # Before the head moves: a kill in between leaves edits that the next commit makes the same version of.
+        _align(history, labels)
+        announce(history, version)
+
+    version = commit(history, labels, _evidence(history, labels, known), origin, ready=ready)
     mark(history, version)
     working.save_index()
     return version

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 
 from generator.files import file_digest
@@ -34,26 +35,46 @@ class Status:
 def status(history: History, *, thorough: bool = False) -> Status:
     """Compare the working folder to its version; `thorough` hashes every file. Raises DamagedError for a damaged history."""
     working = Working(history)
-    shown, restoring, labels = working.state()
     head = history.refs.head()
     if head is None:
         return Status(version=None, head=None, restoring=None, other_plan=False, differences=())
     working.load_index()
+    found = compare(history, working, head, thorough=thorough)
+    if found.unnoted:
+        with contextlib.suppress(OSError):  # on a disk that refuses, it is found out anew each time
+            working.remember(found.version.id, labels=file_digest(history.path / LABELS))
+    working.settle()
+    working.save_index()
+    return Status(
+        version=found.version,
+        head=head,
+        restoring=found.restoring,
+        other_plan=_other_plan(history, found.version),
+        differences=found.differences,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """The version that a folder shows, or was to show, and where it differs; `unnoted` says that the folder's note is not of
+    that version."""
+
+    version: Version
+    restoring: str | None
+    differences: tuple[Difference, ...]
+    unnoted: bool = False
+
+
+def compare(history: History, working: Working, head: str, *, thorough: bool) -> Comparison:
+    """Compare the folder to the version that it notes, or to the head where it shows that and was kept from noting it."""
+    shown, restoring, labels = working.state()
     version = history.load(shown or head)
     found = differences(history, target_of(history, version), working, thorough=thorough, labels_digest=labels)
     if found and restoring is None and version.id != head:
-        # A commit that was killed after it moved the head left the folder's own note behind: the folder shows the head.
         later = history.load(head)
         if not differences(history, target_of(history, later), working, thorough=thorough):
-            version, found = later, []
-    working.save_index()
-    return Status(
-        version=version,
-        head=head,
-        restoring=restoring,
-        other_plan=_other_plan(history, version),
-        differences=tuple(found),
-    )
+            return Comparison(version=later, restoring=None, differences=(), unnoted=True)
+    return Comparison(version=version, restoring=restoring, differences=tuple(found))
 
 
 @reported
@@ -63,6 +84,11 @@ def mark(history: History, version: Version) -> bool:
         return False
     Working(history).remember(version.id, labels=file_digest(history.path / LABELS))
     return True
+
+
+def announce(history: History, version: Version) -> None:
+    """Note that the folder shows a version once the head is moved to it; to be called when the folder does show it."""
+    Working(history).announce(version.id, labels=file_digest(history.path / LABELS))
 
 
 def _other_plan(history: History, version: Version) -> bool:

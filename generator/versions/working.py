@@ -6,6 +6,7 @@ remembers by size, time and inode. The index is a cache: without it, files are h
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import time
@@ -72,11 +73,36 @@ class Working:
     def state(self) -> tuple[str | None, str | None, str | None]:
         """Return the version that the folder shows, the one a restore was making it show, and the sha256 of labels.parquet."""
         tree = read_sealed(self._state)
-        return (None, None, None) if tree is None else (tree["version"], tree["restoring"], tree["labels"])
+        if tree is None:
+            return None, None, None
+        coming = tree.get("next")
+        if coming is not None and self._is_committed(coming["version"]):
+            return coming["version"], None, coming["labels"]
+        return tree["version"], tree["restoring"], tree["labels"]
 
     def remember(self, version_id: str | None, *, restoring: str | None = None, labels: str | None = None) -> None:
         """Write what the folder shows."""
         write_sealed(self._state, {"version": version_id, "restoring": restoring, "labels": labels})
+
+    def announce(self, version_id: str, *, labels: str) -> None:
+        """Write what the folder shows as soon as the head is moved to it: a commit that is killed then leaves no wrong note."""
+        tree = read_sealed(self._state) or {"version": None, "restoring": None, "labels": None}
+        write_sealed(self._state, {**tree, "next": {"version": version_id, "labels": labels}})
+
+    def settle(self) -> None:
+        """Write the note of a commit that was killed before it wrote its own. `state` knows it either way, so a disk that
+        refuses is no failure."""
+        tree = read_sealed(self._state)
+        if tree is None or "next" not in tree:
+            return
+        shown, restoring, labels = self.state()
+        with contextlib.suppress(OSError):
+            self.remember(shown, restoring=restoring, labels=labels)
+
+    def _is_committed(self, version_id: str) -> bool:
+        """Return whether the head is a version or follows it."""
+        head = self.history.refs.head()
+        return head is not None and any(version.id == version_id for version in self.history.ancestors(head))
 
     def load_index(self) -> None:
         """Read the index; a missing or damaged one is empty, because it only saves hashing."""

@@ -298,3 +298,33 @@ def test_what_cannot_be_committed_is_refused(tmp_path: Path, name: str) -> None:
 def test_marking_a_folder_that_shows_something_else_says_no(tmp_path: Path) -> None:
     history, clips, _ = built(tmp_path, 4)
     assert not mark(history, commit_clips(history, without(clips, next(iter(clips))), "second"))
+
+
+def test_the_note_of_a_commit_that_was_killed_is_made_up_for(tmp_path: Path) -> None:
+    history, clips, _ = built(tmp_path, 6, lossless=True)
+    note = (tmp_path / ".stopdown" / "working.json").read_bytes()
+    edited, removed = list(clips)[:2]
+    (tmp_path / "clips" / f"{edited}.txt").write_text("my words\n")
+    (tmp_path / "clips" / f"{removed}.mp4").unlink()
+    version = commit_folder(history, "curated")
+    (tmp_path / ".stopdown" / "working.json").write_bytes(note)  # as a kill before the last write leaves it
+    assert check(history).clean
+    assert status(history).clean and status(history).version == version
+    assert Working(history).state()[0] == version.id  # and it is noted now
+    assert commit_folder(history, "again") == version
+
+
+def test_after_a_killed_commit_only_later_edits_differ(tmp_path: Path) -> None:
+    history, clips, first = built(tmp_path, 6)
+    edited, later = list(clips)[:2]
+    (tmp_path / "clips" / f"{edited}.txt").write_text("my words\n")
+    version = commit_folder(history, "curated")
+    labels = Working(history).state()[2]
+    assert labels is not None
+    Working(history).remember(first.id, labels="0" * 64)
+    Working(history).announce(version.id, labels=labels)  # a kill after the head was moved, before the note was settled
+    (tmp_path / "clips" / f"{later}.txt").write_text("more words\n")
+    assert [difference.path for difference in status(history).differences] == [f"clips/{later}.txt"]
+    assert commit_folder(history, "more").parents == (version.id,)
+    Working(history).announce("f" * 64, labels=labels)  # a kill before the head was moved
+    assert status(history).clean
