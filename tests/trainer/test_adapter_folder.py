@@ -155,13 +155,14 @@ def test_folders_that_are_no_adapters_are_refused(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=message):
             read_card(tmp_path / name)
     saved(tmp_path / "a")
-    card = json.loads((tmp_path / "a" / "control.json").read_text())
-    for change, message in (({"step": -1}, "step: "), ({"surprise": 1}, "surprise: "), ({"format": 2}, "format: ")):
+    whole = (tmp_path / "a" / "control.json").read_bytes()
+    card = json.loads(whole)
+    for change, message in (({"step": -1}, "step: "), ({"surprise": 1}, "surprise: "), ({"format": 3}, "format: ")):
         (tmp_path / "a" / "control.json").write_text(json.dumps(card | change))
         with pytest.raises(InputError, match=message) as caught:
             read_card(tmp_path / "a")
         assert "\n" not in str(caught.value)
-    (tmp_path / "a" / "control.json").write_text(json.dumps(card))
+    (tmp_path / "a" / "control.json").write_bytes(whole)
     for file in (CONTROL_FILE, LORA_FILE):
         whole = (tmp_path / "a" / file).read_bytes()
         (tmp_path / "a" / file).write_bytes(whole[:100])

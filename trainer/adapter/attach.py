@@ -22,6 +22,7 @@ from trainer.adapter.embedding import ControlEmbedding
 from trainer.adapter.lora import LORA_NAME, activate_lora, inject_lora, lora_parameters
 from trainer.adapter.modes import Mode, check_mode, default_mode
 from trainer.formats.strict import check_exact
+from trainer.formats.weights_file import check_finite
 
 CONTROLS = "controls"  # the key in `attention_kwargs` under which a forward call receives its controls [B, A]
 
@@ -132,6 +133,7 @@ class WanAdapter:
             for received, own in pairs.values():
                 for name, parameter in own.items():
                     parameter.copy_(received[name])
+                check_finite(f"{source} as {self.transformer.dtype}", own)  # float16 ends at 65,504
 
     def set_mode(self, mode: str, strength: float = 1.0) -> None:
         """Choose what acts and how strongly: `strength` scales control attention and LoRA; at 0 the backbone is bare.

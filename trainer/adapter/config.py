@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, FiniteFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from scenes.errors import InputError
 from trainer.adapter.laws import FROZEN, AxisControl
 
 BlockChoice = Literal["deepest_third", "all"]
+
+# Beyond what any backbone has: a card that asks for more is damaged or hostile, and must not cost memory.
+MAX_RANK = 4096
+MAX_TOKENS = 1024
+MAX_BLOCKS = 1024
+MAX_WIDTH = 65536
+MAX_ALPHA = 1e6
+Rank = Annotated[int, Field(ge=1, le=MAX_RANK)]
+Alpha = Annotated[float, Field(gt=0, le=MAX_ALPHA)]
+Width = Annotated[int, Field(ge=1, le=MAX_WIDTH)]
 
 
 class ControlConfig(BaseModel):
@@ -18,23 +28,28 @@ class ControlConfig(BaseModel):
 
     model_config = FROZEN
 
-    axes: tuple[AxisControl, ...]
-    blocks: tuple[int, ...]
-    rank: PositiveInt = 32
-    alpha: PositiveFloat = 32.0
-    tokens: PositiveInt = 4
-    embed_dim: PositiveInt = 256
-    hidden_dim: PositiveInt = 64
+    axes: Annotated[tuple[AxisControl, ...], Field(max_length=64)]
+    blocks: Annotated[tuple[int, ...], Field(max_length=MAX_BLOCKS)]
+    rank: Rank = 32
+    alpha: Alpha = 32.0
+    tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)] = 4
+    embed_dim: Width = 256
+    hidden_dim: Width = 64
     gate: Literal["fixed", "learned"] = "fixed"
-    gate_value: FiniteFloat = 0.5
+    gate_value: Annotated[float, Field(ge=-MAX_ALPHA, le=MAX_ALPHA)] = 0.5
 
     @model_validator(mode="after")
     def _check(self) -> ControlConfig:
         names = [axis.name for axis in self.axes]
         if not names or len(set(names)) != len(names):
             raise ValueError(f"axes must be one or more different ones, received {names}")
-        if not self.blocks or list(self.blocks) != sorted(set(self.blocks)) or self.blocks[0] < 0:
-            raise ValueError(f"blocks must be ascending indices from 0 without repeats, received {list(self.blocks)}")
+        if (
+            not self.blocks
+            or list(self.blocks) != sorted(set(self.blocks))
+            or self.blocks[0] < 0
+            or self.blocks[-1] >= MAX_BLOCKS
+        ):
+            raise ValueError(f"blocks must be ascending indices from 0 to {MAX_BLOCKS - 1}, received {list(self.blocks)[:8]}")
         return self
 
 
@@ -43,8 +58,8 @@ class LoraSettings(BaseModel):
 
     model_config = FROZEN
 
-    rank: PositiveInt = 32
-    alpha: PositiveFloat = 32.0
+    rank: Rank = 32
+    alpha: Alpha = 32.0
 
 
 class AdapterConfig(BaseModel):

@@ -1,6 +1,6 @@
 """An adapter's folder: written whole or not at all, and read strictly.
 
-control.json                          what it is (`trainer.adapter.card`)
+control.json                          what it is, with the sha256 of each weight file (`trainer.adapter.card`)
 control_adapter.safetensors           embedding and control attention
 pytorch_lora_weights.safetensors      LoRA, as diffusers' `load_lora_weights` reads it
 README.md                             model card
@@ -19,20 +19,19 @@ from typing import Any
 
 import torch
 from diffusers import WanPipeline, WanTransformer3DModel
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
+from generator.files import file_digest
 from scenes.errors import InputError
 from trainer.adapter.attach import WanAdapter, attach
-from trainer.adapter.card import CARD, AdapterCard, BackboneId, installed_versions, model_card, read_card
+from trainer.adapter.card import CARD, AdapterCard, BackboneId, card_bytes, installed_versions, model_card, parse_card
 from trainer.adapter.lora import LORA_NAME
+from trainer.adapter.verify import CONTROL_FILE, LORA_FILE, LORA_PREFIX, expert_folder, peft_names, read_weights, verify_adapter
 from trainer.backbone import EXPERTS, fingerprint
-from trainer.formats.strict import check_exact
+from trainer.formats.strict import check_exact, printable
 
-CONTROL_FILE = "control_adapter.safetensors"
-LORA_FILE = "pytorch_lora_weights.safetensors"
-LORA_PREFIX = "transformer."
+__all__ = ["CONTROL_FILE", "LORA_FILE", "LORA_PREFIX", "attach_saved", "peft_names", "save_adapter"]
 
 
 def save_adapter(
@@ -61,24 +60,28 @@ def save_adapter(
         )
     if folder.exists() and not overwrite:
         raise InputError(f"{folder} exists; choose another folder, or allow it to be replaced")
-    card = AdapterCard(
-        config=configs.pop(),
-        backbone=BackboneId(
-            id=backbone_id,
-            fingerprints=dict(fingerprints or {name: fingerprint(a.transformer) for name, a in adapters.items()}),
-        ),
-        dataset_version=dataset_version,
-        recipe=dict(recipe) if recipe is not None else None,
-        step=step,
-        versions=installed_versions(),
+    backbone = BackboneId(
+        id=printable(backbone_id, 4096),
+        fingerprints=dict(fingerprints or {name: fingerprint(a.transformer) for name, a in adapters.items()}),
     )
     folder.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
     try:
         scratch.chmod(0o755)
         for name, adapter in adapters.items():
-            _write_weights(_expert_folder(scratch, name), adapter, adapter.parameters() if weights is None else weights[name])
-        (scratch / CARD).write_text(card.model_dump_json(indent=2) + "\n")
+            _write_weights(expert_folder(scratch, name), adapter, adapter.parameters() if weights is None else weights[name])
+        files = sorted(scratch.rglob("*.safetensors"))
+        card = AdapterCard(
+            config=configs.pop(),
+            backbone=backbone,
+            dataset_version=dataset_version,
+            recipe=dict(recipe) if recipe is not None else None,
+            step=step,
+            versions=installed_versions(),
+            weights={path.relative_to(scratch).as_posix(): file_digest(path) for path in files},
+        )
+        (scratch / CARD).write_bytes(card_bytes(card))
+        card = parse_card(card_bytes(card), folder / CARD)
         (scratch / "README.md").write_text(model_card(card))
         _sync(scratch)
         _move_into_place(scratch, folder)
@@ -97,10 +100,11 @@ def attach_saved(
 ) -> tuple[AdapterCard, dict[str, WanAdapter]]:
     """Put a saved adapter on a pipeline's transformers, frozen; returns its card and an adapter per expert.
 
+    The files are held against their card before anything is allocated (`trainer.adapter.verify`).
     Raises InputError that says which: no such folder, another backbone than it was trained on (unless allowed), axes other
     than the ones asked for, an expert the pipeline lacks, missing or unexpected weights, wrong shapes.
     """
-    card = read_card(folder)
+    card = verify_adapter(folder)
     _check_axes(card, folder, axes)
     for expert, expected in card.backbone.fingerprints.items():
         if expert not in transformers:
@@ -112,12 +116,11 @@ def attach_saved(
                 f"adapter {folder} was trained on {card.backbone.id} and this backbone's '{expert}' is another one; "
                 "load that backbone, or allow another explicitly"
             )
-    weights = {expert: _read_weights(_expert_folder(folder, expert), card) for expert in card.backbone.fingerprints}
     adapters: dict[str, WanAdapter] = {}
     try:
-        for expert, (control, lora) in weights.items():
+        for expert, read in read_weights(folder, card).items():
             adapters[expert] = attach(transformers[expert], card.config, dtype=dtype)
-            adapters[expert].load(control, lora, str(folder))
+            adapters[expert].load(read.control, read.lora, str(folder))
             for parameter in adapters[expert].parameters().values():
                 parameter.requires_grad_(False)
     except InputError:
@@ -127,26 +130,12 @@ def attach_saved(
     return card, adapters
 
 
-def peft_names(lora: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
-    """Return a diffusers LoRA file's weights without their `transformer.` prefix; raises InputError for one without it."""
-    strangers = [name for name in lora if not name.startswith(LORA_PREFIX)]
-    if strangers:
-        raise InputError(
-            f"{source} has weights outside '{LORA_PREFIX}', such as {strangers[0]}; give a LoRA of the transformer only"
-        )
-    return {name.removeprefix(LORA_PREFIX): tensor for name, tensor in lora.items()}
-
-
 def _check_axes(card: AdapterCard, folder: Path, axes: Sequence[str] | None) -> None:
     own = [axis.name for axis in card.config.control.axes] if card.config.control is not None else []
     if axes is not None and list(axes) != own:
         raise InputError(
             f"adapter {folder} controls {', '.join(own) or 'no axis'}, asked for was {', '.join(axes)}; use those axes"
         )
-
-
-def _expert_folder(folder: Path, expert: str) -> Path:
-    return folder if expert == EXPERTS[0] else folder / expert
 
 
 def _cpu(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -180,19 +169,6 @@ def _settle(path: Path) -> None:
     settled = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     settled += b" " * (-len(settled) % 8)  # tensors stay aligned; their offsets count from the header's end
     path.write_bytes(len(settled).to_bytes(8, "little") + settled + data[8 + length :])
-
-
-def _read_weights(folder: Path, card: AdapterCard) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    control = _read_file(folder / CONTROL_FILE) if card.config.control is not None else {}
-    lora = peft_names(_read_file(folder / LORA_FILE), str(folder)) if card.config.lora is not None else {}
-    return control, lora
-
-
-def _read_file(path: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"{path} cannot be read ({error}); restore the file that the trainer wrote") from error
 
 
 def _sync(folder: Path) -> None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PositiveFloat
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
 from scenes.axes import AXES, Axis, UnitLaw
 from scenes.errors import InputError, closest
 
-FROZEN = ConfigDict(frozen=True, extra="forbid")
+FROZEN = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+Neutral = Annotated[float, Field(ge=1e-12, le=1e12)]
+Ratio = Annotated[float, Field(ge=1e-9, le=1e9)]
+LEAST_RATIO = 1e-6  # |log ratio|: nearer 1, a control means nothing
 
 
 class LogLaw(BaseModel):
@@ -19,12 +22,24 @@ class LogLaw(BaseModel):
     model_config = FROZEN
 
     kind: Literal["log"] = "log"
-    neutral: PositiveFloat
-    ratio: PositiveFloat
+    neutral: Neutral
+    ratio: Ratio
+
+    @model_validator(mode="after")
+    def _check(self) -> LogLaw:
+        if abs(math.log(self.ratio)) < LEAST_RATIO:
+            raise ValueError(f"ratio {self.ratio:g} means the same value at every control; give one other than 1")
+        return self
 
     def value(self, control: float) -> float:
-        """Return the physical value at a control."""
-        return UnitLaw(neutral=self.neutral, ratio=self.ratio).value(control)
+        """Return the physical value at a control; raises InputError where it is beyond what numbers hold."""
+        try:
+            value = UnitLaw(neutral=self.neutral, ratio=self.ratio).value(control)
+        except OverflowError:
+            value = math.inf
+        if not 0 < value < math.inf:
+            raise InputError(f"control {control:g} means {value:g}, which no camera has; choose one nearer 0")
+        return value
 
     def control(self, value: float) -> float:
         """Return the control at a physical value."""
@@ -37,8 +52,14 @@ class MiredLaw(BaseModel):
     model_config = FROZEN
 
     kind: Literal["mired"] = "mired"
-    neutral_mired: PositiveFloat
+    neutral_mired: Neutral
     mired_per_control: FiniteFloat
+
+    @model_validator(mode="after")
+    def _check(self) -> MiredLaw:
+        if abs(self.mired_per_control) < LEAST_RATIO:
+            raise ValueError(f"mired_per_control {self.mired_per_control:g} means the same white at every control")
+        return self
 
     def value(self, control: float) -> float:
         """Return kelvins at a control; raises InputError where the law leaves positive mired."""
@@ -76,7 +97,7 @@ class AxisControl(BaseModel):
 
     model_config = FROZEN
 
-    name: str
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
     law: Law
 
     @property

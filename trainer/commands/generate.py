@@ -138,6 +138,8 @@ def _run(
     used = resolved(Loading(**loading), card)
     with GenerateProgress(sys.stderr) as watch:
         watch.note(f"loading {used.backbone} ({used.dtype} on {used.device})")
+        if card.weights is None:
+            watch.note(f"adapter {adapter} has no hashes, not verified")
         pipe = load_controlled(adapter, used)
         asked = {name: value for name, value in sampling.items() if value is not None}
         how = replace(default_sampling(pipe, card), **asked)

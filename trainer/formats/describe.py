@@ -15,7 +15,7 @@ from trainer.adapter.digest import adapter_digest
 from trainer.adapter.modes import default_mode
 from trainer.formats.convert import written_axes
 from trainer.formats.published import LORA_BLOCK
-from trainer.formats.sources import AXES_KEY, Format, format_of, read_file, read_source
+from trainer.formats.sources import AXES_KEY, Format, format_of, malformed, read_file, read_source
 
 
 def describe(path: Path, axes: Sequence[str] | None = None) -> dict[str, Any]:
@@ -34,7 +34,8 @@ def describe(path: Path, axes: Sequence[str] | None = None) -> dict[str, Any]:
     except InputError:
         if kind is not Format.PUBLISHED or axes is not None or AXES_KEY in metadata:
             raise
-        count = weights["diffusion_model.fps_conditioning.lin1.weight"].shape[1]
+        with malformed(path):
+            count = weights["diffusion_model.fps_conditioning.lin1.weight"].shape[1]
         tree |= {
             "axes": [],
             "controls": f"{count} axes, which the file does not name; give --axes",
@@ -56,6 +57,7 @@ def _folder(path: Path) -> dict[str, Any]:
         "adapter": str(path),
         "format": str(Format.DIFFUSERS),
         "sha256": adapter_digest(path),
+        "hashes": "no hashes, not verified" if card.weights is None else f"{len(card.weights)} weight files, verified",
         "backbone": card.backbone.id,
         "fingerprints": card.backbone.fingerprints,
         **_config(card.config),

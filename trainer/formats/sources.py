@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
 from torch import Tensor
 
 from scenes.errors import InputError
-from trainer.adapter.card import AdapterCard, read_card
+from trainer.adapter.card import AdapterCard
 from trainer.adapter.config import AdapterConfig, LoraSettings
-from trainer.adapter.folder import CONTROL_FILE, LORA_FILE, LORA_PREFIX, peft_names
 from trainer.adapter.laws import AxisControl
-from trainer.backbone import EXPERTS
+from trainer.adapter.verify import LORA_PREFIX, peft_names, read_weights, verify_adapter
 from trainer.formats.comfyui import from_comfyui
 from trainer.formats.names import PROJECTIONS, inverse, lora_names
-from trainer.formats.published import LORA_BLOCK, control_names, control_shapes, published_axes, read_published
-from trainer.formats.strict import check_exact, rename
+from trainer.formats.published import LORA_BLOCK, control_names, published_axes, read_published
+from trainer.formats.strict import printable, rename
+from trainer.formats.weights_file import check_floats, read_header, read_tensors
 
 AXES_KEY = "stopdown_axes"  # metadata of published files written here; others' readers pass over it
 SETTINGS_KEY = "config"
@@ -66,6 +65,23 @@ def read_source(path: Path, *, axes: Sequence[str] | None = None, expert: str | 
     if expert is not None:
         raise InputError(f"{path} holds one transformer's adapter; leave out --expert")
     weights, metadata = read_file(path)
+    with malformed(path):
+        return _of_file(path, weights, metadata, axes)
+
+
+@contextmanager
+def malformed(path: Path) -> Iterator[None]:
+    """Say in one line what a stranger's file made the code trip over: shapes, alphas or metadata that no adapter has."""
+    try:
+        yield
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
+        words = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
+        raise InputError(
+            f"{path} is malformed ({printable(words)}); its tensors or metadata are no adapter's: make or fetch it again"
+        ) from error
+
+
+def _of_file(path: Path, weights: dict[str, Tensor], metadata: dict[str, str], axes: Sequence[str] | None) -> Source:
     kind = format_of(weights, path)
     if kind is Format.PUBLISHED:
         return _published(path, weights, metadata, axes)
@@ -80,14 +96,9 @@ def read_source(path: Path, *, axes: Sequence[str] | None = None, expert: str | 
 
 def read_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Return the tensors and metadata of a safetensors file; raises InputError for one that cannot be read."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            names = list(file.keys())
-            return {name: file.get_tensor(name) for name in names}, dict(file.metadata() or {})
-    except FileNotFoundError:
-        raise InputError(f"adapter {path} does not exist; give an adapter's folder or a .safetensors file") from None
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"{path} is not a readable safetensors file ({error}); give an adapter's folder or file") from error
+    header = read_header(path)
+    check_floats(str(path), header.tensors)
+    return read_tensors(path), header.metadata
 
 
 def format_of(names: Mapping[str, Any], path: Path) -> Format:
@@ -99,31 +110,21 @@ def format_of(names: Mapping[str, Any], path: Path) -> Format:
         return Format.DIFFUSERS
     strange = next((name for name in names if not name.startswith(("diffusion_model.", LORA_PREFIX))), "no tensor")
     raise InputError(
-        f"{path} is in no known format (it has {strange}); names begin with diffusion_model. (published, ComfyUI) "
+        f"{path} is in no known format (it has {printable(strange)}); names begin with diffusion_model. (published, ComfyUI) "
         f"or {LORA_PREFIX} (diffusers)"
     )
 
 
 def _folder(path: Path, expert: str | None) -> Source:
-    card = read_card(path)
+    card = verify_adapter(path)
     adapted = list(card.backbone.fingerprints)
     if expert is None and len(adapted) > 1:
         raise InputError(f"{path} adapts {' and '.join(adapted)}, a file holds one; name it with --expert")
     chosen = expert if expert is not None else adapted[0]
     if chosen not in adapted:
         raise InputError(f"{path} does not adapt '{chosen}'; it adapts {', '.join(adapted)}")
-    folder = path if chosen == EXPERTS[0] else path / chosen
-    control: dict[str, Tensor] = {}
-    lora: dict[str, Tensor] = {}
-    if card.config.control is not None:
-        control = _load(folder / CONTROL_FILE)
-        norm = control.get(f"blocks.{card.config.control.blocks[0]}.key_norm.weight")
-        width = norm.shape[0] if norm is not None else 0
-        check_exact(str(folder / CONTROL_FILE), control_shapes(card.config.control, width), control)
-    if card.config.lora is not None:
-        lora = peft_names(_load(folder / LORA_FILE), str(folder / LORA_FILE))
-        lora = rename(str(folder / LORA_FILE), {name: name for name in lora_names(_peft_blocks(lora)).values()}, lora)
-    return Source(path=path, format=Format.DIFFUSERS, config=card.config, control=control, lora=lora, card=card)
+    weights = read_weights(path, card)[chosen]
+    return Source(path=path, format=Format.DIFFUSERS, config=card.config, control=weights.control, lora=weights.lora, card=card)
 
 
 def _published(path: Path, weights: dict[str, Tensor], metadata: Mapping[str, str], names: Sequence[str] | None) -> Source:
@@ -163,10 +164,3 @@ def _lora_blocks(weights: Mapping[str, Tensor]) -> int:
 def _peft_blocks(lora: Mapping[str, Tensor]) -> int:
     names = inverse(lora_names(1 + max((int(n.split(".")[1]) for n in lora if n.startswith("blocks.")), default=-1)))
     return _lora_blocks({names[name]: tensor for name, tensor in lora.items() if name in names})
-
-
-def _load(path: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"{path} cannot be read ({error}); restore the file that the trainer wrote") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 from torch import Tensor
 
@@ -11,7 +12,16 @@ from scenes.errors import InputError
 SHOWN = 3
 
 
-def check_exact(source: str, expected: Mapping[str, tuple[int, ...]], received: Mapping[str, Tensor]) -> None:
+class Shaped(Protocol):
+    """A tensor, or what a file's header says of one."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its sizes."""
+        ...
+
+
+def check_exact(source: str, expected: Mapping[str, tuple[int, ...]], received: Mapping[str, Shaped]) -> None:
     """Raise InputError unless `received` has exactly the expected names, each with the expected shape."""
     missing = sorted(set(expected) - set(received))
     unexpected = sorted(set(received) - set(expected))
@@ -35,5 +45,11 @@ def rename(source: str, names: Mapping[str, str], weights: Mapping[str, Tensor])
     return {new: weights[old] for old, new in names.items()}
 
 
+def printable(words: object, length: int = 200) -> str:
+    """Return words out of a stranger's file as one short line: nothing in them moves the cursor or breaks the line."""
+    plain = "".join(letter if letter.isprintable() else " " for letter in str(words)).strip()
+    return plain if len(plain) <= length else f"{plain[: length - 1]}…"
+
+
 def _some(items: Sequence[str]) -> str:
-    return ", ".join(items[:SHOWN]) + (", …" if len(items) > SHOWN else "")
+    return ", ".join(printable(item) for item in items[:SHOWN]) + (", …" if len(items) > SHOWN else "")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -101,9 +100,7 @@ def default_sampling(pipe: ControlledWan, card: AdapterCard) -> Sampling:
     config = next(iter(experts(pipe).values())).config
     toy = config.num_attention_heads * config.attention_head_dim < TOY_WIDTH
     base = TOY if toy else Sampling()
-    trained = (card.recipe or {}).get("backbone")
-    tokens = trained.get("text_max_length") if isinstance(trained, Mapping) else None
-    return replace(base, text_tokens=tokens) if isinstance(tokens, int) else base
+    return replace(base, text_tokens=card.text_tokens) if card.text_tokens is not None else base
 
 
 def _wide_vae(backbone: str, cache: Path | None) -> AutoencoderKLWan:
