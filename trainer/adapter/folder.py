@@ -118,9 +118,9 @@ def attach_saved(
             )
     adapters: dict[str, WanAdapter] = {}
     try:
-        for expert, read in read_weights(folder, card).items():
-            adapters[expert] = attach(transformers[expert], card.config, dtype=dtype)
-            adapters[expert].load(read.control, read.lora, str(folder))
+        for name, read in read_weights(folder, card).items():
+            adapters[name] = attach(transformers[name], card.config, dtype=dtype)
+            adapters[name].load(read.control, read.lora, str(folder))
             for parameter in adapters[expert].parameters().values():
                 parameter.requires_grad_(False)
     except InputError:

@@ -113,7 +113,8 @@ def _width(config: ControlConfig, tensors: Mapping[str, TensorHeader]) -> int:
 
 def check_lora_header(source: str, tensors: Mapping[str, TensorHeader], rank: int) -> None:
     """Raise InputError unless a LoRA covers every projection of blocks 0 to n with matrices of this rank."""
-    blocks = {part[1] for name in tensors if (part := name.split("."))[0] == "blocks" and len(part) > 1 and part[1].isdecimal()}
+    parts = [name.split(".") for name in tensors]
+    blocks = {part[1] for part in parts if part[0] == "blocks" and len(part) > 1 and part[1].isdecimal()}
     layers = 1 + max((int(block) for block in blocks if len(block) <= len(str(MAX_BLOCKS))), default=-1)
     expected: dict[str, tuple[int, ...]] = {}
     for module in lora_modules(min(layers, MAX_BLOCKS)):
