@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scenes.errors import InputError
+from trainer.commands.runs import command as list_runs
 from trainer.run.stages import StageRecord, digest_of, file_digests, read_state, run_stages
 
 
@@ -145,3 +146,13 @@ def test_killed_inside_any_stage_it_goes_on_there(tmp_path: Path, stage: int) ->
     run_stages(stages, tmp_path, silent)
     assert [s.runs for s in stages] == [int(index >= stage) for index in range(3)]
     assert [int((tmp_path / s.name).read_text()) for s in stages] == expected((1, 2, 3))
+
+
+def test_runs_that_are_not_there_are_refused_with_what_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    list_runs()  # nobody has run anything yet, which is no mistake
+    with pytest.raises(InputError, match=r"--out nowhere is no folder"):
+        list_runs(out=Path("nowhere"))
+    (tmp_path / "runs" / "shutter").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"runs has no runs of 'shuter', did you mean 'shutter'|did you mean.*it has shutter"):
+        list_runs("shuter")

@@ -194,7 +194,7 @@ def attach(
     The embedding is float32; the rest takes `dtype`, the backbone's own if none is given (training wants float32). Raises
     InputError for an image-to-video backbone, blocks it does not have, and a transformer that already carries an adapter.
     """
-    _check_backbone(transformer, config)
+    check_backbone(transformer, config)
     for parameter in transformer.parameters():
         parameter.requires_grad_(False)
     used = dtype if dtype is not None else transformer.dtype
@@ -212,7 +212,8 @@ def attach(
     return adapter
 
 
-def _check_backbone(transformer: WanTransformer3DModel, config: AdapterConfig) -> None:
+def check_backbone(transformer: WanTransformer3DModel, config: AdapterConfig) -> None:
+    """Raise InputError for a transformer that cannot carry an adapter; one without weights tells as well."""
     if not isinstance(transformer, WanTransformer3DModel):
         raise InputError(f"the backbone's transformer is a {type(transformer).__name__}; adapters fit a WanTransformer3DModel")
     embedder = transformer.condition_embedder.image_embedder

@@ -13,10 +13,13 @@ from trainer.commands import generate_options as given
 from trainer.requirements import require_training_stack
 
 if TYPE_CHECKING:
+    from diffusers import WanPipeline
+
     from trainer.adapter.card import AdapterCard
     from trainer.adapter.laws import AxisControl
     from trainer.generation.plan import Point, Row
     from trainer.generation.run import Report
+    from trainer.generation.sampler import Sampling
 
 
 def command(
@@ -62,9 +65,6 @@ def command(
     swept = {"shutter": shutter, "aperture": aperture, "temperature": temperature, "control": control or ()}
     drawn = {"seed": seed, "seeds": seeds, "negative": negative, "strength": strength}
     card, rows = _plan(adapter, swept, limit, zip, {"words": prompt or (), "file": prompts}, mode or (), drawn)
-    if dry_run:
-        _show(rows, out, json)
-        return
     sampling: dict[str, float | None] = {
         "frames": frames,
         "width": width,
@@ -76,6 +76,10 @@ def command(
     loading = {"backbone": backbone, "allow_other_backbone": allow_other_backbone, "dtype": dtype, "device": device}
     loading |= {"offload": offload, "quantize": quantize}
     rest = {"out": out, "fps": fps, "batch": batch, "force": force}
+    if dry_run:
+        _check(adapter, card, rows, sampling, loading, rest)
+        _show(rows, out, json)
+        return
     print(_told(_run(adapter, card, rows, sampling, loading, rest), json))
 
 
@@ -111,6 +115,37 @@ def _plan(
     return card, rows
 
 
+def _check(
+    adapter: Path,
+    card: AdapterCard,
+    rows: tuple[Row, ...],
+    sampling: Mapping[str, float | None],
+    loading: Mapping[str, Any],
+    rest: Mapping[str, Any],
+) -> None:
+    """Raise InputError for all that a generation would refuse and that no weight is needed to tell."""
+    from trainer.adapter.attach import check_backbone
+    from trainer.backbone import experts
+    from trainer.generation.load import Loading, resolved
+    from trainer.generation.run import Request, check_request
+    from trainer.weightless import weightless_pipeline
+
+    used = resolved(Loading(**loading), card)
+    pipe = weightless_pipeline(str(used.backbone))
+    for expert in experts(pipe).values():
+        check_backbone(expert, card.config)
+    check_request(pipe, Request(adapter=adapter, rows=rows, sampling=_asked(pipe, card, sampling), **rest))
+
+
+def _asked(pipe: WanPipeline, card: AdapterCard, sampling: Mapping[str, Any]) -> Sampling:
+    """Return the sampling: what was asked for, else the backbone's usual."""
+    from dataclasses import replace
+
+    from trainer.generation.load import default_sampling
+
+    return replace(default_sampling(pipe, card), **{name: value for name, value in sampling.items() if value is not None})
+
+
 def _note_extrapolation(axes: Sequence[AxisControl], points: Sequence[Point]) -> None:
     """Say on the error stream which values lie outside the trained range: they are allowed, and not what was learned."""
     for axis in axes:
@@ -129,10 +164,8 @@ def _run(
     loading: Mapping[str, Any],
     rest: Mapping[str, Any],
 ) -> Report:
-    from dataclasses import replace
-
     from trainer.commands.generate_progress import GenerateProgress
-    from trainer.generation.load import Loading, default_sampling, load_controlled, resolved
+    from trainer.generation.load import Loading, load_controlled, resolved
     from trainer.generation.run import Request, generate
 
     used = resolved(Loading(**loading), card)
@@ -141,8 +174,7 @@ def _run(
         if card.weights is None:
             watch.note(f"adapter {adapter} has no hashes, not verified")
         pipe = load_controlled(adapter, used)
-        asked = {name: value for name, value in sampling.items() if value is not None}
-        how = replace(default_sampling(pipe, card), **asked)
+        how = _asked(pipe, card, sampling)
         watch.note(
             f"{how.width}x{how.height}, {how.frames} frames, {how.steps} steps, guidance {how.guidance:g}, "
             f"control guidance {how.control_guidance:g}, {how.text_tokens} text tokens"

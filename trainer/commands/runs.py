@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from generator.commands.options import Json
+from scenes.errors import InputError, closest
 
 if TYPE_CHECKING:
     from trainer.run.compare import RunSummary
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 def command(
     name: Annotated[str | None, typer.Argument(help="Only runs of this recipe.")] = None,
-    out: Annotated[Path, typer.Option(help="Where runs live.")] = Path("runs"),
+    out: Annotated[Path | None, typer.Option(help="Where runs live; runs if not given.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="Every setting, not only those that differ.")] = False,
     json: Json = False,
 ) -> None:
@@ -28,6 +29,12 @@ def command(
     from trainer.run.compare import differing, summarise
     from trainer.run.folder import run_folders
 
+    if out is not None and not out.is_dir():
+        raise InputError(f"--out {out} is no folder; give the one that `stopdown run` wrote to")
+    out = out if out is not None else Path("runs")
+    there = sorted(path.name for path in out.iterdir() if path.is_dir()) if out.is_dir() else []
+    if name is not None and there and name not in there:
+        raise InputError(f"{out} has no runs of '{name}'{closest(name, there)}; it has {', '.join(there)}")
     runs = [summarise(folder) for folder in run_folders(out, name)]
     if json:
         print(json_module.dumps([asdict(run) for run in runs], default=str))

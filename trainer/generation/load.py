@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKLWan
+from diffusers import AutoencoderKLWan, WanPipeline
 
 from scenes.errors import InputError, closest
 from trainer.adapter.card import AdapterCard
@@ -95,7 +95,7 @@ def place(pipe: ControlledWan, device: str, offload: str) -> None:
         pipe.to(device)
 
 
-def default_sampling(pipe: ControlledWan, card: AdapterCard) -> Sampling:
+def default_sampling(pipe: WanPipeline, card: AdapterCard) -> Sampling:
     """Return the sampling of what was not asked for: Wan's own, a small one for toy backbones; text as long as in training."""
     config = next(iter(experts(pipe).values())).config
     toy = config.num_attention_heads * config.attention_head_dim < TOY_WIDTH

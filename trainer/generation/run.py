@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from diffusers import WanPipeline
 
 from generator.files import write_atomic
 from generator.stills import png_bytes
@@ -98,9 +99,7 @@ def make_videos(pipe: ControlledWan, card: AdapterCard, request: Request, loadin
 
     Raises InputError as `generate` does.
     """
-    check_sampling(pipe, request.sampling)
-    if not 1 <= request.fps <= 240:
-        raise InputError(f"{request.fps} fps cannot be; give 1 to 240, datasets have {FPS}")
+    check_request(pipe, request)
     recipes = _recipes(pipe, card, request, loading)
     request.out.mkdir(parents=True, exist_ok=True)
     missing = _missing(request, recipes)
@@ -112,6 +111,17 @@ def make_videos(pipe: ControlledWan, card: AdapterCard, request: Request, loadin
             write_video(request.out, video, recipes[video.name], frames_THW3, request.fps)
             watch.done(video)
     return len(missing), len(videos) - len(missing)
+
+
+def check_request(pipe: WanPipeline, request: Request) -> None:
+    """Raise InputError for what cannot be sampled or written; `pipe` may have no weights (`trainer.weightless`)."""
+    check_sampling(pipe, request.sampling)
+    if not 1 <= request.fps <= 240:
+        raise InputError(f"{request.fps} fps cannot be; give 1 to 240, datasets have {FPS}")
+    if request.batch < 1:
+        raise InputError(f"batch {request.batch} cannot be; give 1 or more videos at a time")
+    if request.out.exists() and not request.out.is_dir():
+        raise InputError(f"{request.out} is a file; give --out a folder")
 
 
 def _recipes(pipe: ControlledWan, card: AdapterCard, request: Request, loading: Loading) -> dict[str, dict[str, Any]]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from diffusers import WanPipeline
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -114,7 +115,7 @@ def sample(
         yield from _batch(pipe, some, text, sampling, seed, mode, strength, count)
 
 
-def check_sampling(pipe: ControlledWan, sampling: Sampling) -> None:
+def check_sampling(pipe: WanPipeline, sampling: Sampling) -> None:
     """Raise InputError for a size, a number of steps or a guidance that cannot be."""
     check_size(pipe, height=sampling.height, width=sampling.width, num_frames=sampling.frames)
     if sampling.steps < 1:
