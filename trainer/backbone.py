@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from diffusers import WanPipeline, WanTransformer3DModel
+from diffusers import ModelMixin, WanPipeline, WanTransformer3DModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 
-from scenes.errors import InputError
+from scenes.errors import InputError, StopdownError
+from trainer.backbone_files import check_files
 from trainer.formats.names import backbone_names
+from trainer.formats.strict import printable
 from trainer.locate import locate_backbone
 
 ARCHITECTURE = (
@@ -31,6 +35,7 @@ ARCHITECTURE = (
 )
 FINGERPRINT_TENSORS = ("patch_embedding.weight",)
 EXPERTS = ("transformer", "transformer_2")
+Part = TypeVar("Part", bound=ModelMixin)
 MERGED = "_stopdown_merged"  # a transformer's configuration says under this key what was merged into its projections
 
 
@@ -42,15 +47,35 @@ def load_backbone(
     Raises InputError in one line for a backbone that cannot be found, reached or read, and one that is not text-to-video.
     """
     location = locate_backbone(name, cache=cache, revision=options.get("revision"))
-    try:
-        loaded = pipeline.from_pretrained(location, **options)
-    except (OSError, ValueError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(f"backbone {name} cannot be loaded ({first}); check that its files are complete") from error
+    if Path(location).is_dir():
+        check_files(Path(location), name)
+    with one_line(f"backbone {name}"):
+        loaded = pipeline.from_pretrained(location, use_safetensors=True, **options)
     for expert in experts(loaded).values():
         if expert.config.image_dim is not None or expert.config.added_kv_proj_dim is not None:
             raise InputError(f"backbone {name} takes images; control adapters need a text-to-video one")
     return loaded
+
+
+def load_component(kind: type[Part], name: str, subfolder: str, *, dtype: torch.dtype, cache: Path | None = None) -> Part:
+    """Return one component of a backbone (`vae`, `transformer`); raises InputError in one line, as `load_backbone` does."""
+    location = locate_backbone(name, cache=cache)
+    if Path(location).is_dir():
+        check_files(Path(location), name)
+    with one_line(f"'{subfolder}' of backbone {name}"):
+        return kind.from_pretrained(location, subfolder=subfolder, dtype=dtype, use_safetensors=True)
+
+
+@contextmanager
+def one_line(source: str) -> Iterator[None]:
+    """Say in one line why a stranger's files do not load: the libraries raise nearly anything over a malformed one."""
+    try:
+        yield
+    except (StopdownError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        first = printable(str(error).strip().splitlines()[0]) if str(error).strip() else type(error).__name__
+        raise InputError(f"{source} cannot be loaded ({first}); check that its files are complete") from error
 
 
 def experts(pipe: WanPipeline) -> dict[str, WanTransformer3DModel]:

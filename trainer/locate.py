@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from pathlib import Path
 
 from scenes.errors import InputError, closest
+from trainer.backbone_files import INDEX, check_index, other_layout
 
 TINY = re.compile(r"tiny-random(?::(\d+))?")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -21,7 +21,6 @@ KNOWN = (
     "Wan-AI/Wan2.2-T2V-A14B-Diffusers",
     "Wan-AI/Wan2.2-TI2V-5B-Diffusers",
 )
-INDEX = "model_index.json"
 
 
 def cache_folder() -> Path:
@@ -42,26 +41,19 @@ def locate_backbone(name: str, *, cache: Path | None = None, revision: str | Non
         return str(tiny_random(cache if cache is not None else cache_folder(), seed=int(tiny[1] or 0)))
     folder = MODEL if name == BUNDLED else Path(name).expanduser()
     if folder.exists():
+        if other := other_layout(folder, name):
+            raise InputError(other)
         if not (folder / INDEX).is_file():
             raise InputError(f"backbone {name} is no diffusers pipeline: it has no {INDEX}; give a folder saved by WanPipeline")
-        _check_index(folder / INDEX, name)
+        check_index(folder / INDEX, name)
         return str(folder)
     if HUB_ID.fullmatch(name) is None:
         raise InputError(
             f"backbone '{name}' is neither a folder nor a hub id{closest(name, KNOWN)}; give a WanPipeline folder, "
             "a hub id such as Wan-AI/Wan2.1-T2V-1.3B-Diffusers, or tiny, the bundled one"
         )
-    _check_index(_hub_index(name, revision), name)
+    check_index(_hub_index(name, revision), name)
     return name
-
-
-def _check_index(index: Path, name: str) -> None:
-    try:
-        kind = json.loads(index.read_text()).get("_class_name")
-    except (OSError, ValueError, AttributeError) as error:
-        raise InputError(f"backbone {name}: {INDEX} cannot be read ({error}); save or download the pipeline again") from error
-    if kind != "WanPipeline":
-        raise InputError(f"backbone {name} is a {kind}; control adapters need a text-to-video WanPipeline")
 
 
 def _hub_index(name: str, revision: str | None) -> Path:

@@ -19,11 +19,11 @@ from trainer.adapter.attach import attach
 from trainer.adapter.config import AdapterConfig
 from trainer.adapter.folder import save_adapter
 from trainer.adapter.laws import AxisControl, NoLaw
+from trainer.backbone import load_component
 from trainer.formats.comfyui import to_comfyui
 from trainer.formats.published import original_settings, write_published
 from trainer.formats.restate import preset_axes, restate
 from trainer.formats.sources import AXES_KEY, SETTINGS_KEY, Format, Source
-from trainer.locate import locate_backbone
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,13 +112,8 @@ def _to_comfyui(source: Source, target: Path) -> Converted:
 def _to_folder(source: Source, target: Path, backbone: str | None, expert: str, cache: Path | None) -> Converted:
     if backbone is None:
         raise InputError(f"{source.path} does not name its backbone; give --backbone, which an adapter's folder belongs to")
-    location = locate_backbone(backbone, cache=cache)
-    try:
-        # bf16 is what the fingerprint is taken in; the adapter itself stays in float32
-        transformer = WanTransformer3DModel.from_pretrained(location, subfolder=expert, dtype=torch.bfloat16)
-    except (OSError, ValueError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(f"'{expert}' of backbone {backbone} cannot be loaded ({first}); check the name") from error
+    # bf16 is what the fingerprint is taken in; the adapter itself stays in float32
+    transformer = load_component(WanTransformer3DModel, backbone, expert, dtype=torch.bfloat16, cache=cache)
     adapter = attach(transformer, source.config, dtype=torch.float32)
     adapter.load(source.control, source.lora, str(source.path))
     origin = {"converted": {"file": source.path.name, "format": str(source.format)}}

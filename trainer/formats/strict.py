@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Protocol
 
 from scenes.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SHOWN = 3
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKLWan, WanPipeline
 
 from scenes.errors import InputError, closest
 from trainer.adapter.card import AdapterCard
-from trainer.backbone import experts
+from trainer.backbone import experts, load_component
 from trainer.generation.sampler import Sampling
-from trainer.locate import locate_backbone
 from trainer.pipeline import ControlledWan
 from trainer.quantize import check_quantization, load_quantized
 
@@ -71,7 +71,9 @@ def load_controlled(adapter: Path, loading: Loading, *, cache: Path | None = Non
     """Return the pipeline of a resolved loading, on its device or under its offloading, without progress bars of its own."""
     assert loading.backbone is not None and loading.dtype is not None and loading.device is not None
     dtype = checked_dtype(loading.dtype)
-    parts = {} if dtype == torch.float32 else {"vae": _wide_vae(loading.backbone, cache)}
+    parts: dict[str, Any] = {}
+    if dtype != torch.float32:  # a narrower autoencoder shows in the picture, and it is small
+        parts["vae"] = load_component(AutoencoderKLWan, loading.backbone, "vae", dtype=torch.float32, cache=cache)
     try:
         bare = load_quantized(loading.backbone, loading.quantize, device=loading.device, dtype=dtype, cache=cache, **parts)
         pipe = ControlledWan.from_pipeline(bare, adapter, allow_other_backbone=loading.allow_other_backbone)
@@ -101,18 +103,6 @@ def default_sampling(pipe: WanPipeline, card: AdapterCard) -> Sampling:
     toy = config.num_attention_heads * config.attention_head_dim < TOY_WIDTH
     base = TOY if toy else Sampling()
     return replace(base, text_tokens=card.text_tokens) if card.text_tokens is not None else base
-
-
-def _wide_vae(backbone: str, cache: Path | None) -> AutoencoderKLWan:
-    """Return a backbone's autoencoder in float32: narrower ones show in the picture, and it is small."""
-    location = locate_backbone(backbone, cache=cache)
-    try:
-        return AutoencoderKLWan.from_pretrained(location, subfolder="vae", dtype=torch.float32)
-    except (OSError, ValueError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(
-            f"the autoencoder of {backbone} cannot be loaded ({first}); check that its files are complete"
-        ) from error
 
 
 def _one_of(option: str, word: str, allowed: tuple[str, ...]) -> None:

@@ -17,11 +17,11 @@ from torch import Tensor
 
 from scenes.errors import InputError
 from trainer.adapter import AdapterConfig, AxisControl, ControlConfig, LoraSettings, resolve_blocks
-from trainer.backbone import EXPERTS, experts, fingerprint
+from trainer.backbone import EXPERTS, experts, fingerprint, load_component
 from trainer.data.batches import FlowBatches
 from trainer.data.frames import FrameBatches
 from trainer.data.records import TrainingData, check_sizes, open_data
-from trainer.locate import cache_folder, locate_backbone
+from trainer.locate import cache_folder
 from trainer.quantize import check_quantization, load_quantized
 from trainer.settings import TrainSettings, decisive, digest
 from trainer.training.cache import TensorCache, module_digest
@@ -337,7 +337,7 @@ def _studio(run: Run, reader: EncodedReader) -> Studio:
     def vae() -> AutoencoderKLWan:
         if pipe.vae is not None:
             return pipe.vae
-        return AutoencoderKLWan.from_pretrained(locate_backbone(backbone.name), subfolder="vae", dtype=torch.float32)
+        return load_component(AutoencoderKLWan, backbone.name, "vae", dtype=torch.float32)
 
     return Studio(
         pipe=pipe,
