@@ -27,11 +27,15 @@ def load_settings(path: Path, overrides: Sequence[str] = ()) -> TrainSettings:
 
 
 def parse_settings(text: str, *, source: str, overrides: Sequence[str] = ()) -> TrainSettings:
-    """Parse the `[train]` section from TOML text; `source` names it in errors."""
+    """Parse the `[train]` section from TOML text; `source` names it in errors.
+
+    A file that also describes a dataset trains on that one, in datasets/NAME, unless it names another.
+    """
     tree = parse_tree(text, source=source, overrides=overrides)
     if "train" not in tree:
         raise InputError(f'{source} has no [train] section; add one with at least dataset = "FOLDER"')
     if set(tree) & (set(Recipe.model_fields) - {"train"}):
-        validate(Recipe, tree, source)
-        tree = {"train": tree["train"]}
+        dataset = validate(Recipe, tree, source)
+        own = {"dataset": str(Path("datasets") / dataset.name)}  # where `stopdown build` puts it unless told otherwise
+        tree = {"train": {**own, **tree["train"]} if isinstance(tree["train"], dict) else tree["train"]}
     return validate(TrainRecipe, tree, source).train

@@ -113,17 +113,17 @@ def _show_data(console: Console, opened: Opened) -> None:
 def _show_dry_run(console: Console, opened: Opened) -> None:
     """Print what a run would take and do: memory, every setting, what trains."""
     from trainer.settings import flat
-    from trainer.training.dry_run import memory_by_packing, trainable_counts, training_memory
+    from trainer.training.dry_run import Sizes, memory_by_packing, trainable_counts, training_memory
 
-    settings = opened.settings
+    settings, sizes = opened.settings, Sizes.of(opened)
     if settings.what == "control":
-        console.print(f"memory: {training_memory(opened)}", markup=False, highlight=False, soft_wrap=True)
-        console.print(_memory_table(memory_by_packing(opened), settings.backbone.quantization, settings.backbone.offload))
+        console.print(f"memory: {training_memory(sizes)}", markup=False, highlight=False, soft_wrap=True)
+        console.print(_memory_table(memory_by_packing(sizes), settings.backbone.quantization, settings.backbone.offload))
     table = Table("setting", "value", box=None)
     for key, value in flat(settings.model_dump(mode="json")).items():
         table.add_row(Text(f"train.{key}"), Text(str(value)))
     console.print(table)
-    for name, count in trainable_counts(opened).items():
+    for name, count in trainable_counts(sizes).items():
         console.print(f"trains {count:,} parameters of {name}", highlight=False)
 
 

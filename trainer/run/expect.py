@@ -14,6 +14,7 @@ MEASURED = "tiny"
 TRAIN_S_PER_CLIP = 0.009  # of a step
 SAMPLE_S_PER_STEP = 0.012  # of a video, with guidance
 READ_S_PER_VIDEO = 0.14
+READ_S_PER_PIXEL = 2e-6  # of larger videos, all probes: 252 x 252, 9 frames
 FAST_S_PER_VIDEO = 0.03  # one step, decoded and described
 START_S = 2.0  # of Blender
 FRAME_S = {"lit": 0.6, "pbr": 0.9}  # a frame with light transport takes that long, however small it is
@@ -30,6 +31,7 @@ class Expected:
 
     cpu_s: float | None
     size_bytes: int | None = None
+    gpu_s: float | None = None  # where a GPU does the work
 
 
 def expect(recipe: RunRecipe, train: TrainSettings) -> dict[str, Expected]:
@@ -59,7 +61,9 @@ def expect(recipe: RunRecipe, train: TrainSettings) -> dict[str, Expected]:
         "generate": Expected(
             cpu_s=LOAD_S + videos * (settings.steps or TOY_STEPS) * SAMPLE_S_PER_STEP * shown, size_bytes=videos * VIDEO_BYTES
         ),
-        "evaluate": Expected(cpu_s=LOAD_S + (videos * READ_S_PER_VIDEO + _fast_videos(recipe) * FAST_S_PER_VIDEO) * shown),
+        "evaluate": Expected(
+            cpu_s=LOAD_S + (videos * READ_S_PER_VIDEO + expected_fast_videos(recipe) * FAST_S_PER_VIDEO) * shown
+        ),
     }
 
 
@@ -90,7 +94,8 @@ def _prompts(settings: EvaluateSettings, axis: str) -> int:
     return min(len(given), settings.prompts_count) if given else settings.prompts_count
 
 
-def _fast_videos(recipe: RunRecipe) -> int:
+def expected_fast_videos(recipe: RunRecipe) -> int:
+    """Return how many videos are made in one denoising step."""
     settings = recipe.evaluate
     if not settings.fast:
         return 0

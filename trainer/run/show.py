@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from generator.plan import layer_counts
 from trainer.run.comparing import Workshop
@@ -14,20 +15,54 @@ from trainer.run.expect import MEASURED, Expected, expect, expected_videos
 from trainer.run.matrix import Cell
 from trainer.run.stages import read_state
 from trainer.run.work import REPORT, Place
+from trainer.settings import TrainSettings
 
-UNKNOWN = f"time is known for backbone {MEASURED} only"
+RECKONED = (
+    f"time is known for backbone {MEASURED} only; that of train, generate and evaluate is reckoned from operations, for one "
+    "{card} at {share:.0%} of its peak"
+)
 
 
 def show_plan(place: Place, console: Console) -> None:
     """Print the stages of a run."""
     done = read_state(place.folder).stages
     expected = _expected(place)
-    table = Table("stage", "what", "one core", "disk", "before", box=None, header_style="dim", pad_edge=False)
+    large = _is_large(place)
+    heads = ("stage", "what", "one core", *(["one GPU"] if large else []), "disk", "before")
+    table = Table(box=None, header_style="dim", pad_edge=False)
+    for head in heads:
+        table.add_column(head, overflow="fold")
     for name, words in _stages(place).items():
+        one = expected[name]
         before = f"done in {done[name].wall_s:.0f} s" if name in done else "not done"
-        table.add_row(name, words, _time(expected[name].cpu_s), _size(expected[name].size_bytes), before)
+        gpu = ([_time(one.gpu_s)] if one.gpu_s is not None else [""]) if large else []
+        table.add_row(*map(Text, (name, words, _time(one.cpu_s), *gpu, _size(one.size_bytes), before)))
     console.print(table)
+    if large:
+        _show_training(place, console)
     console.print(_whole(expected))
+
+
+def _show_training(place: Place, console: Console) -> None:
+    """Print what decides the training, and the memory that it takes."""
+    from trainer.run.expect_large import CARD, SHARE, sizes_of
+    from trainer.training.dry_run import training_memory
+
+    train = place.recipe.train(place.dataset, "latest", place.folder / "train")
+    console.print(f"training: {settings_line(train)}", markup=False, soft_wrap=True)
+    console.print(f"memory in training: {training_memory(sizes_of(place.recipe, train))}", markup=False, soft_wrap=True)
+    console.print(RECKONED.format(card=CARD, share=SHARE), markup=False, soft_wrap=True)
+
+
+def settings_line(train: TrainSettings) -> str:
+    """Return what decides a training, in a line."""
+    own, adapter = train.optimizer, train.adapter
+    return (
+        f"{own.name}, learning rate {own.learning_rate:g}, betas {own.betas[0]:g} and {own.betas[1]:g}, weight decay "
+        f"{own.weight_decay:g}, {own.warmup_steps} warm-up steps, {train.batch_size} x {train.accumulation} clips a step, "
+        f"rank {adapter.rank}, LoRA rank {adapter.lora_rank}, {train.precision} on {train.backbone.dtype} weights, "
+        f"gradient checkpointing {'on' if train.gradient_checkpointing else 'off'}"
+    )
 
 
 def show_comparison(shop: Workshop, cells: Sequence[Cell], console: Console) -> None:
@@ -49,10 +84,14 @@ def show_comparison(shop: Workshop, cells: Sequence[Cell], console: Console) -> 
         seconds = _sum([one.cpu_s for one in expected.values()])
         steps = f"{cell.recipe.tree['train'].get('steps', 'the default')} steps, {cell.trained}"
         before = f"{next(reversed(done))} done" if done else "not done"
-        table.add_row(cell.name, data, steps, str(expected_videos(cell.recipe)), _time(seconds), before)
+        table.add_row(*map(Text, (cell.name, data, steps, str(expected_videos(cell.recipe)), _time(seconds), before)))
     console.print(table)
     sums = {
-        name: Expected(cpu_s=_sum([one.cpu_s for one in found]), size_bytes=sum(one.size_bytes or 0 for one in found))
+        name: Expected(
+            cpu_s=_sum([one.cpu_s for one in found]),
+            size_bytes=sum(one.size_bytes or 0 for one in found),
+            gpu_s=sum(one.gpu_s or 0.0 for one in found) or None,
+        )
         for name, found in whole.items()
     }
     console.print(", ".join(f"{name} {_time(one.cpu_s)}" for name, one in sums.items() if one.cpu_s is None or one.cpu_s >= 30))
@@ -74,17 +113,27 @@ def _stages(place: Place) -> dict[str, str]:
     }
 
 
+def _is_large(place: Place) -> bool:
+    """Whether nothing was measured on the recipe's backbone, so that operations are counted."""
+    return place.recipe.train(place.dataset, "latest", place.folder / "train").backbone.name != MEASURED
+
+
 def _expected(place: Place) -> Mapping[str, Expected]:
-    return expect(place.recipe, place.recipe.train(place.dataset, "latest", place.folder / "train"))
+    train = place.recipe.train(place.dataset, "latest", place.folder / "train")
+    found = expect(place.recipe, train)
+    if train.backbone.name == MEASURED:
+        return found
+    from trainer.run.expect_large import expect_large, sizes_of  # which needs torch
+
+    return found | expect_large(place.recipe, train, sizes_of(place.recipe, train))
 
 
 def _whole(expected: Mapping[str, Expected]) -> str:
     seconds = _sum([one.cpu_s for one in expected.values()])
     size = sum(one.size_bytes or 0 for one in expected.values())
-    unknown = [name for name, one in expected.items() if one.cpu_s is None]
-    if seconds is None:
-        return f"{', '.join(unknown)}: {UNKNOWN}; {_size(size)} and more on the disk"
-    return f"in all about {_time(seconds)} on one core and {_size(size)} on the disk"
+    gpu = sum(one.gpu_s or 0.0 for one in expected.values())
+    beside = f", {_time(gpu)} on one GPU" if gpu else ""
+    return f"in all about {_time(seconds)} on one core{beside} and {_size(size)} on the disk"
 
 
 def _sum(seconds: Sequence[float | None]) -> float | None:
@@ -95,8 +144,12 @@ def _sum(seconds: Sequence[float | None]) -> float | None:
 def _time(seconds: float | None) -> str:
     if seconds is None:
         return "?"
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.1f} min"
+    if seconds < 5400:
+        return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.1f} min"
+    return f"{seconds / 3600:.1f} h"
 
 
 def _size(size_bytes: int | None) -> str:
-    return "" if size_bytes is None else f"{size_bytes / 1e6:.1f} MB"
+    if size_bytes is None:
+        return ""
+    return f"{size_bytes / 1e6:.1f} MB" if size_bytes < 1e9 else f"{size_bytes / 1e9:.1f} GB"

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
 from dataclasses import dataclass
 
+from diffusers import WanPipeline, WanTransformer3DModel
 from torch import nn
 
-from trainer.data.records import ClipRecord
+from trainer.adapter import AdapterConfig, AxisControl
+from trainer.backbone import experts
 from trainer.flops import video_tokens
 from trainer.footprint import RESERVED_BYTES, MemoryEstimate, adapter_counts, estimate_memory
 from trainer.live_bytes import encoding_peak
 from trainer.quantize import Quantization
-from trainer.training.setup import DTYPES, Opened, adapter_config
+from trainer.settings import TrainSettings
+from trainer.training.setup import DTYPES, Opened, adapter_config, chosen_experts
 
 VAE_WEIGHT_BYTES = 4  # it encodes in float32
 
@@ -38,19 +41,62 @@ class PackedMemory:
         return max(self.captions, self.clips)
 
 
-def memory_by_packing(opened: Opened) -> tuple[PackedMemory, ...]:
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """What a training takes follows from these: `shapes` are frames, height and width of its clips; `pipe` needs no weights."""
+
+    settings: TrainSettings
+    pipe: WanPipeline
+    axes: tuple[AxisControl, ...]
+    shapes: tuple[tuple[int, int, int], ...]
+
+    @classmethod
+    def of(cls, opened: Opened) -> Sizes:
+        """Return the sizes of an opened run."""
+        shapes = tuple(record.shape for record in opened.data.train)
+        return cls(settings=opened.settings, pipe=opened.pipe, axes=opened.axes, shapes=shapes)
+
+    @property
+    def experts(self) -> tuple[str, ...]:
+        """The transformers that train."""
+        return chosen_experts(self.settings, self.pipe)
+
+    @property
+    def transformer(self) -> WanTransformer3DModel:
+        """One of them; all have the same sizes."""
+        found: WanTransformer3DModel = getattr(self.pipe, self.experts[0])
+        return found
+
+    @property
+    def adapter(self) -> AdapterConfig:
+        """What is put on it."""
+        return adapter_config(self.settings, self.axes, self.transformer.config.num_layers)
+
+    def tokens(self, frames: int, height: int, width: int) -> int:
+        """Return the video tokens of a clip."""
+        return video_tokens(
+            height,
+            width,
+            frames,
+            spatial=self.pipe.vae_scale_factor_spatial,
+            temporal=self.pipe.vae_scale_factor_temporal,
+            patch=self.transformer.config.patch_size[1],
+        )
+
+
+def memory_by_packing(sizes: Sizes) -> tuple[PackedMemory, ...]:
     """Return what a control run takes for each way to hold the backbone, at its largest clip.
 
     bitsandbytes packs nf4 on the device, where the backbone then is while encoders work; else it is in main memory until then.
     """
-    settings, pipe = opened.settings, opened.pipe
+    settings, pipe = sizes.settings, sizes.pipe
     text = _size(pipe.text_encoder) * DTYPES[settings.backbone.dtype].itemsize
     vae = _size(pipe.vae) * VAE_WEIGHT_BYTES
-    frames, rows, columns = max(_shapes(opened), key=lambda shape: shape[0] * shape[1] * shape[2])
+    frames, rows, columns = max(sizes.shapes, key=math.prod)
     clips = vae + encoding_peak(pipe.vae, rows, columns, frames) + (text if settings.backbone.offload == "none" else 0)
     found = []
     for kind in Quantization:
-        training = training_memory(opened, kind)
+        training = training_memory(sizes, kind)
         beside = RESERVED_BYTES + (training.backbone if kind == Quantization.NF4 else 0)
         found.append(
             PackedMemory(packing=kind, training=training, encoders=text + vae, captions=text + beside, clips=clips + beside)
@@ -58,15 +104,13 @@ def memory_by_packing(opened: Opened) -> tuple[PackedMemory, ...]:
     return tuple(found)
 
 
-def training_memory(opened: Opened, packing: str | None = None) -> MemoryEstimate:
+def training_memory(sizes: Sizes, packing: str | None = None) -> MemoryEstimate:
     """Return what the optimizer steps of a control run take on its device, at its largest clip, encoders out of memory."""
-    settings, pipe = opened.settings, opened.pipe
-    config = getattr(pipe, opened.experts[0]).config
-    sizes = {"spatial": pipe.vae_scale_factor_spatial, "temporal": pipe.vae_scale_factor_temporal}
+    settings, pipe = sizes.settings, sizes.pipe
     return estimate_memory(
-        config,
-        adapter_config(settings, opened.axes, config.num_layers),
-        tokens=max(video_tokens(rows, columns, n, patch=config.patch_size[1], **sizes) for n, rows, columns in _shapes(opened)),
+        sizes.transformer.config,
+        sizes.adapter,
+        tokens=max(sizes.tokens(*shape) for shape in sizes.shapes),
         batch=settings.batch_size,
         text_tokens=settings.backbone.text_max_length,
         weight_bytes=DTYPES[settings.backbone.dtype].itemsize,
@@ -74,27 +118,21 @@ def training_memory(opened: Opened, packing: str | None = None) -> MemoryEstimat
         checkpointing=settings.gradient_checkpointing,
         optimizer=settings.optimizer.name,
         averaged=bool(settings.optimizer.ema_decay),
-        experts=2 if getattr(pipe, "transformer_2", None) is not None else 1,
+        experts=len(experts(pipe)),
     )
 
 
-def trainable_counts(opened: Opened) -> dict[str, int]:
+def trainable_counts(sizes: Sizes) -> dict[str, int]:
     """Return how many parameters would train, by part."""
-    if opened.settings.what == "vae":
-        return {"vae": _size(opened.pipe.vae)}
-    if opened.settings.what == "transformer":
-        return {name: _size(getattr(opened.pipe, name)) for name in opened.experts}
-    config = getattr(opened.pipe, opened.experts[0]).config
-    control, lora = adapter_counts(config, adapter_config(opened.settings, opened.axes, config.num_layers))
+    if sizes.settings.what == "vae":
+        return {"vae": _size(sizes.pipe.vae)}
+    if sizes.settings.what == "transformer":
+        return {name: _size(getattr(sizes.pipe, name)) for name in sizes.experts}
+    control, lora = adapter_counts(sizes.transformer.config, sizes.adapter)
     counts: dict[str, int] = {}
-    for name in opened.experts:
+    for name in sizes.experts:
         counts |= {f"{name}: control": control, f"{name}: LoRA": lora}
     return counts
-
-
-def _shapes(opened: Opened) -> Sequence[tuple[int, int, int]]:
-    records: Sequence[ClipRecord] = opened.data.train
-    return [record.shape for record in records]
 
 
 def _size(module: nn.Module) -> int:
