@@ -1,0 +1,303 @@
+"""The work that is killed: every command that writes, over small datasets with random bytes in the place of videos."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+from kills import Case
+from squares import build as build_squares
+from versions_support import PLAN, built, changed, commit_clips, evidence, make_clips, origin, table, without, write_folder
+
+from generator.export import EXPORTS
+from generator.versions.check import check
+from generator.versions.commit import commit, extend
+from generator.versions.gc import gc
+from generator.versions.history import History
+from generator.versions.remote import RemoteOptions, open_remote
+from generator.versions.remote_pull import clone
+from generator.versions.remote_push import push
+from generator.versions.restore import restore
+from generator.versions.status import status
+
+
+def dataset(path: Path) -> Path:
+    """Make a dataset of two versions that differ in every kind of file; the second is shown. Some clips have frames."""
+    history, clips, _ = built(path / "ds", 5, lossless=True)
+    ids = list(clips)
+    later = changed(without({**clips, **make_clips(history.store, 2, seed=5)}, ids[0]), ids[2], caption="new words")
+    plan = '{"clips":[],"recipe":{"name":"second","render":{"samples":8}}}'
+    files = {"README.md": b"# 2\n", "card.json": b"{}"}
+    commit(history, table(later), evidence(later), origin("second", files=files, plan=plan))
+    restore(history, "latest")
+    return path / "ds"
+
+
+def curated(path: Path) -> None:
+    """Edit a caption and delete a clip."""
+    ds = dataset(path)
+    captions = sorted((ds / "clips").glob("*.txt"))
+    captions[0].write_text("my words\n")
+    captions[1].with_suffix(".mp4").unlink()
+
+
+def uncommitted(path: Path) -> None:
+    """Make a finished folder without a version."""
+    history = History(path / "ds")
+    write_folder(path / "ds", make_clips(history.store, 4, lossless=True))
+
+
+def littered(path: Path) -> None:
+    """Leave objects, a version and temporaries that nothing names."""
+    ds = dataset(path)
+    history = History(ds)
+    for number in range(4):
+        history.store.put(f"garbage {number}".encode())
+    make_clips(history.store, 2, seed=9)
+    (ds / ".stopdown" / "objects" / ".tmp-left").write_bytes(b"half")
+    (ds / "clips" / ".tmp-7-left").write_bytes(b"half")
+
+
+def remote(path: Path) -> None:
+    """Make a dataset with tags, and an empty folder for a remote."""
+    (path / "remote").mkdir()
+    history = History(dataset(path))
+    history.tag("v1", "latest~1")
+    history.tag("v2")
+
+
+def behind(path: Path) -> None:
+    """Make a dataset, and a clone that lacks its last two versions."""
+    remote(path)
+    history = History(path / "ds")
+    push(history, open_remote(str(path / "remote"), RemoteOptions()))
+    clone(open_remote(str(path / "remote"), RemoteOptions()), path / "clone")
+    for seed in (21, 22):
+        clips = make_clips(history.store, 2, seed=seed, lossless=True)
+        extend(history, table(clips), evidence(clips), origin(f"more {seed}"))
+    history.tag("v2", move=True, ref="latest")
+    push(history, open_remote(str(path / "remote"), RemoteOptions()))
+
+
+def two(path: Path) -> None:
+    """Make two datasets to merge."""
+    dataset(path)
+    history, clips, _ = built(path / "other", 4, seed=1, lossless=True)
+    plan = PLAN.replace('"samples":4', '"samples":16')
+    commit_clips(history, clips, "same")
+    commit(history, table(clips), evidence(clips), origin("other", plan=plan))
+
+
+def tagged(path: Path) -> None:
+    """Make a dataset with a tag."""
+    History(dataset(path)).tag("named", "latest~1")
+
+
+def squares(path: Path) -> None:
+    """Make a dataset of real videos, as exports read it."""
+    build_squares(path / "ds")
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def shown(folder: Path) -> dict[str, Any]:
+    """Return what a person sees of a dataset: of the labels their rows, of the rest the bytes."""
+    files = [file for file in folder.rglob("*") if file.is_file() and ".stopdown" not in file.parts]
+    found: dict[str, Any] = {str(file.relative_to(folder)): digest(file) for file in files if ".tmp-" not in file.name}
+    if (folder / "labels.parquet").is_file():
+        found["labels.parquet"] = pq.read_table(folder / "labels.parquet").to_pylist()
+    return found
+
+
+def history_of(folder: Path, *, working: bool = True) -> dict[str, Any]:
+    """Return all that a dataset holds, collected: versions, objects, files, what `verify --all` and `status` say."""
+    history = History(folder)
+    if working:
+        found = {"shown": shown(folder), "clean": status(history, thorough=True).clean}
+    else:
+        found = {}
+    found["damages"] = [damage for damage in check(history).damages if working or damage.kind != "working"]
+    gc(history, grace_s=0)
+    found["temporaries"] = [str(path.relative_to(folder)) for path in folder.rglob(".tmp-*")]
+    found["log"] = [version.id for version in history.log()]
+    found["tags"] = {name: tag.version for name, tag in history.refs.tags().items()}
+    found["objects"] = list(history.store.objects())
+    found["records"] = sorted(path.name for path in (history.root / "records").rglob("*.json"))
+    plan = history.root / "plan.json"
+    found["plan"] = digest(plan) if plan.is_file() else None
+    return found
+
+
+def outcome_of(*names: str, bare: bool = False) -> Callable[[Path], dict[str, Any]]:
+    return lambda folder: {name: history_of(folder / name, working=not bare) for name in names}
+
+
+def whole(*names: str) -> Callable[[Path], list[str]]:
+    """Return a check that nothing committed is hurt: damages of anything but the working folder, and a `status` that fails."""
+
+    def sound(folder: Path) -> list[str]:
+        found = []
+        for name in names:
+            if not (folder / name / ".stopdown").is_dir():
+                continue
+            history = History(folder / name)
+            begun = history.refs.head() is not None
+            damages = check(history).damages if begun else ()
+            found += [f"{name}: {damage.path} {damage.message}" for damage in damages if damage.kind not in ("working", "plan")]
+            status(history)
+        return found
+
+    return sound
+
+
+def exported(folder: Path) -> dict[str, Any]:
+    """Return every file of an export; of a Lance table, whose files have random names, its rows."""
+    found: dict[str, Any] = {}
+    for file in sorted((folder / "out").rglob("*")):
+        if file.is_file() and not any(part.endswith(".lance") for part in file.parts):
+            found[file.relative_to(folder / "out").as_posix()] = digest(file) if file.name != ".stopdown-export.json" else None
+    for lance_table in (folder / "out").rglob("*.lance"):
+        import lance
+
+        if lance_table.is_dir() and (lance_table / "data").is_dir():
+            found[lance_table.name] = lance.dataset(str(lance_table)).to_table().to_pylist()
+    found["source"] = shown(folder / "ds")
+    return found
+
+
+def commands() -> list[Case]:
+    """Return the commands over versions."""
+    ds = outcome_of("ds")
+    return [
+        Case(name="commit", prepare=curated, words=["commit", "{}/ds", "-m", "mine"], outcome=ds, sound=whole("ds")),
+        Case(name="commit first", prepare=uncommitted, words=["commit", "{}/ds", "-m", "one"], outcome=ds, sound=whole("ds")),
+        Case(name="restore", prepare=remote, words=["restore", "{}/ds", "v1"], outcome=ds, sound=whole("ds")),
+        Case(
+            name="restore --force",
+            prepare=curated,
+            words=["restore", "{}/ds", "latest~1", "--force"],
+            outcome=ds,
+            sound=whole("ds"),
+        ),
+        Case(name="gc", prepare=littered, words=["gc", "{}/ds", "--grace", "0"], outcome=ds, sound=whole("ds")),
+        Case(
+            name="push",
+            prepare=remote,
+            words=["push", "{}/ds", "{}/remote"],
+            outcome=lambda folder: {**ds(folder), **outcome_of("remote", bare=True)(folder)},
+            sound=whole("ds", "remote"),
+        ),
+        Case(
+            name="pull",
+            prepare=behind,
+            words=["pull", "{}/clone", "{}/remote"],
+            outcome=outcome_of("clone"),
+            sound=whole("clone"),
+        ),
+        Case(
+            name="clone", prepare=behind, words=["clone", "{}/remote", "{}/new"], outcome=outcome_of("new"), sound=whole("new")
+        ),
+        Case(name="merge", prepare=two, words=["merge", "{}/ds", "{}/other"], outcome=ds, sound=whole("ds", "other")),
+        Case(name="tag", prepare=tagged, words=["tag", "{}/ds", "new"], outcome=ds, sound=whole("ds")),
+        Case(name="tag --force", prepare=tagged, words=["tag", "{}/ds", "named", "--force"], outcome=ds, sound=whole("ds")),
+    ]
+
+
+def exports() -> list[Case]:
+    """Return an export of every format."""
+    return [
+        Case(
+            name=f"export {format}",
+            prepare=squares,
+            words=["export", "{}/ds", format, "{}/out", *(["--copy"] if number % 2 else [])],
+            outcome=exported,
+        )
+        for number, format in enumerate(EXPORTS)
+    ]
+
+
+def nothing(path: Path) -> None:
+    """Begin with an empty folder."""
+
+
+def adapter(path: Path) -> None:
+    """Save an adapter, which another is to replace."""
+    from torch_work import save
+
+    save([str(path / "a"), "1", "1"])
+
+
+def adapter_outcome(folder: Path) -> dict[str, Any]:
+    """Return the bytes of an adapter that can be attached, and all that lies beside it."""
+    from trainer_support import tiny_transformer
+
+    from trainer.adapter.folder import attach_saved
+
+    step = attach_saved({"transformer": tiny_transformer()}, folder / "a")[0].step
+    files = {path.relative_to(folder).as_posix(): digest(path) for path in folder.rglob("*") if path.is_file()}
+    return {"step": step, "files": files, "folders": sorted(path.name for path in folder.iterdir())}
+
+
+def adapter_sound(folder: Path) -> list[str]:
+    """Return what is wrong with an adapter in the place of one: either it is whole, or it is not there yet."""
+    from trainer_support import tiny_transformer
+
+    from trainer.adapter.folder import attach_saved
+
+    if (folder / "a").exists():
+        attach_saved({"transformer": tiny_transformer()}, folder / "a", allow_other_backbone=True)
+    return []
+
+
+def kept_sound(folder: Path) -> list[str]:
+    """Return what is wrong where an adapter is replaced: one must be there at any instant."""
+    return adapter_sound(folder) if (folder / "a").exists() else ["no adapter where one was"]
+
+
+def trained(folder: Path) -> dict[str, Any]:
+    """Return a training's log, checkpoints and result."""
+    from trainer.training.checkpoint import read_latest
+
+    last = read_latest(folder / "run")
+    assert last is not None
+    parts = {name: tensor.numpy().tobytes() for name, tensor in last.parameters.items()}
+    files = {path.relative_to(folder).as_posix(): digest(path) for path in folder.rglob("*") if path.is_file()}
+    return {"step": last.step, "parameters": parts, "files": files}
+
+
+def staged(folder: Path) -> dict[str, Any]:
+    """Return what a run's state says of its stages, but for their times, and their files."""
+    from trainer.run.stages import read_state
+
+    state = read_state(folder / "run")
+    told = {name: record.model_dump(exclude={"wall_s"}) for name, record in state.stages.items()}
+    files = {path.name: digest(path) for path in (folder / "run").iterdir() if path.name != "state.json"}
+    return {"state": told, "files": files}
+
+
+def stages_sound(folder: Path) -> list[str]:
+    """Return which stages say they are done and are not."""
+    from trainer.run.stages import read_state
+
+    state = read_state(folder / "run") if (folder / "run").is_dir() else None
+    names = [] if state is None else state.stages
+    return [f"{name} is said to be done and is not" for name in names if not (folder / "run" / name).is_file()]
+
+
+def training() -> list[Case]:
+    """Return the trainer's writers."""
+    more = {"server": "training"}
+    return [
+        Case(name="adapter", prepare=nothing, words=["{}/a", "2", "0"], work="torch_work:save",
+             outcome=adapter_outcome, sound=adapter_sound, **more),
+        Case(name="adapter over another", prepare=adapter, words=["{}/a", "2", "0"], work="torch_work:save",
+             outcome=adapter_outcome, sound=kept_sound, **more),
+        Case(name="checkpoints", prepare=nothing, words=["{}/run"], work="torch_work:train", outcome=trained, **more),
+        Case(name="stages", prepare=nothing, words=["{}/run"], work="torch_work:stages", outcome=staged,
+             sound=stages_sound, **more),
+    ]  # fmt: skip

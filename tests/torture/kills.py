@@ -1,0 +1,229 @@
+"""Kills a piece of work at its file events, one by one, and holds what is left, and a second run, against a whole one.
+
+A case says how to prepare a folder, what works there, what must hold right after a kill, and what the outcome is. A new one is
+a `Case` in `kill_cases.py`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import mmap
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import pytest
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent.parent
+STATED_TIME = "1700000000"  # a version's id contains its time, so equal work makes equal ids
+KILLED = -9
+
+
+class _Orders(ctypes.Structure):
+    """What `file_events.c` reads; the same layout."""
+
+    _fields_ = (
+        ("count", ctypes.c_long),
+        ("fatal", ctypes.c_long),
+        ("half", ctypes.c_long),
+        ("folder", ctypes.c_char * 2048),
+        ("trace", ctypes.c_char * 2048),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """Work that is killed. `words` may name the folder it works in as `{}`.
+
+    `sound` returns what is wrong right after a kill, in words; `outcome` what the work came to, in a form to compare. `again`
+    is the second run, where that is not the same words. Both may raise: that is what is wrong, then.
+    """
+
+    name: str
+    prepare: Callable[[Path], None]
+    words: Sequence[str]
+    outcome: Callable[[Path], Any]
+    sound: Callable[[Path], list[str]] = lambda folder: []
+    again: Sequence[str] | None = None
+    work: str = "killable:stopdown"
+    server: str = "data"
+
+
+SERVERS = {
+    "data": [
+        "stopdown",
+        "pandas",
+        "pyarrow.parquet",
+        "duckdb",
+        *(f"generator.commands.{name}" for name in ("commit", "restore", "gc", "tag")),
+    ]
+    + [f"generator.commands.{name}" for name in ("push", "pull", "clone", "merge", "export", "build")],
+    "training": ["trainer.training.loop", "trainer.training.setup", "trainer.adapter.folder", "torch_work"],
+}
+
+
+class Server:
+    """A process that forks for each piece of work, with the counter of file events preloaded."""
+
+    def __init__(self, modules: Sequence[str], scratch: Path) -> None:
+        scratch.mkdir(parents=True, exist_ok=True)
+        library = scratch / "file_events.so"
+        subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", library, HERE / "file_events.c", "-ldl"], check=True)
+        self._file = scratch / "orders"
+        self._file.write_bytes(bytes(ctypes.sizeof(_Orders)))
+        with self._file.open("r+b") as file:
+            self._map = mmap.mmap(file.fileno(), ctypes.sizeof(_Orders))
+        self._orders = _Orders.from_buffer(self._map)
+        self.log = scratch / "said.log"
+        paths = [ROOT, ROOT / "tests", HERE, *(ROOT / "tests" / name for name in ("versions", "export", "trainer"))]
+        environ = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(map(str, paths)),
+            "LD_PRELOAD": str(library),
+            "FILE_EVENTS": str(self._file),
+            "SOURCE_DATE_EPOCH": STATED_TIME,
+            "HF_HUB_OFFLINE": "1",
+            "OMP_NUM_THREADS": "1",
+        }
+        self._process = subprocess.Popen(
+            [sys.executable, str(HERE / "killable.py"), *modules],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environ,
+            cwd=scratch,
+        )
+        assert self._process.stdout is not None and self._process.stdout.readline() == "ready\n"
+
+    def run(
+        self, case: Case, folder: Path, words: Sequence[str], *, fatal: int = 0, half: bool = False, trace: Path | None = None
+    ) -> int:
+        """Do the work in a folder, to be killed at an event (0: never); return its exit code."""
+        orders, process = self._orders, self._process
+        orders.count, orders.fatal, orders.half = 0, fatal, int(half)
+        orders.folder, orders.trace = str(folder).encode(), b"" if trace is None else str(trace).encode()
+        self.log.write_text("")
+        filled = [word.replace("{}", str(folder)) for word in words]
+        order = {"work": case.work, "words": filled, "log": str(self.log), "environ": {}}
+        assert process.stdin is not None and process.stdout is not None
+        process.stdin.write(json.dumps(order) + "\n")
+        process.stdin.flush()
+        code = int(json.loads(process.stdout.readline())["code"])
+        orders.folder = b""
+        return code
+
+    def close(self) -> None:
+        """End the process."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(60)
+
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+@dataclass
+class Tally:
+    """What the kills of one case came to: its file events, how many it was killed at, and what did not hold."""
+
+    case: str
+    events: int = 0
+    kills: int = 0
+    survived: int = 0
+    seconds: float = 0.0
+    failures: list[str] = field(default_factory=list)
+
+    def words(self) -> str:
+        """Return one line of a table."""
+        return (
+            f"{self.case:<24} {self.events:5d} events  {self.kills:5d} kills  {self.survived:3d} ended before  "
+            f"{len(self.failures):3d} failures  {self.seconds:7.1f} s"
+        )
+
+
+def torture(case: Case, server: Server, scratch: Path, *, points: int | None, seed: int = 0) -> Tally:
+    """Kill a case's work at `points` of its file events, drawn by the seed, or at every one (None)."""
+    begun_s = time.monotonic()
+    tally = Tally(case.name)
+    template, trace = scratch / "template", scratch / "trace"
+    trace.unlink(missing_ok=True)
+    shutil.rmtree(template, ignore_errors=True)
+    template.mkdir(parents=True)
+    case.prepare(template)
+    with _copied(template, scratch) as folder:
+        code = server.run(case, folder, case.words, trace=trace)
+        assert code == 0, f"{case.name} fails without a kill ({code}): {server.log.read_text()}"
+        expected = case.outcome(folder)
+    events = trace.read_text().splitlines()
+    tally.events = len(events)
+    draw = random.Random(f"{case.name} {seed}")
+    numbers = range(1, len(events) + 1)
+    chosen = numbers if points is None else sorted(draw.sample(numbers, min(points, len(events))))
+    for number in chosen:
+        half = bool(number % 2)
+        with _copied(template, scratch) as folder:
+            found = _one(case, server, folder, expected, number, half, tally)
+            tally.failures += [
+                f"{case.name}, killed at {number} ({events[number - 1]}{', half' * half}): {words}" for words in found
+            ]
+    tally.seconds = time.monotonic() - begun_s
+    return tally
+
+
+def _one(case: Case, server: Server, folder: Path, expected: Any, number: int, half: bool, tally: Tally) -> list[str]:
+    code = server.run(case, folder, case.words, fatal=number, half=half)
+    if code != KILLED:
+        tally.survived += 1
+        if code != 0:
+            return [f"exit code {code}: {server.log.read_text()}"]
+    tally.kills += code == KILLED
+    try:
+        found = [f"left {words}" for words in case.sound(folder)]
+        code = server.run(case, folder, case.again or case.words)
+        if code != 0:
+            return [*found, f"run again: exit code {code}: {server.log.read_text().strip()}"]
+        outcome = case.outcome(folder)
+    except Exception as error:
+        return [f"left {type(error).__name__}: {error}"]
+    return found if outcome == expected else [*found, f"run again: {difference(expected, outcome)}"]
+
+
+def difference(expected: Any, found: Any, where: str = "") -> str:
+    """Return where two outcomes differ first, in words."""
+    if isinstance(expected, dict) and isinstance(found, dict):
+        for key in sorted(expected.keys() | found.keys(), key=str):
+            if key not in found or key not in expected:
+                return f"{where}/{key} is {'missing' if key not in found else 'new'}"
+            if expected[key] != found[key]:
+                return difference(expected[key], found[key], f"{where}/{key}")
+    return f"{where} is {str(found)[:300]}, was {str(expected)[:300]}"
+
+
+@contextmanager
+def _copied(template: Path, scratch: Path) -> Iterator[Path]:
+    """Yield a copy of a folder, hard links within kept, always at the same path."""
+    folder = scratch / "work"
+    shutil.rmtree(folder, ignore_errors=True)
+    subprocess.run(["cp", "-a", template, folder], check=True)
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def need_compiler() -> None:
+    """Skip where no C compiler is: file events are counted by a small library."""
+    if shutil.which("cc") is None:
+        pytest.skip("no C compiler (cc), so file events cannot be counted")

@@ -1,0 +1,51 @@
+"""SIGKILL at file events: nothing is lost, nothing doubled, nothing silently wrong, and a second run ends as a whole one does.
+
+Here at a few events of every command, drawn with a fixed seed; `make torture` kills at every one (STOPDOWN_TORTURE=all, or a
+number of events of each case).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from kill_cases import commands, exports, training
+from kills import SERVERS, Case, Server, need_compiler, torture
+
+SAMPLE = 3  # events of each case
+WANTED = os.environ.get("STOPDOWN_TORTURE", str(SAMPLE))
+POINTS = None if WANTED == "all" else int(WANTED)
+CASES = {case.name: case for case in (*commands(), *exports(), *training())}
+pytestmark = pytest.mark.timeout(600 if WANTED == str(SAMPLE) else 0)
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Server]]:
+    """Return servers by name, started when they are first asked for."""
+    need_compiler()
+    started = Servers(tmp_path_factory.mktemp("servers"))
+    yield started
+    for server in started.values():
+        server.close()
+
+
+class Servers(dict[str, Server]):
+    """Servers that start when they are asked for."""
+
+    def __init__(self, scratch: Path) -> None:
+        super().__init__()
+        self._scratch = scratch
+
+    def __missing__(self, name: str) -> Server:
+        self[name] = Server(SERVERS[name], self._scratch / name)
+        return self[name]
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+def test_a_kill_at_any_file_event_costs_nothing(case: Case, servers: dict[str, Server], tmp_path: Path) -> None:
+    tally = torture(case, servers[case.server], tmp_path, points=POINTS)
+    print(tally.words())
+    assert not tally.failures, "\n".join(tally.failures[:20])
+    assert tally.kills > 0

@@ -1,0 +1,64 @@
+"""Work of the trainer that is killed: saving an adapter, a training with checkpoints, the stages of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from toy_task import Log, ToyTask, toy_settings
+from trainer_support import adapted
+
+from generator.files import write_atomic
+from trainer.adapter.folder import save_adapter
+from trainer.run.stages import StageRecord, digest_of, file_digests, run_stages
+from trainer.training.loop import Loop
+from trainer.training.setup import make_accelerator
+
+
+def save(words: Sequence[str]) -> None:
+    """Save an adapter of a step in a folder, over the one that is there."""
+    folder, step, seed = words
+    adapters = {"transformer": adapted(seed=int(seed))}
+    save_adapter(Path(folder), adapters, backbone_id="tiny", step=int(step), overwrite=True)
+
+
+def train(words: Sequence[str]) -> None:
+    """Train the toy task for five steps in a folder, with a checkpoint after every second, and save it."""
+    folder = Path(words[0])
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = toy_settings(steps=5, checkpoints={"every": 2, "keep": 2})
+    log = Log(folder / "log.jsonl")
+    loop = Loop(
+        ToyTask(settings), settings, folder, make_accelerator(settings), identity={"seed": settings.seed}, watchers=(log,)
+    )
+    loop.run()
+    loop.save(folder / "result")
+
+
+class Count:
+    """A stage that writes the number of the stage before it plus one."""
+
+    def __init__(self, folder: Path, number: int) -> None:
+        self.folder, self.number, self.name = folder, number, f"stage-{number}"
+
+    def inputs(self, earlier: Mapping[str, StageRecord]) -> Mapping[str, str]:
+        """Depend on all stages before."""
+        return {name: digest_of(record.made) for name, record in earlier.items()}
+
+    def made(self) -> Mapping[str, str]:
+        """Name the file."""
+        return file_digests(self.folder, [self.folder / self.name])
+
+    def run(self) -> Mapping[str, Any]:
+        """Write the file."""
+        below = int((self.folder / f"stage-{self.number - 1}").read_text()) if self.number else 0
+        write_atomic(self.folder / self.name, str(below + 1).encode())
+        return {"number": below + 1}
+
+
+def stages(words: Sequence[str]) -> None:
+    """Go through four stages in a folder."""
+    folder = Path(words[0])
+    folder.mkdir(parents=True, exist_ok=True)
+    run_stages([Count(folder, number) for number in range(4)], folder, lambda *told: None)
