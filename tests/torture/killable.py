@@ -1,7 +1,8 @@
 """Runs work in forks of one process that has imported everything and sees every file event (`file_events.c`, preloaded).
 
-`python killable.py MODULE…` imports the modules, then reads one JSON object a line: {"work": "module:function", "words": […],
-"log": file, "environ": {…}}, and answers each with {"code": exit code, -9 for a killed one}. Who asks has written the orders.
+`python killable.py MODULE[:FUNCTION]…` imports the modules and calls the functions, then reads one JSON object a line:
+{"work": "module:function", "words": […], "log": file, "environ": {…}}, and answers each with {"code": exit code, -9 for a
+killed one}. Who asks has written the orders.
 """
 
 from __future__ import annotations
@@ -43,8 +44,10 @@ def work(order: dict[str, object]) -> int:
 
 def main() -> None:
     """Fork for each line, wait, answer."""
-    for name in sys.argv[1:]:
-        importlib.import_module(name)
+    for module, _, warm in (name.partition(":") for name in sys.argv[1:]):
+        loaded = importlib.import_module(module)
+        if warm:  # what is imported where it is first needed is then imported once
+            getattr(loaded, warm)()
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     for line in sys.stdin:

@@ -69,7 +69,7 @@ SERVERS = {
         *(f"generator.commands.{name}" for name in ("commit", "restore", "gc", "tag")),
     ]
     + [f"generator.commands.{name}" for name in ("push", "pull", "clone", "merge", "export", "build")],
-    "training": ["trainer.training.loop", "trainer.training.setup", "trainer.adapter.folder", "torch_work"],
+    "training": ["trainer.training.loop", "trainer.training.setup", "trainer.adapter.folder", "torch_work:warm"],
 }
 
 

@@ -18,7 +18,7 @@ SAMPLE = 3  # events of each case
 WANTED = os.environ.get("STOPDOWN_TORTURE", str(SAMPLE))
 POINTS = None if WANTED == "all" else int(WANTED)
 CASES = {case.name: case for case in (*commands(), *exports(), *training())}
-pytestmark = pytest.mark.timeout(600 if WANTED == str(SAMPLE) else 0)
+pytestmark = pytest.mark.timeout(600 if str(SAMPLE) == WANTED else 0)
 
 
 @pytest.fixture(scope="module")

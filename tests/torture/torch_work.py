@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+from accelerate.state import AcceleratorState
 from toy_task import Log, ToyTask, toy_settings
 from trainer_support import adapted
 
@@ -36,6 +38,15 @@ def train(words: Sequence[str]) -> None:
     loop.save(folder / "result")
 
 
+def warm() -> None:
+    """Do each once, so that all is imported."""
+    with TemporaryDirectory() as folder:
+        save([f"{folder}/a", "1", "0"])
+        train([f"{folder}/run"])
+        stages([f"{folder}/stages"])
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
 class Count:
     """A stage that writes the number of the stage before it plus one."""
 
@@ -59,6 +70,12 @@ class Count:
 
 def stages(words: Sequence[str]) -> None:
     """Go through four stages in a folder."""
-    folder = Path(words[0])
+    told_stages(Path(words[0]))
+
+
+def told_stages(folder: Path) -> bool:
+    """Go through the stages; return whether anything was said to be damaged or done again."""
     folder.mkdir(parents=True, exist_ok=True)
-    run_stages([Count(folder, number) for number in range(4)], folder, lambda *told: None)
+    events: list[str] = []
+    run_stages([Count(folder, number) for number in range(4)], folder, lambda event, name, words: events.append(event))
+    return "damaged" in events or "started" in events

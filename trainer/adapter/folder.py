@@ -9,8 +9,10 @@ transformer_2/…                       both weight files of the second expert, 
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -33,6 +35,8 @@ from trainer.formats.strict import check_exact, printable
 
 __all__ = ["CONTROL_FILE", "LORA_FILE", "LORA_PREFIX", "attach_saved", "peft_names", "save_adapter"]
 
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of linux/fcntl.h and linux/fs.h
+
 
 def save_adapter(
     folder: Path,
@@ -50,7 +54,8 @@ def save_adapter(
 
     `weights` are written in the place of the adapters' own (averages, or what a sharded module holds), under the names of
     `WanAdapter.parameters`; `fingerprints` are the backbone's, taken before it was sharded.
-    All files are written and synced beside it and then renamed into place. Raises InputError if the folder exists and
+    All files are written and synced beside it and then renamed into place; what a killed save of this folder left is removed
+    after that. Raises InputError if the folder exists and
     `overwrite` is not set, and if the experts' adapters differ in configuration.
     """
     configs = {adapter.config for adapter in adapters.values()}
@@ -85,6 +90,7 @@ def save_adapter(
         (scratch / "README.md").write_text(model_card(card))
         _sync(scratch)
         _move_into_place(scratch, folder)
+        _sweep(folder)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return card
@@ -178,14 +184,29 @@ def _sync(folder: Path) -> None:
                 os.fsync(file.fileno())
 
 
+def _sweep(folder: Path) -> None:
+    """Remove what killed saves of an adapter left beside it."""
+    ours = re.compile(rf"\.{re.escape(folder.name)}-(old-)?[a-z0-9_]{{8}}")  # as tempfile names folders
+    for leftover in folder.parent.iterdir():
+        if ours.fullmatch(leftover.name):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Swap two folders in one step; return whether the system and the disk can (Linux, most disks)."""
+    rename = getattr(ctypes.CDLL(None), "renameat2", None)
+    return rename is not None and rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0
+
+
 def _move_into_place(scratch: Path, folder: Path) -> None:
-    if folder.exists():
+    """Make a whole folder the adapter; where there is one already, it is one or the other at any instant, if the system can."""
+    if not folder.exists():
+        scratch.rename(folder)
+    elif not _exchange(scratch, folder):
         retired = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-old-"))
         folder.rename(retired / folder.name)
         scratch.rename(folder)
         shutil.rmtree(retired)
-    else:
-        scratch.rename(folder)
     descriptor = os.open(folder.parent, os.O_RDONLY)
     try:
         os.fsync(descriptor)

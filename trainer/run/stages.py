@@ -91,6 +91,8 @@ def run_stages(
         raise InputError(f"stage {first} comes after {until}; nothing would be done")
     busy = f"{folder} is being worked on by another `stopdown run`; wait, or give another run"
     with alone(folder / ".lock", busy):
+        for leftover in folder.rglob(".tmp-*"):  # of a run that was killed while it wrote
+            leftover.unlink(missing_ok=True)
         done = dict(read_state(folder).stages)
         records: dict[str, StageRecord] = {}
         for stage in stages:

@@ -1,0 +1,175 @@
+"""The folders whose bits are flipped, and their readers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from flips import Reader
+from squares import build as build_squares
+from versions_support import make_clips
+
+from generator.export import DatasetSource
+from generator.export.run import export
+from generator.versions.check import check
+from generator.versions.history import History
+from generator.versions.snapshot import Snapshot
+from generator.working_folder import WorkingFolder
+
+
+@contextmanager
+def heard() -> Iterator[list[str]]:
+    """Yield the warnings that the trainer gives."""
+    said: list[str] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("stopdown")
+    logger.addHandler(handler)
+    try:
+        yield said
+    finally:
+        logger.removeHandler(handler)
+
+
+def versions(path: Path) -> None:
+    """Make a dataset with every kind of file: versions, tags, frames, pending records."""
+    from kill_cases import dataset
+
+    history = History(dataset(path))
+    history.tag("v1", "latest~1")
+    make_clips(history.store, 2, seed=8)
+
+
+def proven(folder: Path) -> tuple[Hashable, bool]:
+    """Prove every byte, as `verify --all` does; a damage is something said."""
+    return "", not check(History(folder / "ds")).clean
+
+
+def read_versions(folder: Path) -> tuple[Hashable, bool]:
+    """Read every clip, frame and label of all versions, as a training does."""
+    history, found = History.open(folder / "ds"), []
+    for version in history.log():
+        snapshot = Snapshot(history, version)
+        digests = snapshot.labels["lossless"].to_pylist()
+        frames = tuple(history.store.read(digest) for lossless in digests for _, digest in lossless)
+        found.append((version.id, repr(snapshot.labels.to_pylist()), tuple(clip.data() for clip in snapshot), frames))
+    tags = tuple((name, tag.version) for name, tag in history.refs.tags().items())
+    return (tuple(found), tags), False
+
+
+def an_export(path: Path) -> None:
+    """Export a dataset of real videos, by copies."""
+    source = DatasetSource(build_squares(path / "ds"))
+    export(source, "videofolder", path / "out")
+
+
+def exported_again(folder: Path) -> tuple[Hashable, bool]:
+    """Export again: what is there is held against what belongs there."""
+    export(DatasetSource(WorkingFolder.open(folder / "ds")), "videofolder", folder / "out")
+    return tuple(sorted((str(f), f.read_bytes()) for f in (folder / "out").rglob("*") if f.is_file())), False
+
+
+def an_adapter(path: Path) -> None:
+    """Save an adapter."""
+    from torch_work import save
+
+    save([str(path / "a"), "3", "0"])
+
+
+def attached(folder: Path) -> tuple[Hashable, bool]:
+    """Attach the adapter, and return what it then is, its card and all parameters."""
+    from trainer_support import tiny_transformer
+
+    from trainer.adapter.folder import attach_saved
+
+    card, adapters = attach_saved({"transformer": tiny_transformer()}, folder / "a")
+    parameters = {name: tensor.detach().numpy().tobytes() for name, tensor in adapters["transformer"].parameters().items()}
+    return (card.model_dump_json(), tuple(sorted(parameters.items()))), False
+
+
+def a_training(path: Path) -> None:
+    """Train, with two checkpoints kept."""
+    from torch_work import train
+
+    train([str(path / "run")])
+
+
+def not_a_checkpoint(path: Path) -> bool:
+    return not any(part.startswith("checkpoint-") for part in path.parts)
+
+
+def trained_on(folder: Path) -> tuple[Hashable, bool]:
+    """Train the same run on from its checkpoints, and return the weights that it ends with and the number of its steps."""
+    from torch_work import train
+
+    with heard() as said:
+        train([str(folder / "run")])
+    result = folder / "run" / "result"
+    weights = hashlib.sha256((result / "weights.safetensors").read_bytes()).hexdigest()
+    return (weights, (result / "step.json").read_text()), bool(said)
+
+
+def a_cache(path: Path) -> None:
+    """Keep tensors of several types and shapes."""
+    cache, tensors = _cache(path)
+    for key, tensor in tensors.items():
+        cache.write(key, tensor)
+
+
+def _cache(path: Path):  # type: ignore[no-untyped-def]  # torch is imported where it is needed
+    import torch
+
+    from trainer.training.cache import TensorCache, cache_key
+
+    shapes = ((4, 2, 3), (7,), (1, 5))
+    types = (torch.float32, torch.bfloat16, torch.int64)
+    kept = zip(shapes, types, strict=True)
+    tensors = {
+        cache_key({"number": n}): torch.arange(1000)[n:][: torch.Size(s).numel()].reshape(s).to(t)
+        for n, (s, t) in enumerate(kept)
+    }
+    return TensorCache(path / "cache"), tensors
+
+
+def cached(folder: Path) -> tuple[Hashable, bool]:
+    """Ask for every tensor, computing it anew where it is not proven."""
+    cache, tensors = _cache(folder)
+    with heard() as said:
+        found = [(key, cache.remember(key, lambda tensor=tensor: tensor)) for key, tensor in tensors.items()]  # type: ignore[misc]
+    return tuple((key, str(t.dtype), tuple(t.shape), tuple(t.flatten().tolist())) for key, t in found), bool(said)
+
+
+def a_run(path: Path) -> None:
+    """Go through the stages of a run."""
+    from torch_work import stages
+
+    stages([str(path / "run")])
+
+
+def run_on(folder: Path) -> tuple[Hashable, bool]:
+    """Go through them again, and return what the run then says of itself."""
+    from torch_work import told_stages
+
+    from trainer.run.stages import read_state
+
+    said = told_stages(folder / "run")
+    state = read_state(folder / "run").stages
+    summaries = json.dumps({name: record.model_dump(exclude={"wall_s"}) for name, record in state.items()})
+    return summaries, said
+
+
+READERS = [
+    Reader(name="dataset, proven", prepare=versions, read=proven),
+    Reader(name="dataset, read", prepare=versions, read=read_versions, partial=True),
+    Reader(name="export", prepare=an_export, read=exported_again, skip=lambda path: path.parts[0] != "out", copied=True),
+    Reader(name="adapter", prepare=an_adapter, read=attached, skip=lambda path: path.name == "README.md"),
+    Reader(
+        name="checkpoints", prepare=a_training, read=trained_on, skip=lambda path: "checkpoint" not in str(path), copied=True
+    ),
+    Reader(name="training cache", prepare=a_cache, read=cached, copied=True),
+    Reader(name="run folder", prepare=a_run, read=run_on, copied=True),
+]

@@ -1,0 +1,26 @@
+"""One flipped bit anywhere: it is noticed, and nothing else than what was written is used.
+
+Here a few flips of every kind of folder, with a fixed seed; `make torture` flips many (STOPDOWN_TORTURE=all).
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from flip_cases import READERS
+from flips import Reader, flip_all
+
+SAMPLE, MANY = 6, 150
+WANTED = os.environ.get("STOPDOWN_TORTURE", str(SAMPLE))
+FLIPS = MANY if WANTED == "all" else int(WANTED)
+pytestmark = pytest.mark.timeout(600 if str(SAMPLE) == WANTED else 0)
+
+
+@pytest.mark.parametrize("reader", READERS, ids=[reader.name for reader in READERS])
+def test_one_flipped_bit_is_noticed_and_not_used(reader: Reader, tmp_path: Path) -> None:
+    tally = flip_all(reader, tmp_path, flips=FLIPS)
+    print(tally.words())
+    assert not tally.failures, "\n".join(tally.failures[:20])
+    assert tally.flips == FLIPS
