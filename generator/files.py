@@ -1,19 +1,26 @@
-"""Durable file writing: a reader sees the old file or the new one, never a part; what is said to be written is on the disk."""
+"""Durable file writing: a reader sees the old file or the new one, never a part; what is said to be written is on the disk.
+
+Files and folders get the modes that the umask leaves, so that a group can share a dataset. What network file systems lack
+(hard links, flushing a folder) is passed over or done in another way.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
+import errno
 import hashlib
 import os
+import secrets
 import shutil
-import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
-from scenes.errors import InputError, StopdownError
+from scenes.errors import StopdownError
 
 _PIECE_BYTES = 2**20
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV, errno.EACCES)
+# A folder that cannot be opened or flushed: the file system looks after its entries, as databases too take it.
+_NO_FOLDER_FSYNC = (errno.EINVAL, errno.EBADF, errno.EOPNOTSUPP, errno.ENOSYS, errno.EACCES, errno.EPERM, errno.EISDIR)
 
 
 class DamagedError(StopdownError):
@@ -23,31 +30,17 @@ class DamagedError(StopdownError):
 
 
 def fsync_folder(folder: Path) -> None:
-    """Flush a folder's entries to the disk, so that a rename in it survives a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
+    """Flush a folder's entries to the disk, so that a rename in it survives a power cut; where the file system can."""
+    descriptor = -1
     try:
+        descriptor = os.open(folder, os.O_RDONLY)
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_FOLDER_FSYNC:
+            raise
     finally:
-        os.close(descriptor)
-
-
-@contextlib.contextmanager
-def alone(place: Path, busy: str) -> Iterator[None]:
-    """Hold a folder, or a lock file that is made where it is not there; the system lets go however the process ends.
-
-    Raises InputError with the words `busy` where another process holds it.
-    """
-    if not place.is_dir():
-        place.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(place, os.O_RDONLY if place.is_dir() else os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(busy) from None
-        yield
-    finally:
-        os.close(descriptor)
+        if descriptor >= 0:
+            os.close(descriptor)
 
 
 def file_digest(path: Path) -> str:
@@ -62,7 +55,7 @@ def write_pieces(target: Path, pieces: Iterable[bytes]) -> None:
         file.writelines(pieces)
 
 
-def write_atomic(target: Path, data: bytes | Path, *, mode: int = 0o644) -> None:
+def write_atomic(target: Path, data: bytes | Path, *, mode: int = 0o666) -> None:
     """Write bytes, or those of a file, by temporary file, fsync and rename; nothing is left behind when it fails."""
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = write_temporary(target.parent, data, mode=mode)
@@ -75,20 +68,57 @@ def write_atomic(target: Path, data: bytes | Path, *, mode: int = 0o644) -> None
 
 
 def write_temporary(folder: Path, data: bytes | Path, *, mode: int) -> Path:
-    """Write and fsync a temporary file in a folder, of bytes or of those of a file; the name begins with `.tmp-`."""
-    descriptor, name = tempfile.mkstemp(prefix=".tmp-", dir=folder)
+    """Write and fsync a temporary file in a folder, of bytes or of those of a file; the name begins with `.tmp-`.
+
+    `mode` is what the umask takes from, as for `open`.
+    """
+    path = folder / f".tmp-{secrets.token_hex(8)}"
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        # Made with its mode: a mode given later needs fchmod, which not every file system has.
+        with open(path, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
             if isinstance(data, Path):
                 with data.open("rb") as source:
                     shutil.copyfileobj(source, file, _PIECE_BYTES)
             else:
                 file.write(data)
             file.flush()
-            os.fchmod(file.fileno(), mode)
             os.fsync(file.fileno())
     except BaseException:
         with contextlib.suppress(OSError):
-            os.unlink(name)
+            path.unlink()
         raise
-    return Path(name)
+    return path
+
+
+def link(source: Path, target: Path) -> bool:
+    """Make a hard link, and return whether the file system has them; raises FileExistsError where there is a target."""
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno in _NO_LINKS:
+            return False
+        raise
+    return True
+
+
+def place(temporary: Path, target: Path) -> bool:
+    """Make a whole temporary file the target where there is none, and return whether it is; the first writer wins."""
+    try:
+        if not link(temporary, target):  # unlike a rename, a link never replaces
+            if target.exists():
+                return False
+            os.replace(temporary, target)
+    except FileExistsError:
+        return False
+    fsync_folder(target.parent)
+    return True
+
+
+def share(folder: Path) -> None:
+    """Give the files under a folder the modes that the umask leaves: some libraries write for the owner only."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with contextlib.suppress(OSError):  # a file system without modes
+                path.chmod(0o666 & ~mask)

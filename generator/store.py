@@ -1,13 +1,12 @@
 """The content-addressed store under `.stopdown/`: objects by sha256, and one record per rendered clip.
 
-An object is written once (temporary file, fsync, link into place, mode 0444) and never changes; the first writer wins and a
+An object is written once (temporary file, fsync, link into place, read-only) and never changes; the first writer wins and a
 second one changes nothing. A record is written only after every object that it names, so a record proves a finished clip.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import os
 import re
@@ -17,7 +16,7 @@ from pathlib import Path
 
 from pydantic import Field, ValidationError
 
-from generator.files import DamagedError, file_digest, fsync_folder, write_temporary
+from generator.files import DamagedError, file_digest, link, place, write_temporary
 from generator.sealed import sealed, unsealed
 from scenes.spec import Spec
 
@@ -95,8 +94,10 @@ class Store:
         temporary = write_temporary(objects, file, mode=0o444)
         try:
             digest = file_digest(temporary)  # of the copy: the file may be one that a person edits meanwhile
-            if not _touched(self.path(digest)):
-                _place(temporary, self.path(digest))
+            target = self.path(digest)
+            if not _touched(target):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                place(temporary, target)
         finally:
             temporary.unlink(missing_ok=True)
         return digest
@@ -132,7 +133,8 @@ class Store:
         temporary = target.with_name(f".tmp-{os.getpid()}-{target.name}")
         temporary.unlink(missing_ok=True)
         try:
-            _link_or_copy(source, temporary)
+            if not link(source, temporary):
+                shutil.copyfile(source, temporary)
             os.replace(temporary, target)
         finally:
             temporary.unlink(missing_ok=True)
@@ -201,12 +203,9 @@ class Store:
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = write_temporary(target.parent, data, mode=0o444)
         try:
-            _place(temporary, target)
+            place(temporary, target)
         finally:
             temporary.unlink(missing_ok=True)
-
-
-_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV, errno.EACCES)
 
 
 def _touched(target: Path) -> bool:
@@ -217,28 +216,3 @@ def _touched(target: Path) -> bool:
                 os.utime(target)
             return True
     return False
-
-
-def _place(temporary: Path, target: Path) -> None:
-    """Make a whole temporary file the target where there is none."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(temporary, target)  # unlike a rename, a link never replaces: the first result is the result
-    except FileExistsError:
-        return
-    except OSError as error:
-        if error.errno not in _NO_LINKS:
-            raise
-        os.replace(temporary, target)
-    fsync_folder(target.parent)
-
-
-def _link_or_copy(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except OSError as error:
-        if error.errno not in _NO_LINKS:
-            raise
-        with contextlib.suppress(OSError):
-            target.unlink()
-        shutil.copyfile(source, target)

@@ -26,7 +26,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from generator.files import DamagedError, alone, write_atomic, write_pieces
+from generator.file_lock import alone
+from generator.files import DamagedError, write_atomic, write_pieces
 from generator.labels import StoredLabels, label_table, write_labels
 from generator.lineage.files import lineage_files
 from generator.lineage.origin import Origin, plan_origin

@@ -17,6 +17,7 @@ from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline, Wa
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
+from generator.files import share
 from scenes.errors import StopdownError
 
 RECIPE = 1  # part of the folder's name; raise it when the backbone that a seed gives changes
@@ -39,6 +40,7 @@ def tiny_random(cache: Path, seed: int = 0) -> Path:
     with tempfile.TemporaryDirectory(dir=cache, prefix=".building-") as scratch:
         built = Path(scratch) / folder.name
         _save(seed, built)
+        share(built)
         try:
             built.rename(folder)
         except OSError:  # another process was first; its folder is the same

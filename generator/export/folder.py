@@ -8,7 +8,6 @@ on: what is there and right is kept. A file that differs from what belongs there
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import json
 import os
@@ -23,12 +22,12 @@ import imageio.v3 as iio
 
 from generator.export.entries import ClipFile, Entry, MadeFile, MadeFolder, StillFile, TextFile
 from generator.export.source import ExportSource
-from generator.files import DamagedError, alone, write_atomic
+from generator.file_lock import alone
+from generator.files import DamagedError, link, write_atomic
 from generator.video import decode
 from scenes.errors import InputError, StopdownError
 
 MARKER = ".stopdown-export.json"
-_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV, errno.EACCES)
 
 
 class ExportError(StopdownError):
@@ -192,22 +191,12 @@ def _place_clip(target: Path, entry: ClipFile, source: ExportSource, written: Wr
         written.kept += 1
         return
     with _temporary(target) as temporary:
-        if copy or not _link(source.clip_path(entry.clip_id), temporary):
+        if copy or not link(source.clip_path(entry.clip_id).resolve(), temporary):
             temporary.write_bytes(data)
             written.copied += 1
         else:
             written.linked += 1
         os.replace(temporary, target)
-
-
-def _link(clip: Path, temporary: Path) -> bool:
-    try:
-        os.link(clip.resolve(), temporary)
-    except OSError as error:
-        if error.errno not in _NO_LINKS:
-            raise
-        return False
-    return True
 
 
 def _place_made(target: Path, entry: MadeFile, written: Written) -> None:

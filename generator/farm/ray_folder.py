@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from generator.files import alone
+from generator.file_lock import alone
 from scenes.errors import InputError
 
 YOUNG_S = 60.0  # one made just now may not hold its lock yet

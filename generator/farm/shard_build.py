@@ -28,7 +28,7 @@ from generator.farm.heartbeat import Beater, BeatingProgress
 from generator.farm.parts import Parts
 from generator.farm.shards import Piece, Shard, piece_clips, shard_pieces, time_limit_s
 from generator.farm.target import Target
-from generator.files import alone
+from generator.file_lock import alone
 from generator.plan import ClipPlan
 from generator.progress import Progress
 from generator.render.messages import SceneJob, WorkerSettings

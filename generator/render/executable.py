@@ -21,7 +21,9 @@ VERSION = "STOPDOWN_BLENDER_VERSION"  # its version, such as 5.0.1
 _SCRIPT = """#!/bin/sh
 while [ "$1" != "-c" ]; do shift; done
 BLENDER_USER_RESOURCES={user_files}
-export BLENDER_USER_RESOURCES
+TMPDIR={user_files}/temporary
+mkdir -p "$TMPDIR"
+export BLENDER_USER_RESOURCES TMPDIR
 exec {program} --background --factory-startup --disable-autoexec --python-exit-code 1 \\
   --python-expr "import sys; sys.argv[1:] = ['--multiprocessing-fork']; $2"
 """

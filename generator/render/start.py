@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 from scenes.errors import InputError
@@ -14,9 +15,14 @@ def use_own_settings(folder: Path) -> None:
     """Let Blender, when it is loaded into this process, keep its user files in a folder that is not the person's.
 
     A factory reset removes the Python packages of the extensions that a person has installed, because it enables none of them
-    (seen on bpy 5.0.1); here there are none to remove. Their settings and start-up files are left out, too.
+    (seen on bpy 5.0.1); here there are none to remove. Their settings and start-up files are left out, too. Its temporary
+    files lie there as well, because a process that is ended does not remove them; who made the folder does.
     """
     os.environ["BLENDER_USER_RESOURCES"] = str(folder)
+    tempfile.gettempdir()  # Python's own stays where it was
+    scratch = folder / "temporary"
+    scratch.mkdir(parents=True, exist_ok=True)
+    os.environ["TMPDIR"] = str(scratch)
 
 
 def start_blender(threads: int) -> None:

@@ -65,6 +65,9 @@ class Remote(Protocol):
     def overwrite(self, path: str, data: bytes) -> None:
         """Write a file, whole, whatever it held; the last writer wins."""
 
+    def reading(self) -> AbstractContextManager[None]:
+        """Keep the remote's garbage collection out while it is read, where its reader can do that."""
+
     def writing(self) -> AbstractContextManager[None]:
         """Keep the remote's garbage collection out while bytes are put that nothing names yet."""
 

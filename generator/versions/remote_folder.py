@@ -6,16 +6,14 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
-from generator.files import fsync_folder, write_atomic, write_temporary
+from generator.files import fsync_folder, place, write_atomic, write_temporary
 from generator.versions.history import INTERNAL
-from generator.versions.locks import swapping, writing
+from generator.versions.locks import reading, swapping, writing
 from generator.versions.remote import RemoteError, checked_path
 from generator.versions.working import check_folders
-
-_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 
 class FolderRemote:
@@ -72,17 +70,9 @@ class FolderRemote:
             target.parent.mkdir(parents=True, exist_ok=True)
             temporary = write_temporary(target.parent, data, mode=0o444)
             try:
-                os.link(temporary, target)
-            except FileExistsError:
-                return False
-            except OSError as error:
-                if error.errno not in _NO_LINKS:
-                    raise
-                os.replace(temporary, target)
+                return place(temporary, target)
             finally:
                 temporary.unlink(missing_ok=True)
-            fsync_folder(target.parent)
-        return True
 
     def swap(self, path: str, expected: bytes | None, data: bytes) -> bool:
         """Replace a reference under the same lock that commits in that folder take."""
@@ -96,6 +86,10 @@ class FolderRemote:
         """Write a file by temporary file, fsync and rename."""
         with self._reported():
             write_atomic(self._inside(path), data)
+
+    def reading(self) -> AbstractContextManager[None]:
+        """Keep the store's gc out while it is read, where that can be."""
+        return reading(self.root)
 
     @contextmanager
     def writing(self) -> Iterator[None]:

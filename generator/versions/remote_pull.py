@@ -40,7 +40,7 @@ def pull(
     if isinstance(remote, FolderRemote) and same_folder(history.path, remote.path):
         raise InputError(f"{remote.name} is the dataset itself; give another folder")
     theirs = _refs_of(remote)
-    with remote.writing(), writing(history.root):
+    with remote.reading(), writing(history.root):
         mine = local_refs(history)
         ancestry = Ancestry(either(history, remote))
         wanted = {name: ref.version for name, ref in theirs.items()}

@@ -14,7 +14,7 @@ from itertools import chain, islice
 from generator.disk_map import DiskMap
 from generator.files import DamagedError
 from generator.versions.history import History
-from generator.versions.locks import writing
+from generator.versions.locks import reading
 from generator.versions.manifest import read_leaf
 from generator.versions.manifest_tree import Manifest
 from generator.versions.remote import Remote, RemoteError, object_file, record_file, same_folder, version_file
@@ -93,7 +93,7 @@ def push(history: History, remote: Remote, *, force: bool = False, progress: Pro
     if isinstance(remote, FolderRemote) and same_folder(history.path, remote.path):
         raise InputError(f"{remote.name} is the dataset itself; give another folder")
     remote.prepare()
-    with remote.writing(), writing(history.root):
+    with remote.writing(), reading(history.root):
         theirs = remote_refs(remote)
         ancestry = Ancestry(either(history, remote))
         advice = "pull from it and merge first, or push with --force to move it"

@@ -138,6 +138,11 @@ class S3Remote:
             obstore.put(self._store, self._key(path), data, use_multipart=len(data) > self._large_bytes)
 
     @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Nothing collects garbage in a bucket, so there is nothing to keep out."""
+        yield
+
+    @contextmanager
     def writing(self) -> Iterator[None]:
         """Nothing collects garbage in a bucket, so there is nothing to keep out."""
         yield

@@ -173,7 +173,7 @@ def _clear(path: Path) -> None:
 def _write_caption(path: Path, data: bytes) -> None:
     """Write a file durably; the folder's entries are flushed once, after all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = write_temporary(path.parent, data, mode=0o644)
+    temporary = write_temporary(path.parent, data, mode=0o666)
     try:
         os.replace(temporary, path)
     finally:

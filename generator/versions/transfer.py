@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import errno
-import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from generator.files import DamagedError, file_digest, fsync_folder
+from generator.files import DamagedError, file_digest, fsync_folder, link, place, write_temporary
 from generator.versions.history import History
-from generator.versions.locks import writing
+from generator.versions.locks import reading, writing
 from generator.versions.manifest import read_leaf
 from generator.versions.version import Version
-
-_NO_LINKS = (errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EACCES)
 
 
 def import_versions(source: History, target: History, version_id: str) -> tuple[str, ...]:
@@ -23,7 +18,7 @@ def import_versions(source: History, target: History, version_id: str) -> tuple[
     Objects are hard links where both stores share a file system, and their bytes are proven either way. Raises DamagedError
     when the source is damaged; versions are written last, so nothing incomplete becomes visible.
     """
-    with writing(source.root), writing(target.root):
+    with reading(source.root), writing(target.root):
         new = [version for version in source.ancestors(version_id) if not target.version_path(version.id).is_file()]
         for version in reversed(new):
             for digest in reach(source, version):
@@ -77,19 +72,13 @@ def _bring_records(source: History, target: History, version: Version) -> None:
 def _link_or_copy(origin: Path, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        os.link(origin, path)
+        if link(origin, path):
+            fsync_folder(path.parent)
+            return
     except FileExistsError:
         return
-    except OSError as error:
-        if error.errno not in _NO_LINKS:
-            raise
-        temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
-        try:
-            shutil.copyfile(origin, temporary)
-            with temporary.open("rb") as file:
-                os.fchmod(file.fileno(), 0o444)
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    fsync_folder(path.parent)
+    temporary = write_temporary(path.parent, origin, mode=0o444)
+    try:
+        place(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

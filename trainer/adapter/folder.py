@@ -12,9 +12,6 @@ from __future__ import annotations
 import ctypes
 import json
 import os
-import re
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +21,8 @@ from diffusers import WanPipeline, WanTransformer3DModel
 from safetensors.torch import save_file
 from torch import Tensor
 
-from generator.files import file_digest
+from generator.files import file_digest, fsync_folder, share
+from generator.scratch import scratch_folder
 from scenes.errors import InputError
 from trainer.adapter.attach import WanAdapter, attach
 from trainer.adapter.card import CARD, AdapterCard, BackboneId, card_bytes, installed_versions, model_card, parse_card
@@ -54,8 +52,8 @@ def save_adapter(
 
     `weights` are written in the place of the adapters' own (averages, or what a sharded module holds), under the names of
     `WanAdapter.parameters`; `fingerprints` are the backbone's, taken before it was sharded.
-    All files are written and synced beside it and then renamed into place; what a killed save of this folder left is removed
-    after that. Raises InputError if the folder exists and
+    All files are written and synced beside it and then renamed into place; what a killed save of this folder left is removed.
+    Raises InputError if the folder exists and
     `overwrite` is not set, and if the experts' adapters differ in configuration.
     """
     configs = {adapter.config for adapter in adapters.values()}
@@ -69,10 +67,7 @@ def save_adapter(
         id=printable(backbone_id, 4096),
         fingerprints=dict(fingerprints or {name: fingerprint(a.transformer) for name, a in adapters.items()}),
     )
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
-    try:
-        scratch.chmod(0o755)
+    with scratch_folder(folder) as scratch:
         for name, adapter in adapters.items():
             _write_weights(expert_folder(scratch, name), adapter, adapter.parameters() if weights is None else weights[name])
         files = sorted(scratch.rglob("*.safetensors"))
@@ -88,11 +83,9 @@ def save_adapter(
         (scratch / CARD).write_bytes(card_bytes(card))
         card = parse_card(card_bytes(card), folder / CARD)
         (scratch / "README.md").write_text(model_card(card))
+        share(scratch)
         _sync(scratch)
         _move_into_place(scratch, folder)
-        _sweep(folder)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
     return card
 
 
@@ -127,7 +120,7 @@ def attach_saved(
         for name, read in read_weights(folder, card).items():
             adapters[name] = attach(transformers[name], card.config, dtype=dtype)
             adapters[name].load(read.control, read.lora, str(folder))
-            for parameter in adapters[expert].parameters().values():
+            for parameter in adapters[name].parameters().values():
                 parameter.requires_grad_(False)
     except InputError:
         for adapter in adapters.values():
@@ -184,14 +177,6 @@ def _sync(folder: Path) -> None:
                 os.fsync(file.fileno())
 
 
-def _sweep(folder: Path) -> None:
-    """Remove what killed saves of an adapter left beside it."""
-    ours = re.compile(rf"\.{re.escape(folder.name)}-(old-)?[a-z0-9_]{{8}}")  # as tempfile names folders
-    for leftover in folder.parent.iterdir():
-        if ours.fullmatch(leftover.name):
-            shutil.rmtree(leftover, ignore_errors=True)
-
-
 def _exchange(one: Path, other: Path) -> bool:
     """Swap two folders in one step; return whether the system and the disk can (Linux, most disks)."""
     rename = getattr(ctypes.CDLL(None), "renameat2", None)
@@ -203,12 +188,7 @@ def _move_into_place(scratch: Path, folder: Path) -> None:
     if not folder.exists():
         scratch.rename(folder)
     elif not _exchange(scratch, folder):
-        retired = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-old-"))
-        folder.rename(retired / folder.name)
-        scratch.rename(folder)
-        shutil.rmtree(retired)
-    descriptor = os.open(folder.parent, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        with scratch_folder(folder.with_name(f"{folder.name}-old")) as retired:
+            folder.rename(retired / folder.name)
+            scratch.rename(folder)
+    fsync_folder(folder.parent)

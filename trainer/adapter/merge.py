@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +22,8 @@ import torch
 from diffusers import WanPipeline
 from peft.tuners.lora import LoraLayer
 
+from generator.files import share
+from generator.scratch import scratch_folder
 from scenes.errors import InputError
 from trainer.adapter.attach import WanAdapter, attach
 from trainer.adapter.card import AdapterCard, read_card
@@ -126,10 +126,7 @@ def _save(
     pipe: WanPipeline, kept: Mapping[str, WanAdapter], card: AdapterCard, recipe: dict[str, object], out: Path, backbone: str
 ) -> None:
     """Write backbone and adapter beside the target, then move them there whole."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}-"))
-    try:
-        scratch.chmod(0o755)
+    with scratch_folder(out) as scratch:
         if kept:
             save_adapter(
                 scratch / ADAPTER,
@@ -143,9 +140,8 @@ def _save(
                 adapter.detach()
         pipe.save_pretrained(scratch)
         (scratch / "README.md").write_text(merged_card(card, recipe, bool(kept), backbone))
+        share(scratch)
         scratch.rename(out)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def merged_card(card: AdapterCard, recipe: Mapping[str, object], has_control: bool, backbone: str) -> str:

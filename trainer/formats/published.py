@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
+from generator.files import write_atomic
 from scenes.errors import InputError
 from trainer.adapter.config import AdapterConfig, ControlConfig, LoraSettings
 from trainer.adapter.laws import AxisControl, Law, LogLaw, MiredLaw, NoLaw
@@ -132,7 +133,7 @@ def save_published(path: Path, published: Published) -> None:
     weights = write_published(published.config, published.control, published.lora)
     assert published.config.control is not None  # write_published refused otherwise
     metadata = {"format": "pt", "config": json.dumps(original_settings(published.config.control))}
-    save_file({name: tensor.contiguous() for name, tensor in weights.items()}, path, metadata=metadata)
+    write_atomic(path, save({name: tensor.contiguous() for name, tensor in weights.items()}, metadata=metadata))
 
 
 def control_names(blocks: Sequence[int]) -> dict[str, str]:

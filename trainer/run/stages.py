@@ -15,7 +15,8 @@ from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from generator.files import DamagedError, alone, write_atomic
+from generator.file_lock import alone
+from generator.files import DamagedError, write_atomic
 from scenes.errors import InputError, closest
 
 STATE = "state.json"

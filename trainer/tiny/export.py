@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from diffusers import UniPCMultistepScheduler, WanPipeline
 
+from generator.files import share
 from trainer.tiny.transformer_stage import TransformerStage
 
 DIGEST = "SHA256"
@@ -81,8 +82,7 @@ def export_pipeline(stage: TransformerStage, out: Path, step: int, work: Path) -
         size = sum(path.stat().st_size for path in made.rglob("*") if path.is_file())
         (made / "README.md").write_text(card.replace("{megabytes}", f"{size / 1e6:.1f}"))
         (made / DIGEST).write_text(folder_digest(made) + "\n")
-        for path in made.rglob("*.safetensors"):
-            path.chmod(0o644)
+        share(made)
         if out.exists():
             shutil.rmtree(out)
         made.rename(out)

@@ -8,8 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -17,6 +15,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
+
+from generator.files import write_atomic
 
 FORMAT = 1  # part of every name; raise it when what is computed from the same inputs changes
 LOG = logging.getLogger("stopdown.cache")
@@ -70,19 +70,9 @@ class TensorCache:
     def write(self, key: str, tensor: Tensor) -> None:
         """Keep a tensor under a key: temporary file, fsync, rename."""
         path = self.path(key)
-        path.parent.mkdir(parents=True, exist_ok=True)
         kept = tensor.detach().to("cpu").contiguous()
         data = save({"tensor": kept}, metadata={"sha256": hashlib.sha256(_bytes(kept)).hexdigest()})
-        descriptor, scratch = tempfile.mkstemp(dir=path.parent, prefix=".writing-")
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(scratch, path)
-        except BaseException:
-            Path(scratch).unlink(missing_ok=True)
-            raise
+        write_atomic(path, data)
 
     def remember(self, key: str, compute: Callable[[], Tensor]) -> Tensor:
         """Return a key's tensor, computing and keeping it if it is not there."""

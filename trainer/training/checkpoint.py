@@ -16,7 +16,6 @@ import logging
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,9 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
+
+from generator.files import fsync_folder
+from generator.scratch import scratch_folder
 
 FORMAT = 1
 NAME = re.compile(r"checkpoint-(\d+)")
@@ -73,13 +75,12 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
     for leftover in folder.glob(f"{SCRATCH}*"):  # of a process that was killed while it wrote
         shutil.rmtree(leftover)
     path = checkpoint_path(folder, checkpoint.step)
-    scratch = Path(tempfile.mkdtemp(dir=folder, prefix=SCRATCH))
-    scratch.chmod(0o755)
-    _write_files(scratch, checkpoint)
-    if path.exists():  # a damaged one, or of the same step
-        shutil.rmtree(path)
-    scratch.rename(path)
-    _sync_folder(folder)
+    with scratch_folder(path) as scratch:
+        _write_files(scratch, checkpoint)
+        if path.exists():  # a damaged one, or of the same step
+            shutil.rmtree(path)
+        scratch.rename(path)
+    fsync_folder(folder)
     for step in checkpoint_steps(folder)[:-keep]:
         shutil.rmtree(checkpoint_path(folder, step))
     return path
@@ -148,7 +149,7 @@ def _write_files(folder: Path, checkpoint: Checkpoint) -> None:
         "files": hashes,
     }
     _write(folder / STATE, (json.dumps(state, indent=1) + "\n").encode())
-    _sync_folder(folder)
+    fsync_folder(folder)
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -156,11 +157,3 @@ def _write(path: Path, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

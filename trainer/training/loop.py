@@ -25,6 +25,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, gather_object
 from torch import Tensor, nn
 
+from generator.files import share
 from scenes.errors import StopdownError
 from trainer.formats.strict import check_exact
 from trainer.settings import TrainSettings, require_same
@@ -136,6 +137,7 @@ class Loop:
         with gathered(self.module):
             if self.accelerator.is_main_process:
                 self.task.save(folder, self.step, averaged)
+                share(folder)
             self.accelerator.wait_for_everyone()
 
     def _make_step(self, interrupt: Interrupt) -> tuple[Progress, bool]:

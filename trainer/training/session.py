@@ -9,7 +9,7 @@ from pathlib import Path
 from accelerate import Accelerator
 from rich.console import Console
 
-from generator.files import alone
+from generator.file_lock import alone
 from trainer.training.encoding import rich_report
 from trainer.training.loop import Loop
 from trainer.training.setup import RESULT, Opened, prepare_run, watch

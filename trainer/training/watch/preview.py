@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import shutil
 import statistics
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from generator.files import write_atomic
+from generator.scratch import scratch_folder
 from generator.stills import png_bytes
 from generator.video import decode, encode
 from scenes.axes.base import Bytes
@@ -153,22 +153,20 @@ class Preview:
         frames: Frames,
         readings: Sequence[Reading],
     ) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
         target = self.folder / f"step-{step:06d}"
-        scratch = Path(tempfile.mkdtemp(dir=self.folder, prefix=f".{target.name}-"))
-        scratch.chmod(0o755)
-        for name, data in files.items():
-            write_atomic(scratch / f"{name}.mp4", data)
-        size = (self.settings.width, self.settings.height)
-        for axis, rows in sweeps.items():
-            lines = [reading.report.line() for reading in readings if reading.report.axis == axis]
-            layout = lay_out(rows, f"{axis or 'preview'} · step {step}", "  ·  ".join(lines), size)
-            picture_HW3 = still_grid(layout, rows, lambda video: frames[video.name])
-            write_atomic(scratch / f"grid{'-' if axis else ''}{axis}.png", png_bytes(picture_HW3))
-        write_json(scratch / "readings.json", {"step": step, "sweeps": [_tree(reading) for reading in readings]})
-        if target.exists():  # of the same step, before a kill
-            shutil.rmtree(target)
-        scratch.rename(target)
+        with scratch_folder(target) as scratch:
+            for name, data in files.items():
+                write_atomic(scratch / f"{name}.mp4", data)
+            size = (self.settings.width, self.settings.height)
+            for axis, rows in sweeps.items():
+                lines = [reading.report.line() for reading in readings if reading.report.axis == axis]
+                layout = lay_out(rows, f"{axis or 'preview'} · step {step}", "  ·  ".join(lines), size)
+                picture_HW3 = still_grid(layout, rows, lambda video: frames[video.name])
+                write_atomic(scratch / f"grid{'-' if axis else ''}{axis}.png", png_bytes(picture_HW3))
+            write_json(scratch / "readings.json", {"step": step, "sweeps": [_tree(reading) for reading in readings]})
+            if target.exists():  # of the same step, before a kill
+                shutil.rmtree(target)
+            scratch.rename(target)
 
 
 def preview_prompts(settings: PreviewSettings, held_out: Sequence[ClipRecord], axes: Sequence[str]) -> tuple[str, ...]:
