@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
-import sys
 from typing import Annotated, Any
 
 import typer
 
-from scenes.errors import StopdownError
+from generator.command_line import command_line, told
 
 # name: (module with a function `command`, or an `app` of several, one-line help)
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -76,6 +75,7 @@ def _mount(name: str, module: str, words: str) -> None:
     """Add a command that hands its words, `--help` among them, to the module that it imports when it runs."""
 
     @app.command(name, help=words, add_help_option=False, context_settings={**_HELP, **_TAKE_ALL})
+    @told
     def forward(ctx: typer.Context) -> None:
         found = importlib.import_module(module)
         group = getattr(found, "app", None)  # a command with commands of its own
@@ -83,19 +83,24 @@ def _mount(name: str, module: str, words: str) -> None:
             group = typer.Typer(add_completion=False, pretty_exceptions_enable=False, context_settings=_HELP)
             group.command()(found.command)
         command = typer.main.get_command(group)
-        _show_brackets(command)
+        _prepare(command)
         command(args=ctx.args, prog_name=f"stopdown {name}")
 
 
-def _show_brackets(command: Any) -> None:
-    """Keep square brackets in the help of a command, its options and its own commands: rich would take [train] for a style."""
+def _prepare(command: Any) -> None:
+    """Keep square brackets in the help of a command, its options and its own commands: rich would take [train] for a style.
+
+    And keep typer from ending them in its own words, or in none.
+    """
     from rich.markup import escape
 
-    for told in (command, *command.params):
-        if getattr(told, "help", None):
-            told.help = escape(told.help)
+    for part in (command, *command.params):
+        if getattr(part, "help", None):
+            part.help = escape(part.help)
+    if command.callback is not None:
+        command.callback = told(command.callback)
     for below in getattr(command, "commands", {}).values():
-        _show_brackets(below)
+        _prepare(below)
 
 
 for _name, (_module, _words) in COMMANDS.items():
@@ -103,15 +108,8 @@ for _name, (_module, _words) in COMMANDS.items():
 
 
 def main() -> None:
-    """Run the command line: a StopdownError becomes one line on stderr and its exit code."""
-    try:
-        app(prog_name="stopdown")
-    except StopdownError as error:
-        print(f"stopdown: error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("stopdown: interrupted; run the same command again to go on", file=sys.stderr)
-        sys.exit(130)
+    """Run the command line; what a person, a disk or a terminal can cause ends as one line on stderr and an exit code."""
+    command_line(lambda: app(prog_name="stopdown"))
 
 
 if __name__ == "__main__":

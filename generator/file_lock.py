@@ -14,10 +14,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from generator.files import NOT_WRITABLE
 from scenes.errors import InputError
 
 _POLL_S = 0.02
-_NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
 # What file systems answer that have no locks; EBADF is NFS, which locks exclusively only what is open for writing.
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EBADF)
 
@@ -63,7 +63,7 @@ def _opened(place: Path) -> int:
     try:
         return os.open(place, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
     except OSError as error:
-        if error.errno not in _NOT_WRITABLE:
+        if error.errno not in NOT_WRITABLE:
             raise
         try:
             return os.open(place, os.O_RDONLY | os.O_NOFOLLOW)

@@ -7,11 +7,13 @@ import time
 from collections import Counter
 from typing import Any, Protocol, TextIO
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 from rich.text import Text
+
+from generator.terminal import Console
 
 SHOWN_WORKERS = 8
 PLAIN_EVERY_S = 10.0

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from generator.terminal import Console
 from generator.verify_report import AxisReport, VerifyReport
 from scenes.axes import AXES
 

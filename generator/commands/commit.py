@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 from pydantic import ValidationError
-from rich.console import Console
 
 from generator.commands.options import Json
 from generator.commands.version_options import DatasetFolder, Message, print_json, version_json
+from generator.terminal import Console
 from generator.versions.commit_folder import commit_folder
 from generator.versions.history import History
 from generator.versions.splits import SplitRatios

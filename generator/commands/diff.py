@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from generator.commands.options import Json, counting
 from generator.commands.version_options import DatasetFolder, Ref, print_json
+from generator.terminal import Console
 from generator.versions.diff import VersionDiff, diff
 from generator.versions.history import History
 

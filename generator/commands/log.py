@@ -6,12 +6,12 @@ from itertools import islice
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from generator.commands.options import Json
 from generator.commands.version_options import DatasetFolder, Ref, print_json, tags_by_version, version_json
+from generator.terminal import Console
 from generator.versions.history import History
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from generator.commands.options import Json
 from generator.commands.version_options import DatasetFolder, Message, Ref, print_json, version_json
+from generator.terminal import Console
 from generator.versions.history import History
 from generator.versions.merge import merge
 

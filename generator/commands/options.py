@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from generator.terminal import Console
 
 RecipeFile = Annotated[Path, typer.Argument(help="The recipe, a .toml file.", show_default=False)]
 DatasetFolder = Annotated[Path, typer.Argument(help="The dataset's folder.", show_default=False)]

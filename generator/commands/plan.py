@@ -7,7 +7,6 @@ from typing import Annotated
 
 import plotext
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -16,6 +15,7 @@ from generator.estimate import Estimate, estimate
 from generator.plan import Plan, layer_counts, make_plan
 from generator.plan_check import concerns, judged_clips
 from generator.recipe_io import load_recipe
+from generator.terminal import Console
 from scenes.axes import AXES
 
 

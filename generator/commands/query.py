@@ -9,11 +9,11 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from generator.commands.version_options import DatasetFolder, print_json
+from generator.terminal import Console
 from generator.versions.history import History
 from generator.versions.query import query
 from generator.versions.snapshot import Snapshot

@@ -6,9 +6,9 @@ from dataclasses import asdict
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from generator.commands.version_options import print_json
+from generator.terminal import Console
 from generator.versions.remote import Remote, RemoteOptions, open_remote
 from generator.versions.remote_push import TransferReport
 

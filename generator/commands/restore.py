@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from rich.console import Console
-
 from generator.commands.options import Json
 from generator.commands.version_options import DatasetFolder, Force, Ref, print_json
+from generator.terminal import Console
 from generator.versions.history import History
 from generator.versions.restore import restore
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from generator.commands.options import Json
 from generator.commands.version_options import DatasetFolder, Ref, print_json, tags_by_version, version_json
+from generator.terminal import Console
 from generator.versions.history import History
 from generator.versions.version import Version
 

@@ -6,10 +6,10 @@ from dataclasses import asdict
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from generator.commands.options import Json
 from generator.commands.version_options import DatasetFolder, print_json
+from generator.terminal import Console
 from generator.versions.history import History
 from generator.versions.leaks import leaks
 from generator.versions.snapshot import Snapshot

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from generator.commands.options import Json
 from generator.commands.version_options import DatasetFolder, Force, Ref, print_json
+from generator.terminal import Console
 from generator.versions.history import History
 from scenes.errors import InputError
 

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, NoReturn, TextIO
 
 import typer
-from rich.console import Console
 
 from generator.commands.options import DatasetFolder, Json, counting
 from generator.commands.remote_options import Anonymous, Endpoint, Region, remote_at
 from generator.commands.version_options import print_json
+from generator.terminal import Console
 from generator.verify import verify
 from generator.verify_plot import plot_report
 from generator.verify_print import print_report
+from generator.verify_report import VerifyReport
 from generator.versions.check import check
 from generator.versions.history import History
 from generator.versions.remote_repair import repair_all
@@ -34,7 +36,8 @@ def command(
     anonymous: Anonymous = False,
     every: Annotated[bool, typer.Option("--all", help="Prove every byte of the store and of all versions instead.")] = False,
     plot: Annotated[
-        Path | None, typer.Option(help="Where to draw measured against labelled; DATASET/verify.png if not given.")
+        Path | None,
+        typer.Option(help="Where to draw measured against labelled; DATASET/verify.png if not given, nowhere with --json."),
     ] = None,
     workers: Annotated[int | None, typer.Option(help="Processes that read and probe; one per core if not given.")] = None,
     json: Json = False,
@@ -54,14 +57,23 @@ def command(
     opened = WorkingFolder.open(dataset)
     with counting("verifying", silent=json) as progress:
         report = verify(opened, progress, workers=workers if workers is not None else os.cpu_count() or 1)
-    picture = plot if plot is not None else dataset / "verify.png"
-    plot_report(report, picture)
     if json:
         print(report.model_dump_json(indent=1))
     else:
-        print_report(report, Console())
-        print(f"plot: {picture}")
+        print_report(report, Console(markup=True))
+    if plot is not None or not json:
+        _draw(report, plot if plot is not None else dataset / "verify.png", sys.stderr if json else sys.stdout)
     raise typer.Exit(report.exit_code)
+
+
+def _draw(report: VerifyReport, picture: Path, told: TextIO) -> None:
+    """Draw the plot, after the verdict: a folder that cannot be written to changes nothing of what was found."""
+    try:
+        plot_report(report, picture)
+    except OSError as error:
+        print(f"no plot: {picture} cannot be written ({error.strerror}); --plot FILE puts it elsewhere", file=sys.stderr)
+    else:
+        print(f"plot: {picture}", file=told)
 
 
 def _verify_history(dataset: Path, ref: str | None, json: bool) -> NoReturn:

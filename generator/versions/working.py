@@ -19,7 +19,7 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from generator.files import DamagedError, file_digest, write_atomic
+from generator.files import NOT_WRITABLE, DamagedError, file_digest, write_atomic
 from generator.labels import write_labels
 from generator.sealed import read_sealed, sealed, sha256, unsealed, write_sealed
 from generator.versions.history import History
@@ -116,7 +116,9 @@ class Working:
         if self._dirty:
             try:
                 write_atomic(self._index_file, sealed({"files": self._index}))
-            except PermissionError:
+            except OSError as error:
+                if error.errno not in NOT_WRITABLE:
+                    raise
                 return
             self._dirty = False
 

@@ -131,7 +131,7 @@ def _names(written: str | None) -> list[str] | None:
 
 
 def _show(tree: dict[str, Any]) -> None:
-    from rich.console import Console
+    from generator.terminal import Console
 
     console = Console(highlight=False)
     console.print(_facts(tree))

@@ -130,9 +130,9 @@ def _run(request: EvaluateRequest, card: bool) -> EvaluationReport:
 
 def _show(report: EvaluationReport, out: Path) -> None:
     """Print the verdict and the table of accuracy."""
-    from rich.console import Console
     from rich.table import Table
 
+    from generator.terminal import Console
     from trainer.evaluation.card import written
 
     console = Console(highlight=False)

@@ -189,9 +189,10 @@ def _run(
 
 def _show(rows: Sequence[Row], out: Path, json: bool) -> None:
     """Print the videos of a plan: as a table, or as JSON."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
+
+    from generator.terminal import Console
 
     videos = [(row, video, (out / f"{video.name}.mp4").exists()) for row in rows for video in row.videos]
     if json:

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from generator.commands.options import Json
 from generator.commands.remote_options import Anonymous, Endpoint, Region
+from generator.terminal import Console
 from scenes.errors import InputError
 
 if TYPE_CHECKING:

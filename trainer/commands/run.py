@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
+from generator.terminal import Console
 from trainer.requirements import require_training_stack
 
 if TYPE_CHECKING:

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from generator.commands.options import Json
+from generator.terminal import Console
 from scenes.errors import InputError, closest
 
 if TYPE_CHECKING:

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from generator.terminal import Console
 from trainer.requirements import require_training_stack
 
 if TYPE_CHECKING:

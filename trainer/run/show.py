@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from generator.plan import layer_counts
+from generator.terminal import Console
 from trainer.run.comparing import Workshop
 from trainer.run.expect import MEASURED, Expected, expect, expected_videos
 from trainer.run.matrix import Cell

@@ -162,8 +162,7 @@ class Train:
 
     def run(self) -> Mapping[str, Any]:
         """Train, as the command does."""
-        from rich.console import Console
-
+        from generator.terminal import Console
         from trainer.training.session import run_training
         from trainer.training.setup import make_accelerator, open_run
         from trainer.training.watch.metrics import read_events

@@ -16,11 +16,11 @@ from typing import TypeVar
 
 import torch
 from diffusers import WanPipeline
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from generator.files import DamagedError
+from generator.terminal import Console
 from trainer.data.records import ClipRecord, TrainingData, check_sizes
 from trainer.memory import Offload, leave_device
 from trainer.training.cache import TensorCache

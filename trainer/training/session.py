@@ -7,9 +7,9 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from accelerate import Accelerator
-from rich.console import Console
 
 from generator.file_lock import alone
+from generator.terminal import Console
 from trainer.training.encoding import rich_report
 from trainer.training.loop import Loop
 from trainer.training.setup import RESULT, Opened, prepare_run, watch

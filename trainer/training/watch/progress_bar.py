@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable
 from typing import TextIO
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from generator.terminal import Console
 from scenes.axes import AXES
 from trainer.training.watch.metrics import Event, Sink
 
