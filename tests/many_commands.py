@@ -1,7 +1,8 @@
 """Runs commands of Stopdown, each in a forked child of one warm process: `python tests/many_commands.py < CASES.json`.
 
-A case is {"args": [...], "cwd": PATH, "closed": [1], "full": [2], "env": {...}, "interrupt": N, "uid": U, "gid": G, "groups": [..],
-"umask": M, "stack": B}; the answer to each is its exit code, or minus the signal that ended it, and what it printed.
+A case is {"args": [...]} and what it changes: "cwd", "env", "encoding" of the output, descriptors that are "closed" or "full"
+(/dev/full), "interrupt" (SIGINT at its file event of this number), "uid", "gid", "groups", "umask", "file_bytes" (the largest
+file it may write). The answer is its exit code, or minus the signal that ended it, and what it printed.
 """
 
 from __future__ import annotations

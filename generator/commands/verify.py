@@ -37,7 +37,7 @@ def command(
     every: Annotated[bool, typer.Option("--all", help="Prove every byte of the store and of all versions instead.")] = False,
     plot: Annotated[
         Path | None,
-        typer.Option(help="Where to draw measured against labelled; DATASET/verify.png if not given, nowhere with --json."),
+        typer.Option(help="Where to draw measured against labelled; DATASET/verify.png if not given, without --json."),
     ] = None,
     workers: Annotated[int | None, typer.Option(help="Processes that read and probe; one per core if not given.")] = None,
     json: Json = False,
@@ -70,8 +70,9 @@ def _draw(report: VerifyReport, picture: Path, told: TextIO) -> None:
     """Draw the plot, after the verdict: a folder that cannot be written to changes nothing of what was found."""
     try:
         plot_report(report, picture)
-    except OSError as error:
-        print(f"no plot: {picture} cannot be written ({error.strerror}); --plot FILE puts it elsewhere", file=sys.stderr)
+    except (OSError, ValueError) as error:  # ValueError: a suffix that is no kind of picture
+        reason = getattr(error, "strerror", None) or error
+        print(f"no plot: {picture} cannot be written ({reason}); --plot FILE puts it elsewhere", file=sys.stderr)
     else:
         print(f"plot: {picture}", file=told)
 
