@@ -70,7 +70,8 @@ def _ended(call: Callable[[], object]) -> int:
             discard_output()
         if not isinstance(error, ReaderGoneError):
             kind = "" if isinstance(error, InterruptedByPersonError) else "error: "
-            sys.stderr.write(f"stopdown: {kind}{error}\n")
+            words = str(error).replace("\n", "\\n")  # of a path, or of what was typed
+            sys.stderr.write(f"stopdown: {kind}{words}\n")
         return error.exit_code
     return 0
 

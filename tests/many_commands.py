@@ -1,30 +1,69 @@
 """Runs commands of Stopdown, each in a forked child of one warm process: `python tests/many_commands.py < CASES.json`.
 
-A case is {"args": [...]} and what it changes: "cwd", "env", "encoding" of the output, descriptors that are "closed" or "full"
-(/dev/full), "interrupt" (SIGINT at its file event of this number), "uid", "gid", "groups", "umask", "file_bytes" (the largest
-file it may write). The answer is its exit code, or minus the signal that ended it, and what it printed.
+A case is {"args": [...]} and what it changes: "cwd", "encoding" of the output, descriptors that are "closed" or "full"
+(/dev/full), "interrupt" (SIGINT at its file event of this number), "file_bytes" (the largest file it may write). The answer is
+its exit code, or minus the signal that ended it, and what it printed.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import resource
 import signal
+import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import stopdown
+ROOT = Path(__file__).parents[1]
+WARM = tuple(f"generator.commands.{name}" for name in ("build", "verify", "log", "commit", "clone", "export", "query", "merge"))
+FILE_EVENTS = ("open", "os.scandir", "os.link", "os.rename", "os.mkdir", "os.remove", "os.utime")
+LONGEST_S = 120
 
 
-def interrupt_at(number: int) -> None:
-    """Send this process SIGINT at its file event of this number, from 1."""
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What came of a command."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def is_one_line(self) -> bool:
+        """Whether what went wrong is said in one line."""
+        return self.err.startswith("stopdown: ") and self.err.count("\n") == 1
+
+
+def run_commands(
+    cases: Sequence[Mapping[str, Any]], *, before: Sequence[str] = (), env: Mapping[str, str] | None = None
+) -> list[Answer]:
+    """Run cases in order; `before` are the words of a program that starts this one, as `setpriv` does."""
+    words = [*before, sys.executable, __file__]
+    paths = os.pathsep.join(map(str, (ROOT, ROOT / "tests")))
+    done = subprocess.run(
+        words,
+        input=json.dumps(list(cases)),
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": paths, **(env or {})},
+        timeout=LONGEST_S * len(cases),
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return [Answer(**answer) for answer in json.loads(done.stdout)]
+
+
+def _interrupt_at(number: int) -> None:
     left = [number]
 
     def hook(event: str, _: object) -> None:
-        if event in ("open", "os.scandir", "os.link", "os.rename", "os.mkdir", "os.remove", "os.utime"):
+        if event in FILE_EVENTS:
             left[0] -= 1
             if left[0] == 0:
                 os.kill(os.getpid(), signal.SIGINT)
@@ -32,46 +71,34 @@ def interrupt_at(number: int) -> None:
     sys.addaudithook(hook)
 
 
-def become(case: dict[str, Any]) -> None:
-    """Take the place, person and limits of a case."""
-    os.chdir(case.get("cwd", "."))
-    os.environ.update(case.get("env", {}))
-    if "umask" in case:
-        os.umask(case["umask"])
-    if "uid" in case:
-        os.setgroups(case.get("groups", []))
-        os.setgid(case["gid"])
-        os.setuid(case["uid"])
-    if "file_bytes" in case:
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (case["file_bytes"],) * 2)
-
-
-def run(case: dict[str, Any], out: int, err: int) -> None:
+def _run(case: Mapping[str, Any], out: int, err: int) -> None:
     """Run a case in this process, which ends."""
+    import stopdown
+
     os.dup2(out, 1)
     os.dup2(err, 2)
     for number in case.get("full", ()):
         os.dup2(os.open("/dev/full", os.O_WRONLY), number)
-    become(case)
-    signal.alarm(120)  # what waits for ever fails, and does not hang the tests
-    encoding = case.get("encoding", "utf-8")
-    sys.stdout, sys.stderr = (open(number, "w", encoding=encoding, closefd=False) for number in (1, 2))  # noqa: SIM115
+    os.chdir(case.get("cwd", "."))
+    if "file_bytes" in case:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (case["file_bytes"],) * 2)
+    signal.alarm(LONGEST_S)  # what waits for ever fails, and does not hang the tests
+    sys.stdout, sys.stderr = (open(n, "w", encoding=case.get("encoding", "utf-8"), closefd=False) for n in (1, 2))  # noqa: SIM115
     for number in case.get("closed", ()):
         os.close(number)
         setattr(sys, ("stdin", "stdout", "stderr")[number], None)
     sys.argv = ["stopdown", *case["args"]]
     if "interrupt" in case:
-        interrupt_at(case["interrupt"])
+        _interrupt_at(case["interrupt"])
     stopdown.main()
 
 
-def answer(case: dict[str, Any]) -> dict[str, Any]:
-    """Run a case in a child and return what came of it."""
+def _answer(case: Mapping[str, Any]) -> dict[str, Any]:
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         child = os.fork()
         if child == 0:
-            run(case, out.fileno(), err.fileno())  # its own exit, or a traceback, is the test's business
+            _run(case, out.fileno(), err.fileno())
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         texts = []
         for file in (out, err):
@@ -81,7 +108,6 @@ def answer(case: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    for name in json.loads(os.environ.get("WARM", "[]")):
-        __import__(name)
-    assert Path("/dev/full").exists()
-    json.dump([answer(case) for case in json.load(sys.stdin)], sys.stdout)
+    for name in ("stopdown", *WARM):
+        importlib.import_module(name)
+    json.dump([_answer(case) for case in json.load(sys.stdin)], sys.stdout)

@@ -42,7 +42,9 @@ def command(
         print_json(found.to_pylist())
     elif form == "csv":
         flat = found.select([field.name for field in found.schema if not pa.types.is_nested(field.type)])
-        pyarrow.csv.write_csv(flat, sys.stdout.buffer)
+        text = pa.BufferOutputStream()
+        pyarrow.csv.write_csv(flat, text)
+        sys.stdout.write(text.getvalue().to_pybytes().decode())
     else:
         _print(found)
 

@@ -93,4 +93,5 @@ def _verify_history(dataset: Path, ref: str | None, json: bool) -> NoReturn:
         print(f"{damage.path}: {damage.message}{hit}")
     size = f"{report.objects} objects, {report.size_bytes / 1e6:.1f} MB, {report.versions} versions"
     print(f"verified: {size}" if report.clean else f"not verified: {len(report.damages)} damages in {size}")
+    print(f"these are the bytes; what the labels say of the pixels is proven by `stopdown verify {dataset}`")
     raise typer.Exit(0 if report.clean else 1)

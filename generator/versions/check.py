@@ -18,15 +18,17 @@ from generator.files import DamagedError, file_digest
 from generator.sealed import sha256, unsealed
 from generator.store import ClipRecord
 from generator.versions.history import History
+from generator.versions.label_check import label_faults
 from generator.versions.manifest import read_leaf
 from generator.versions.refs import Refs, version_ids
+from generator.versions.remote import record_file
 from generator.versions.rows import content_digest
 from generator.versions.status import compare
 from generator.versions.version import Version, content_id
-from generator.versions.working import Working
+from generator.versions.working import FOLDERS, LABELS, Working
 from scenes.errors import StopdownError
 
-Kind = Literal["object", "manifest", "version", "reference", "record", "plan", "working", "stranger"]
+Kind = Literal["object", "manifest", "version", "reference", "record", "plan", "working", "stranger", "label"]
 Progress = Callable[[int, int], None]  # objects done, objects in all
 
 
@@ -58,11 +60,13 @@ class CheckReport:
 
 @dataclass
 class _Uses:
-    """Who needs an object: clip ids by digest, version ids by digest, and what it is to them."""
+    """Who needs an object: clip ids by digest, version ids by digest, and what it is to them; and what rows say besides."""
 
     clips: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     versions: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     roles: dict[str, str] = field(default_factory=dict)
+    records: dict[str, tuple[str, str]] = field(default_factory=dict)  # clip and version id by the key of a clip's record
+    faults: dict[str, str] = field(default_factory=dict)  # version ids by what is wrong with their labels
 
     def note(self, digest: str, version_id: str, role: str, clip_id: str | None = None) -> None:
         self.versions[digest].add(version_id)
@@ -86,9 +90,11 @@ def check(
     uses = _uses(history, versions, damages)
     wanted = set(uses.versions) | (set(history.store.objects()) if refs is None else set())
     sizes = _objects(history, sorted(wanted), uses, damages, progress, threads)
+    damages += [_damage("label", f"labels of version {i[:12]}", fault, versions=(i,)) for fault, i in uses.faults.items()]
     if refs is None:
         damages += _strangers(history)
         damages += _records(history, versions)
+        damages += _lost_records(history, uses)
         damages += _plan(history, versions)
         damages += _working(history)
     return CheckReport(versions=len(versions), objects=len(wanted), size_bytes=sum(sizes), damages=tuple(_unique(damages)))
@@ -165,6 +171,10 @@ def _use_rows(
         if leaf.digest not in known:
             rows = read_leaf(history.store, leaf, manifest.schema)
             contents[leaf.digest] = content_digest(rows)
+            for fault in label_faults(rows, version.recipes):
+                uses.faults.setdefault(fault, version.id)
+            for key, clip_id in zip(rows["key"].to_pylist(), rows["clip_id"].to_pylist(), strict=True):
+                uses.records[key] = (clip_id, version.id)
             columns = (rows[name].to_pylist() for name in ("clip_id", "sha256_bytes", "lossless"))
             known[leaf.digest] = [
                 (clip_id, digest)
@@ -248,6 +258,14 @@ def _records(history: History, versions: dict[str, Version]) -> Iterator[Damage]
             yield from _record_objects(history, relative, record)
 
 
+def _lost_records(history: History, uses: _Uses) -> Iterator[Damage]:
+    for key, (clip_id, version_id) in uses.records.items():
+        path = history.root / record_file(key)
+        if not path.is_file():
+            message = "is missing; a build would render its clip again"
+            yield _damage("record", str(path.relative_to(history.path)), message, (clip_id,), (version_id,))
+
+
 def _record_objects(history: History, relative: str, record: ClipRecord) -> Iterator[Damage]:
     for digest in (record.sha256_bytes, *record.frames.values()):
         path = history.store.path(digest)
@@ -287,12 +305,17 @@ def _working(history: History) -> Iterator[Damage]:
     try:
         working = Working(history)
         shown = working.state()[0] or history.refs.head()
-        if shown is None:
+        if shown is None or _shows_nothing(history):
             return
         found = compare(history, working, history.refs.head() or shown, thorough=True)
     except (StopdownError, OSError) as error:
         yield _damage("working", ".stopdown/working.json", str(error))
         return
+    restores = f"is missing; `stopdown restore {history.path} {found.version.short}` writes it again"
+    if not (history.root / "working.json").exists():
+        yield _damage("working", ".stopdown/working.json", restores)
+    if len(found.version.plans) == 1 and not (history.root / "plan.json").exists():
+        yield _damage("plan", ".stopdown/plan.json", restores)
     for name in ("working.json", "index.json"):
         mode = _unreadable(history.root / name)
         if mode and (history.root / name).exists():
@@ -303,6 +326,12 @@ def _working(history: History) -> Iterator[Damage]:
     for difference in found.differences:
         clips = (difference.clip_id,) if difference.clip_id else ()
         yield _damage("working", difference.path, difference.detail, clips, (found.version.id,))
+
+
+def _shows_nothing(history: History) -> bool:
+    """Return whether the folder is a store alone, as after a push to it or a clone that shows no version."""
+    names = (".stopdown/working.json", ".stopdown/plan.json", LABELS, *FOLDERS)
+    return not any((history.path / name).exists() for name in names)
 
 
 def _unreadable(path: Path) -> str | None:

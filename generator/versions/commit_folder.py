@@ -16,7 +16,9 @@ from generator.sealed import sha256
 from generator.store import ClipRecord
 from generator.versions.commit import Origin, check_message, commit
 from generator.versions.history import History
+from generator.versions.label_check import label_faults
 from generator.versions.manifest import read_rows
+from generator.versions.plans import plan_recipe
 from generator.versions.reported import reported
 from generator.versions.rows import Evidence
 from generator.versions.splits import SplitRatios
@@ -55,6 +57,7 @@ def commit_folder(history: History, message: str, *, splits: SplitRatios | None 
     known = _known(history, shown)
     labels = _with_folder(history, working, _labels(history), known)
     plans = _plans(history, known.version)
+    _check_labels(history, labels, plans)
     origin = Origin(
         message=message,
         plans=plans,
@@ -73,6 +76,14 @@ def commit_folder(history: History, message: str, *, splits: SplitRatios | None 
     mark(history, version)
     working.save_index()
     return version
+
+
+def _check_labels(history: History, labels: pa.Table, plans: list[str]) -> None:
+    """Raise InputError for labels that are false, or none."""
+    if not labels.num_rows:
+        raise InputError(f"{history.path} shows no clip, and a version needs one; restore a version or build again")
+    for fault in label_faults(labels, [plan_recipe(plan) for plan in plans]):
+        raise InputError(f"{history.path / LABELS} cannot be committed: {fault}; restore the version, or build again")
 
 
 def _nothing_new(history: History, splits: SplitRatios | None) -> bool:
@@ -141,6 +152,8 @@ def _caption(history: History, clip_id: str, label: str, known: _Known, present:
     if f"clips/{clip_id}.txt" not in present:
         return label
     path = history.path / "clips" / f"{clip_id}.txt"
+    if path.is_symlink():
+        raise InputError(f"{path} is a symbolic link; put the caption itself there, or delete it to keep the one in {LABELS}")
     try:
         text = path.read_text(encoding="utf-8").strip()
     except UnicodeDecodeError as error:

@@ -8,17 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from generator.files import DamagedError, write_atomic
+from generator.sealed import unsealed
 from generator.store import Store
 from generator.versions.check import CheckReport, Damage, Progress, check
 from generator.versions.history import INTERNAL, History
 from generator.versions.locks import writing
-from generator.versions.remote import Remote, object_file, version_file
+from generator.versions.remote import Remote, object_file, record_file, version_file
 from generator.versions.remote_pull import fetched
 from generator.versions.reported import reported
 from generator.versions.working import tracked_files
 from scenes.errors import StopdownError
 
 _OBJECT = re.compile(r"\.stopdown/objects/[0-9a-f]{2}/([0-9a-f]{64})")
+_RECORD = re.compile(r"\.stopdown/records/[0-9a-f]{2}/([0-9a-f]{64})\.json")
 _VERSION = re.compile(r"\.stopdown/versions/([0-9a-f]{64})\.json")
 
 
@@ -85,7 +87,21 @@ def _repair(history: History, damage: Damage, remote: Remote) -> bool | None:
     if found:
         _replace(history, history.version_path(found[1]), fetched(remote, version_file(found[1]), found[1]))
         return True
+    found = _RECORD.fullmatch(damage.path)
+    if found and damage.versions:  # one that a version's clip needs; any other is of a build that is not committed
+        _replace(history, history.root / record_file(found[1]), _record(remote, found[1]))
+        return True
     return None
+
+
+def _record(remote: Remote, key: str) -> bytes:
+    """Return a clip's record, proven by its checksum; raises DamagedError."""
+    data = remote.read(record_file(key))
+    if data is None:
+        raise DamagedError(f"{record_file(key)} is missing from {remote.name} too")
+    if unsealed(data, record_file(key)).get("key") != key:
+        raise DamagedError(f"{record_file(key)} at {remote.name} belongs to another clip")
+    return data
 
 
 def _replace(history: History, path: Path, data: bytes) -> None:

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 
 from generator.files import DamagedError
 from generator.store import ClipRecord
+from generator.versions.label_check import label_faults
 from generator.versions.splits import SplitRatios, split_of
 from scenes.errors import InputError
 
@@ -83,6 +84,8 @@ def make_rows(labels: pa.Table, evidence: Mapping[str, Evidence], splits: SplitR
     for name in REQUIRED:
         if name not in labels.column_names:
             raise InputError(f"the label table has no column '{name}'; it needs {', '.join(REQUIRED)}")
+    for fault in label_faults(labels):
+        raise InputError(f"the labels cannot be committed: {fault}; restore the version, or build again")
     ids = labels["clip_id"].to_pylist()
     for clip_id in ids:
         if clip_id not in evidence:
