@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -13,11 +12,9 @@ import pytest
 from many_commands import Answer, run_commands
 from rich.table import Table
 from rich.text import Text
+from versions.versions_support import built
 
 from generator.terminal import Console
-
-sys.path.append(str(Path(__file__).parent / "versions"))
-from versions_support import built
 
 HOSTILE = "\x1b]0;owned\x07\x1b[2J\x1b[31mred\x9b1m\u202ereversed [bold]über 日本[/nothing]"
 

@@ -13,14 +13,12 @@ from pathlib import Path
 
 import pytest
 from many_commands import run_commands
+from versions.versions_support import built
 
 from generator.file_lock import alone
 from generator.files import write_atomic
 from generator.scratch import scratch_folder
 from scenes.errors import InputError
-
-sys.path.append(str(Path(__file__).parent / "versions"))
-from versions_support import built
 
 RECIPE = """
 name = "one"
