@@ -19,7 +19,7 @@ import torch
 from dataset_support import TWO_AXES, make_dataset
 from safetensors.torch import load_file
 
-from generator.files import alone
+from generator.file_lock import alone
 from scenes.errors import InputError
 from trainer.adapter.card import read_card
 from trainer.commands.train import command
