@@ -44,6 +44,7 @@ DIRECTIONS = (
     "downwards",
     "towards the lower right",
 )
+SIZED = {"world": (("small", 0.28), ("medium", 0.43), ("large", math.inf))}  # families that name every size, up to a share
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 DETAILS: tuple[frozenset[str], ...] = (
     frozenset({"size", "place", "depth", "direction", "speed", "spin"}),
@@ -90,7 +91,7 @@ def caption(scene: SceneSpec, rng: np.random.Generator, effect: str | None = Non
     backdrop = _backdrop(scene, rng)
     ending = f", {effect.strip().rstrip('.')}" if effect else ""
     text = ""
-    for details in DETAILS[int(rng.integers(3)) :]:
+    for details in DETAILS[int(rng.integers(4 if scene.family in SIZED else 3)) :]:
         phrases = [_phrase(thing, scene, wording, details) for thing in things]
         listed = _listed(phrases, finite=finite)
         if finite and backdrop_first:
@@ -208,11 +209,16 @@ def _extent_px(thing: Solid, scene: SceneSpec) -> float:
 
 
 def _size_word(thing: Solid, scene: SceneSpec) -> str:
-    """Return `large` or `small`: against the others where they differ, against the picture where it is alone."""
+    """Return `large` or `small`: against the others where they differ, against the picture where it is alone.
+
+    Where the family names every size it is said against the picture.
+    """
     mine = _extent_px(thing, scene)
+    share = mine / min(scene.shot.width, scene.shot.height)
+    if scene.family in SIZED:
+        return next(word for word, most in SIZED[scene.family] if share < most)
     others = [_extent_px(other, scene) for other in scene.with_role("subject", "prop") if other is not thing]
     if not others:
-        share = mine / min(scene.shot.width, scene.shot.height)
         return "small" if share < 0.18 else "large" if share > 0.45 else ""
     if mine > 1.3 * max(others):
         return "large"

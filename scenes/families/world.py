@@ -1,9 +1,10 @@
-"""World: what a small backbone is trained on, so that it knows what the axes do without being told.
+"""World: what a small backbone is trained on, so that it draws what it is told and knows what the axes do untold.
 
-One part of the scenes has large things that cross the picture fast, one has rows in depth among soft lights, one has still or
-slow things on a mostly neutral table, and one is drawn by the control families' own builders. Things may enter and leave
-the picture and hide each other: no probe reads these clips, a model looks at them. Sizes are given in shares of `unit_px`, the
-picture's shorter side, speeds in `unit_px` per frame.
+A person must be able to see a named shape, colour, size, place and motion, and blur, bokeh and cast; there is little else: no
+textures, no walls, one or two things in most scenes. One part of the scenes has things that cross the picture, one has rows
+in depth among soft lights, one has still or slow things on a mostly neutral table, and one is drawn by the control families'
+own builders. Things may enter and leave the picture: no probe reads these clips, a model looks at them. Sizes are given in
+shares of `unit_px`, the picture's shorter side, speeds in `unit_px` per frame.
 """
 
 from __future__ import annotations
@@ -25,28 +26,29 @@ from scenes.families.world_parts import (
     camera_rand,
     color_rand,
     heading_rand,
+    kind_rand,
     light_rand,
     look_rand,
-    material_rand,
     scene_of,
+    size_rand,
     spin_rand,
     thing_rand,
     vec3,
-    wall_rand,
 )
-from scenes.motion import axis_angle, matrix_33, random_orientation
+from scenes.motion import axis_angle, matrix_33
 from scenes.palette import COLORS
-from scenes.primitives import SOLID_KINDS
 from scenes.rules import bounds_px, center_px, none_hidden
-from scenes.spec import Camera, Motion, SceneSpec, Shot, Solid
+from scenes.spec import Camera, Material, Motion, SceneSpec, Shot, Solid
 
 Layout = Callable[[np.random.Generator, Shot, Laws], SceneSpec]
 
-FAST = (0.125, 0.22)  # a frame interval's exposure smears over 8 to 14 px at 64 px
-SLOW = (0.04, 0.125)
+FAST = (0.1, 0.18)  # a frame interval's exposure smears over 6 to 11 px at 64 px
+SLOW = (0.01, 0.06)
 FAST_SHARE = 0.65
+LONGEST_BLUR = 0.75  # of a thing's size in a frame interval: a longer blur leaves no shape
 DISCS = (0.09, 0.17)  # the widest discs
-WALL_SHARE = 0.25
+SPIN_SHARE = 0.12
+GAP = 0.06  # between two paths
 DRAW_TRIES = 20
 LEAST_FRAMES_SEEN = 1 / 3
 LARGEST = 0.85  # of the picture
@@ -54,67 +56,69 @@ MOST_HIDDEN = 0.3
 
 
 def flight(rng: np.random.Generator, shot: Shot, laws: Laws) -> SceneSpec:
-    """Draw one to three things that cross the picture beside each other, in eight directions, sometimes before a wall."""
+    """Draw one or two things that cross the picture beside each other, in eight directions."""
     look = look_rand(rng, shot, laws)
     unit = look.unit_px
     camera = camera_rand(rng, look, float(rng.uniform(*DISCS)) * unit)
     light = light_rand(rng, camera, look.strength)
-    count = int(rng.choice([1, 2, 3], p=[0.7, 0.25, 0.05]))
     heading = heading_rand(rng)
+    sizes = [size_rand(rng)]
+    if rng.random() < 0.3:
+        sizes.append(size_rand(rng, 0.9 - sizes[0]))
+    free = 1 - sum(sizes) - GAP * (len(sizes) - 1)
+    across = -0.5 + max(0.0, free) * float(rng.uniform(0.1, 0.9))
     solids: list[Solid] = []
     names: list[str] = []
-    for index in range(count):
-        low, high = {1: (0.19, 0.29), 2: (0.16, 0.21), 3: (0.12, 0.15)}[count]
-        speed = float(rng.uniform(*(FAST if rng.random() < FAST_SHARE else SLOW))) * unit
+    for index, size in enumerate(sizes):
+        fast = rng.random() < FAST_SHARE
+        speed = min(float(rng.uniform(*(FAST if fast else SLOW))), LONGEST_BLUR * size) * unit
         turn = heading + (math.pi if rng.random() < 0.3 and index else 0.0)
-        lane = (index - (count - 1) / 2) * 0.9 / count + float(rng.uniform(-1, 1)) * (0.22 if count == 1 else 0.02)
-        along = float(rng.uniform(-0.3, 0.3))
-        middle_2 = np.array([shot.width, shot.height]) / 2 + unit * np.array(
-            [along * math.cos(heading) - lane * math.sin(heading), along * math.sin(heading) + lane * math.cos(heading)]
-        )
+        lane, along = across + size / 2, float(rng.uniform(-0.2, 0.2))
+        across += size + GAP
         place = Place(
-            middle_2=(float(middle_2[0]), float(middle_2[1])),
+            middle_2=(
+                shot.width / 2 + unit * (along * math.cos(heading) - lane * math.sin(heading)),
+                shot.height / 2 + unit * (along * math.sin(heading) + lane * math.cos(heading)),
+            ),
             depth_m=camera.focus_distance_m * float(rng.uniform(0.97, 1.03)),
-            radius_px=float(rng.uniform(low, high)) * unit,
+            extent_px=size * unit,
             velocity_2=(speed * math.cos(turn), speed * math.sin(turn)),
-            spin_rad_per_s=spin_rand(rng, 0.3),
+            spin_rad_per_s=spin_rand(rng, SPIN_SHARE),
         )
         names.append(color_rand(rng, look, names))
         solids.append(thing_rand(rng, look, camera, place, index, names[-1]))
-    if rng.random() < WALL_SHARE:
-        solids.append(wall_rand(rng, look, camera))
     return scene_of(look, camera, light, solids)
 
 
 def depths(rng: np.random.Generator, shot: Shot, laws: Laws) -> SceneSpec:
-    """Draw two or three large things at different depths, one of them in focus, with up to four lights out of focus."""
+    """Draw two or three things at different depths, one of them in focus, with up to four lights out of focus."""
     dark = rng.random() < 0.7
     look = look_rand(rng, shot, laws, depth_row.DARK) if dark else look_rand(rng, shot, laws)
     unit = look.unit_px
     disc_px = float(rng.uniform(*DISCS)) * unit
     camera = camera_rand(rng, look, 1.08 * disc_px)
-    count = 2 if rng.random() < 0.65 else 3
+    count = 2 if rng.random() < 0.85 else 3
     focus = int(rng.integers(count))
     columns = rng.permutation(count)
     names: list[str] = []
     solids: list[Solid] = []
     row: list[Circle] = []
     for index in range(count):
-        radius_px = float(rng.uniform(*((0.15, 0.21) if count == 2 else (0.11, 0.15)))) * unit
+        extent_px = size_rand(rng, 0.42 if count == 2 else 0.28) * unit
         own_px = 0.0 if index == focus else float(rng.uniform(0.6, 1.0)) * disc_px
         x_px = shot.width * (1 + 2 * int(columns[index])) / (2 * count) + float(rng.uniform(-0.04, 0.04)) * unit
         y_px = shot.height * float(rng.uniform(0.35, 0.65))
-        reach_px = radius_px + own_px / 2 + 1.0
-        spot = Circle(x_px=x_px, y_px=y_px, reach_px=reach_px, size_px=2 * radius_px, disc_px=own_px, behind=index > focus)
+        reach_px = extent_px / 2 + own_px / 2 + 1.0
+        spot = Circle(x_px=x_px, y_px=y_px, reach_px=reach_px, size_px=extent_px, disc_px=own_px, behind=index > focus)
         row.append(spot)
         heading, drift = heading_rand(rng), float(rng.uniform(0.3, 1.0)) if index == focus and rng.random() < 0.4 else 0.0
         step = drift * 0.3 * unit / max(shot.frames, 5)
         place = Place(
             middle_2=(x_px, y_px),
             depth_m=depth_row.disc_depth_m(camera, shot, spot, depth_row.widest_f_number(laws)),
-            radius_px=radius_px,
+            extent_px=extent_px,
             velocity_2=(step * math.cos(heading), step * math.sin(heading)),
-            spin_rad_per_s=spin_rand(rng, 0.4 if index == focus else 0.0),
+            spin_rad_per_s=spin_rand(rng, SPIN_SHARE if index == focus else 0.0),
         )
         names.append(color_rand(rng, look, names))
         solids.append(thing_rand(rng, look, camera, place, index, names[-1]))
@@ -150,11 +154,11 @@ def table(rng: np.random.Generator, shot: Shot, laws: Laws) -> SceneSpec:
     stage = tabletop.Stage(camera=camera, shot=shot, taken=[])
     floors = tabletop.NEUTRAL_GROUNDS if rng.random() < 0.6 else tuple(COLORS)
     floor = str(floors[int(rng.integers(len(floors)))])
-    solids = [_floor(rng, floor, camera.focus_distance_m)]
+    solids = [tabletop.ground(floor)]
     names: list[str] = []
     count = 1 if rng.random() < 0.55 else 2
     for index in range(count):
-        radius_px = float(rng.uniform(*((0.2, 0.3) if count == 1 else (0.15, 0.2)))) * look.unit_px
+        radius_px = 0.55 * size_rand(rng, 0.55 if count == 1 else 0.4) * look.unit_px
         names.append(color_rand(rng, look, names, floor))
         solids.append(_standing(rng, stage, index, radius_px, names[-1]))
     for extra in (tabletop.card_rand, tabletop.grey_ball_rand):
@@ -164,27 +168,15 @@ def table(rng: np.random.Generator, shot: Shot, laws: Laws) -> SceneSpec:
     return scene_of(look, camera, tabletop.light_rand(rng, camera, look.strength), solids)
 
 
-def _floor(rng: np.random.Generator, color_name: str, distance_m: float) -> Solid:
-    """Draw a floor: endless and plain, or a table top with a texture that shows."""
-    floor = tabletop.ground(color_name)
-    if rng.random() < 0.5:
-        return floor
-    side_m = distance_m * float(rng.uniform(1.5, 3.0))
-    texture = "checker" if rng.random() < 0.3 else "noise"
-    return floor.model_copy(
-        update={"scale_m": (side_m, side_m, 1.0), "material": floor.material.model_copy(update={"texture": texture})}
-    )
-
-
 def _standing(rng: np.random.Generator, stage: tabletop.Stage, index: int, radius_px: float, color_name: str) -> Solid:
     """Draw a thing that rests on the table; half of them turn about the vertical or drift a little."""
-    kind = SOLID_KINDS[int(rng.integers(len(SOLID_KINDS)))]
+    kind = kind_rand(rng, ("star_prism",))  # it would lie flat
     place_px = tabletop.take_place(rng, stage, radius_px)
-    quat = random_orientation(rng) if rng.random() < 0.3 else axis_angle((0.0, 0.0, 1.0), float(rng.uniform(0, 2 * math.pi)))
+    quat = axis_angle((0.0, 0.0, 1.0), float(rng.uniform(0, 2 * math.pi)))
     scale_m, location_m = tabletop.resting(stage, place_px, radius_px, kind, (1.0, 1.0, 1.0), quat)
     motion = Motion(location_m=location_m, orientation=quat)
     chance = rng.random()
-    if chance < 0.25:
+    if chance < SPIN_SHARE:
         upright = vec3(matrix_33(quat).T @ np.array([0.0, 0.0, 1.0]))
         motion = motion.model_copy(update={"spin_axis": upright, "spin_rad_per_s": spin_rand(rng, 1.0)})
     elif chance < 0.5:
@@ -199,23 +191,17 @@ def _standing(rng: np.random.Generator, stage: tabletop.Stage, index: int, radiu
         role="subject" if index == 0 else "prop",
         kind=kind,
         scale_m=scale_m,
-        material=material_rand(rng, color_name),
+        material=Material(color_name=color_name, albedo=COLORS[color_name]),
         motion=motion,
     )
 
 
 def control_content(rng: np.random.Generator, shot: Shot, laws: Laws) -> SceneSpec:
-    """Draw a scene as one of the control families does, unchecked by its rules, with textures and finishes."""
+    """Draw a scene as one of the control families does, unchecked by its rules."""
     builders = (flyby.draw, depth_row.depth_row, tabletop.draw, studio.draw)
     chosen = int(rng.choice(len(builders), p=(0.4, 0.3, 0.2, 0.1)))
     scene = builders[chosen](rng, shot, laws)
-    solids = tuple(
-        solid.model_copy(update={"material": material_rand(rng, solid.material.color_name)})
-        if solid.role in ("subject", "prop")
-        else solid
-        for solid in scene.solids
-    )
-    changes: dict[str, object] = {"family": "world", "solids": solids}
+    changes: dict[str, object] = {"family": "world"}
     if chosen < 2:  # these builders know of no cast: dim what it would clip
         strength = float(rng.uniform(tabletop.exposure(laws), 1.0))
         changes["light"] = scene.light.model_copy(update={"strength": strength})
@@ -223,7 +209,7 @@ def control_content(rng: np.random.Generator, shot: Shot, laws: Laws) -> SceneSp
     return scene.model_copy(update=changes)
 
 
-LAYOUTS: Mapping[Layout, float] = MappingProxyType({flight: 0.4, depths: 0.2, table: 0.2, control_content: 0.2})
+LAYOUTS: Mapping[Layout, float] = MappingProxyType({flight: 0.5, depths: 0.2, table: 0.15, control_content: 0.15})
 
 
 def draw(rng: np.random.Generator, shot: Shot, laws: Laws) -> SceneSpec:
@@ -276,7 +262,7 @@ def plain_on_tables() -> Check:
 
 WORLD = Family(
     name="world",
-    summary="large primitives that fly by, stand in depth among lights or on a table: what the tiny backbone is trained on",
+    summary="plain primitives that fly by, stand in depth among lights or on a table: what the tiny backbone is trained on",
     shows=frozenset({"shutter", "aperture", "temperature"}),
     draw=draw,
     rules=(seen(), whole(), plain_on_tables()),

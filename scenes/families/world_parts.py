@@ -1,4 +1,4 @@
-"""What the layouts of the `world` are made of: a look (light, backdrop, colours), solids placed in the picture, a wall.
+"""What the layouts of the `world` are made of: a look (light, backdrop, colours) and solids posed and placed in the picture.
 
 Legend: `unit_px` is the shorter side of the picture; 2 picture coordinates (pixels, y down), 3 world coordinates.
 """
@@ -6,10 +6,10 @@ Legend: `unit_px` is the shorter side of the picture; 2 picture coordinates (pix
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,22 +18,35 @@ from scenes.camera import focal_px, image_plane_velocity, rotation_33, unproject
 from scenes.errors import SceneError
 from scenes.families import depth_row, tabletop
 from scenes.families.base import Laws
-from scenes.motion import random_orientation
+from scenes.motion import axis_angle, multiply
 from scenes.palette import BACKGROUNDS, COLORS, delta_e
-from scenes.primitives import SOLID_KINDS
-from scenes.rules import hull_points
-from scenes.spec import Background, Camera, Light, Material, Motion, SceneSpec, Shot, Solid, Vec3
+from scenes.rules import bounds_px
+from scenes.spec import Background, Camera, Light, Material, Motion, Quaternion, SceneSpec, Shot, Solid, Vec3
 
 Floats = NDArray[np.float64]
 
 LEAST_DELTA_E = 22.0
-ANGULAR_BULK = 1.15  # what has corners fills less of its circle than a ball
-FINISHES: tuple[Literal["matte", "gloss", "metal"], ...] = ("matte", "gloss", "metal")
-FINISH_SHARES = (0.5, 0.3, 0.2)
-TEXTURES: tuple[Literal["none", "noise", "checker", "wood"], ...] = ("none", "noise", "checker", "wood")
-TEXTURE_SHARES = (0.55, 0.2, 0.15, 0.1)
-WALL_DEPTHS = (1.6, 2.6)  # of the distance of focus
-WALL_TILES = (2.0, 5.0)  # features of the wall's texture over the picture; `scenes.shading` draws six over a unit plane
+# How a kind is held so that it can be told from the others: its own axis leans towards the viewer by so many degrees.
+# Kinds that even a person takes for others at 64 pixels (a ball of triangles, a hexagonal prism) are rare.
+LEANS_DEG: Mapping[str, tuple[float, float]] = MappingProxyType(
+    {
+        "sphere": (0, 90),
+        "cube": (20, 40),
+        "cylinder": (15, 40),
+        "cone": (5, 30),
+        "pyramid": (10, 35),
+        "torus": (35, 75),
+        "star_prism": (70, 90),
+        "capsule": (0, 30),
+        "hex_prism": (20, 45),
+        "icosphere": (0, 90),
+    }
+)
+RARE_KINDS, RARE_SHARE = frozenset({"capsule", "hex_prism", "icosphere"}), 0.15  # a rare kind's share beside another's
+MOST_ROLL_DEG = 20.0
+SIZES: Mapping[str, tuple[float, float]] = MappingProxyType(
+    {"small": (0.19, 0.25), "medium": (0.31, 0.39), "large": (0.47, 0.58)}
+)  # the longer side of a thing's box, in shares of `unit_px`; `scenes.captions` says which it is
 SOFT_NEUTRALS = frozenset({"white", "grey", "charcoal"})
 
 
@@ -96,77 +109,71 @@ def camera_rand(rng: np.random.Generator, look: Look, disc_px: float) -> Camera:
     return depth_row.camera_rand(rng, look.shot, disc_px, depth_row.widest_f_number(look.laws))
 
 
-def material_rand(rng: np.random.Generator, color_name: str) -> Material:
-    """Draw finish and texture of a colour."""
-    return Material(
-        color_name=color_name,
-        albedo=COLORS[color_name],
-        finish=FINISHES[int(rng.choice(len(FINISHES), p=FINISH_SHARES))],
-        texture=TEXTURES[int(rng.choice(len(TEXTURES), p=TEXTURE_SHARES))],
-    )
+def kind_rand(rng: np.random.Generator, without: Sequence[str] = ()) -> str:
+    """Draw a kind of thing."""
+    kinds = [kind for kind in LEANS_DEG if kind not in without]
+    shares = np.array([RARE_SHARE if kind in RARE_KINDS else 1.0 for kind in kinds])
+    return kinds[int(rng.choice(len(kinds), p=shares / shares.sum()))]
+
+
+def pose_rand(rng: np.random.Generator, camera: Camera, kind: str) -> Quaternion:
+    """Draw an orientation in which a kind shows what it is: upright in the picture, leaning towards the viewer."""
+    lean, roll = (math.radians(float(rng.uniform(*limits))) for limits in (LEANS_DEG[kind], (-MOST_ROLL_DEG, MOST_ROLL_DEG)))
+    about_itself = axis_angle((0.0, 0.0, 1.0), float(rng.uniform(0, 2 * math.pi)))
+    upright = multiply(axis_angle((1.0, 0.0, 0.0), lean - math.pi / 2), about_itself)
+    return multiply(depth_row.facing(camera), multiply(axis_angle((0.0, 0.0, 1.0), roll), upright))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where a thing is seen in mid-clip (pixels), how far away (metres), how large (pixels) and how fast (pixels per frame)."""
+    """Where a thing is seen in mid-clip (pixels), how far away (metres), how large (its box's longer side) and how fast.
+
+    `velocity_2` is in pixels per frame.
+    """
 
     middle_2: tuple[float, float]
     depth_m: float
-    radius_px: float
+    extent_px: float
     velocity_2: tuple[float, float] = (0.0, 0.0)
     spin_rad_per_s: float = 0.0
 
 
 def thing_rand(rng: np.random.Generator, look: Look, camera: Camera, place: Place, index: int, color_name: str) -> Solid:
-    """Draw a primitive at a place: kind, shape, orientation and material; it passes its middle in mid-clip."""
+    """Draw a primitive at a place: kind, shape and pose; it passes its middle in mid-clip and spins about its own axis."""
     shot = look.shot
-    kind = SOLID_KINDS[int(rng.integers(len(SOLID_KINDS)))]
-    shape = rng.uniform(0.8, 1.0, 3) if kind in tabletop.STRETCHED else np.ones(3)
-    reach = float(np.linalg.norm(hull_points(kind) * shape, axis=1).max())
-    bulk = 1.0 if kind in ("sphere", "icosphere") else ANGULAR_BULK
-    size_m = bulk * place.radius_px * place.depth_m / focal_px(camera, shot) / reach
+    kind = kind_rand(rng)
+    shape = rng.uniform(0.85, 1.0, 3) if kind in tabletop.STRETCHED else np.ones(3)
     start_2 = np.asarray(place.middle_2) - np.asarray(place.velocity_2) * (shot.frames - 1) / 2
     per_s = (place.velocity_2[0] * shot.fps, place.velocity_2[1] * shot.fps)
     moves = any(per_s)
-    return Solid(
+    size_m = place.extent_px * place.depth_m / focal_px(camera, shot)
+    solid = Solid(
         name=f"thing_{index}",
         role="subject" if index == 0 or moves else "prop",
         kind=kind,
         scale_m=vec3(shape * size_m),
-        material=material_rand(rng, color_name),
+        material=Material(color_name=color_name, albedo=COLORS[color_name]),
         motion=Motion(
             location_m=vec3(unproject(camera, shot, float(start_2[0]), float(start_2[1]), place.depth_m)),
             velocity_m_per_s=vec3(image_plane_velocity(camera, shot, per_s, place.depth_m)) if moves else (0.0, 0.0, 0.0),
-            orientation=random_orientation(rng),
-            spin_axis=vec3(rng.standard_normal(3)),
+            orientation=pose_rand(rng, camera, kind),
             spin_rad_per_s=place.spin_rad_per_s,
         ),
     )
+    x0, y0, x1, y1 = bounds_px(solid, camera, shot, shot.times_s[shot.frames // 2])
+    return solid.model_copy(update={"scale_m": vec3(np.asarray(solid.scale_m) * place.extent_px / max(x1 - x0, y1 - y0))})
+
+
+def size_rand(rng: np.random.Generator, most: float = 1.0) -> float:
+    """Draw a size, small, medium or large, as a share of `unit_px`, of those that keep within `most`."""
+    fitting = [limits for limits in SIZES.values() if limits[0] < most]
+    low, high = fitting[int(rng.integers(len(fitting)))]
+    return float(rng.uniform(low, min(high, most)))
 
 
 def spin_rand(rng: np.random.Generator, share: float) -> float:
     """Draw a gentle spin (radians per second) for a share of the things, none for the rest."""
-    return float(rng.choice((-1.0, 1.0)) * rng.uniform(0.4, 1.6)) if rng.random() < share else 0.0
-
-
-def wall_rand(rng: np.random.Generator, look: Look, camera: Camera) -> Solid:
-    """Draw a softly textured wall of the backdrop's colour, facing the camera far behind the focus, over all the picture."""
-    shot = look.shot
-    depth_m = camera.focus_distance_m * float(rng.uniform(*WALL_DEPTHS))
-    across_m = max(shot.width, shot.height) * depth_m / focal_px(camera, shot)
-    side_m = max(1.5, 6.0 / float(rng.uniform(*WALL_TILES))) * across_m
-    mean = (np.asarray(look.backdrop.bottom) + np.asarray(look.backdrop.top)) / 2
-    return Solid(
-        name="wall",
-        role="backdrop",
-        kind="plane",
-        scale_m=(side_m, side_m, side_m),
-        material=Material(color_name=look.backdrop.name, albedo=vec3(mean), texture="noise"),
-        motion=Motion(
-            location_m=vec3(unproject(camera, shot, shot.width / 2, shot.height / 2, depth_m)),
-            orientation=depth_row.facing(camera),
-        ),
-    )
+    return float(rng.choice((-1.0, 1.0)) * rng.uniform(0.8, 1.6)) if rng.random() < share else 0.0
 
 
 def scene_of(look: Look, camera: Camera, light: Light, solids: Sequence[Solid]) -> SceneSpec:

@@ -1,6 +1,9 @@
 """The world's clips, decoded once: all frames in one memory-mapped file, captions and labels in a JSON beside it.
 
-Shapes: N clips, F frames of all clips together, T frames of one, H rows, W columns, 3 channels (RGB).
+Beside them lies where things are, for a loss that looks there.
+
+Shapes: N clips, F frames of all clips together, T frames of one, H rows, W columns, 3 channels (RGB); h, w rows and columns of
+cells of 8 x 8 pixels.
 """
 
 from __future__ import annotations
@@ -16,8 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from generator.versions.snapshot import Snapshot
+from generator.working_folder import WorkingFolder
+from trainer.tiny.covered import CELL_PX, covered_cells
 
-FRAMES, INDEX = "frames.npy", "clips.json"
+FRAMES, COVERED, INDEX = "frames.npy", "covered.npy", "clips.json"
 
 
 @dataclass(frozen=True)
@@ -34,14 +39,22 @@ class Entry:
 
 @dataclass(frozen=True)
 class Clips:
-    """Decoded clips; `frames_FHW3` stays on disk until it is touched."""
+    """Decoded clips; `frames_FHW3` stays on disk until it is touched. `covered_Fhw` is None where no scene is known."""
 
     entries: tuple[Entry, ...]
     frames_FHW3: NDArray[np.uint8]
+    covered_Fhw: NDArray[np.bool_] | None = None
 
     def video(self, entry: Entry) -> NDArray[np.uint8]:
         """Return one clip's frames, uint8 [T, H, W, 3]."""
         return self.frames_FHW3[entry.start : entry.start + entry.frames]
+
+    def covered(self, entry: Entry) -> NDArray[np.bool_]:
+        """Return where one clip's things are, [T, h, w]; everywhere if that is not known."""
+        if self.covered_Fhw is None:
+            height, width = (side // CELL_PX for side in self.frames_FHW3.shape[1:3])
+            return np.ones((entry.frames, height, width), dtype=bool)
+        return self.covered_Fhw[entry.start : entry.start + entry.frames]
 
     def split(self, name: str, *, at_least: int = 1) -> tuple[Entry, ...]:
         """Return the clips of a split that have at least so many frames."""
@@ -58,7 +71,8 @@ def decode_dataset(dataset: Path, folder: Path) -> Clips:
     rows = snapshot.labels.to_pylist()
     total = sum(row["frames"] for row in rows)
     scratch = folder / f".{FRAMES}.{os.getpid()}"
-    entries, start = [], 0
+    entries, start, covered = [], 0, []
+    plan = WorkingFolder.open(dataset).plan
     stored: np.memmap[Any, np.dtype[np.uint8]] | None = None
     for clip, row in zip(snapshot, rows, strict=True):
         video_THW3 = clip.frames()
@@ -67,9 +81,11 @@ def decode_dataset(dataset: Path, folder: Path) -> Clips:
         stored[start : start + len(video_THW3)] = video_THW3
         labels = {key: value for key, value in row.items() if isinstance(value, bool | int | float | str)}
         entries.append(Entry(row["clip_id"], start, len(video_THW3), row["caption"], row["split"], labels))
+        covered.append(covered_cells(plan.scene_by_id[row["scene_id"]].spec, plan.clip_by_id[row["clip_id"]].values))
         start += len(video_THW3)
     assert stored is not None
     stored.flush()
+    np.save(folder / COVERED, np.concatenate(covered))
     os.replace(scratch, folder / FRAMES)
     index = {"version": version, "clips": [vars(entry) for entry in entries]}
     temporary = folder / f".{INDEX}.{os.getpid()}"
@@ -81,7 +97,8 @@ def decode_dataset(dataset: Path, folder: Path) -> Clips:
 def load_clips(folder: Path) -> Clips:
     """Return the decoded clips of a folder."""
     index = json.loads((folder / INDEX).read_text())
-    return Clips(tuple(Entry(**entry) for entry in index["clips"]), np.load(folder / FRAMES, mmap_mode="r"))
+    covered = np.load(folder / COVERED) if (folder / COVERED).is_file() else None
+    return Clips(tuple(Entry(**entry) for entry in index["clips"]), np.load(folder / FRAMES, mmap_mode="r"), covered)
 
 
 def draw_windows(

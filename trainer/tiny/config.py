@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -14,6 +14,7 @@ from scenes.errors import InputError
 HEIGHT = WIDTH = 64
 FPS = 16
 SHIPPED = Path(__file__).parent / "model"
+Start = Literal["nothing", "shipped"]  # whether a stage begins with random weights or with those of the bundled backbone
 
 
 class Settings(BaseModel):
@@ -74,6 +75,8 @@ class VaeSettings(Settings):
         Phase(frames=9, batch=4, steps=1000),
     )
     code_windows: int = 400
+    start: Start = "nothing"  # what is shipped has fewer channels; the others begin faint
+    noise: float = Field(0.0, ge=0)  # of normalised latents while `start` goes on; its spread is not learned anew
     kept_channels: int = 24  # of the latent channels, once their axes are known
     spectrum: float = Field(0.5, ge=0, le=1)  # normalised latents: 0 makes all as loud, 1 as loud as they are in the picture
     loudest: float = 2.2  # standard deviation of the first
@@ -132,10 +135,17 @@ class TransformerSettings(Settings):
     head_dim: int = 32
     layers: int = 6
     feed_forward: int = 544
-    patch: int = 2
+    patch: int = 1  # of the latents: a token is 8 x 8 pixels
+    start: Start = "nothing"  # the shipped one's blocks and words; its patches, of another size, begin anew
+    things: float = Field(default=1.0, ge=1)  # weight of the loss where things are; 1 beside it
     time_features: int = 128
     turns: int = Field(default=4, ge=1, le=4)
-    frames: tuple[tuple[int, float], ...] = ((9, 0.6), (5, 0.3), (13, 0.1))  # clip lengths and their shares of steps
+    frames: tuple[tuple[int, float], ...] = (
+        (9, 0.5),
+        (5, 0.2),
+        (1, 0.25),
+        (13, 0.05),
+    )  # clip lengths and their shares of steps
     batch: int = 32
     steps: int = 40000
     shift: float = 1.5
@@ -151,12 +161,22 @@ class TransformerSettings(Settings):
 class TinySettings(Settings):
     """All stages; `python -m trainer.tiny --settings FILE.toml` overrides what the file names."""
 
-    vae: VaeSettings = VaeSettings()
+    vae: VaeSettings = VaeSettings(
+        start="shipped",
+        latent_channels=32,
+        kept_channels=32,
+        noise=0.07,
+        kl=0.0,
+        phases=(Phase(frames=9, batch=4, steps=900),),
+        optimizing=Optimizing(rate=1e-3, matrix_rate=0.01, plain="^$", warmup=50, hold=0.3, average=0.99, validate_every=250),
+    )
     polish: VaeSettings = VaeSettings(
-        phases=(Phase(frames=9, batch=4, steps=3500),),
+        noise=0.07,
+        kl=0.0,
+        phases=(Phase(frames=9, batch=4, steps=2000),),
         optimizing=Optimizing(rate=1e-3, matrix_rate=0.01, plain="^$", warmup=50, hold=0.3, average=0.995),
     )  # the decoder alone, on frozen latents
-    transformer: TransformerSettings = TransformerSettings()
+    transformer: TransformerSettings = TransformerSettings(start="shipped", things=3.0)
     captions_per_family: int = Field(default=200, gt=0)  # drawn for the tokenizer
 
 

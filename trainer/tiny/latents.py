@@ -28,11 +28,15 @@ CHUNK = 16
 
 @dataclass(frozen=True)
 class Latents:
-    """Latents of the clips of one length: half floats [N, R, C, t, h, w], normalised, with the clips they are of."""
+    """Latents of the clips of one length: half floats [N, R, C, t, h, w], normalised, with the clips they are of.
+
+    `covered` says where things are [N, R, t, h, w].
+    """
 
     frames: int
     entries: tuple[Entry, ...]
     values: NDArray[np.float16]
+    covered: NDArray[np.bool_]
 
 
 def latent_frames(vae: AutoencoderKLWan, frames: int) -> int:
@@ -57,8 +61,16 @@ def encode_world(vae: AutoencoderKLWan, clips: Clips, folder: Path, name: str, t
         entries = tuple(entry for entry in clips.entries if entry.frames == frames)
         paths = [folder / f"{name}-{frames}-{turn}.npz" for turn in range(turns)]
         parts = [_taken_up(vae, clips, entries, turn, path) for turn, path in enumerate(paths)]
-        found.append(Latents(frames, entries, np.stack(parts, axis=1)))
+        step = int(vae.config.scale_factor_temporal)
+        seen = [[covered_latents(turn.frames(clips.covered(entry)), step) for turn in TURNS[:turns]] for entry in entries]
+        found.append(Latents(frames, entries, np.stack(parts, axis=1), np.array(seen)))
     return found
+
+
+def covered_latents(covered_Thw: NDArray[np.bool_], step: int) -> NDArray[np.bool_]:
+    """Return which latents [t, h, w] hold a covered cell: the first frame's alone, then those of `step` frames each."""
+    later = covered_Thw[1:].reshape(-1, step, *covered_Thw.shape[1:]).any(axis=1)
+    return np.concatenate([covered_Thw[:1], later])
 
 
 def _taken_up(vae: AutoencoderKLWan, clips: Clips, entries: Sequence[Entry], turn: int, path: Path) -> NDArray[np.float16]:

@@ -16,9 +16,10 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast, UMT5EncoderModel
 
-from trainer.tiny.config import Phase, TransformerSettings
+from trainer.tiny.config import SHIPPED, Phase, TransformerSettings
 from trainer.tiny.flow import padding_bias, velocity
 from trainer.tiny.latents import Latents, decode_normalised, latent_frames, latent_shape
+from trainer.tiny.start import take_up
 from trainer.tiny.text import build_text_encoder, embed, tokenize
 from trainer.tiny.turning import TURNS
 from trainer.training.objective import fixed_noise, fixed_times, mix, shift_times
@@ -42,6 +43,8 @@ class TransformerStage:
         self.phases: tuple[Phase, ...] = (Phase(frames=settings.frames[0][0], batch=settings.batch, steps=settings.steps),)
         self.transformer = build_transformer(settings, int(vae.config.z_dim))
         self.text_encoder = build_text_encoder(settings.text, len(tokenizer))
+        if settings.start == "shipped":
+            take_up(self.transformer, self.text_encoder, tokenizer, SHIPPED)
         self.module: nn.Module = nn.ModuleDict({"transformer": self.transformer, "text_encoder": self.text_encoder})
         self.places = {n: self._places(n, "train") for n, _ in settings.frames}
         self.tokens = {part.frames: self._tokens(part) for part in latents}
@@ -65,14 +68,20 @@ class TransformerStage:
     def _take(self, places: Sequence[tuple[int, int]], turns: Sequence[int], frames: int) -> dict[str, Tensor]:
         """Return latents [B, C, T, H, W], tokens [B, L] and lengths [B] of clips at places, turned."""
         held = latent_frames(self.vae, frames)
-        latents, ids, lengths = [], [], []
+        latents, covered, ids, lengths = [], [], [], []
         for (length, position), turn in zip(places, turns, strict=True):
             latents.append(self.latents[length].values[position, turn, :, :held])
+            covered.append(self.latents[length].covered[position, turn, None, :held])
             tokens, counts = self.tokens[length][turn]
             ids.append(tokens[position])
             lengths.append(counts[position])
         stacked = torch.from_numpy(np.stack(latents).astype(np.float32))
-        return {"latents": stacked, "ids": torch.stack(ids), "lengths": torch.stack(lengths)}
+        return {
+            "latents": stacked,
+            "covered": torch.from_numpy(np.stack(covered)),
+            "ids": torch.stack(ids),
+            "lengths": torch.stack(lengths),
+        }
 
     def batch(self, phase: Phase, rng: np.random.Generator) -> Mapping[str, Tensor]:
         """Return the tensors of a step: clips of one length, some captions left out, times, and the padded length."""
@@ -93,17 +102,19 @@ class TransformerStage:
         return made
 
     def loss(self, batch: Mapping[str, Tensor], generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the mean squared error of the velocity."""
-        return self.errors(batch).mean(), {}
+        """Return the mean squared error of the velocity, weighted where things are."""
+        squared = self.squared_errors(batch)
+        weights = 1 + (self.settings.things - 1) * batch["covered"].float()
+        return (squared * weights / weights.mean()).mean(), {"plain": squared.detach().mean()}
 
-    def errors(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """Return the mean squared error of each video's velocity [B]."""
+    def squared_errors(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """Return the squared error of the velocity, the mean over channels [B, 1, T, H, W]."""
         latents, noise, times = batch["latents"], batch["noise"], batch["times"]
         bias = padding_bias(batch["lengths"], batch["ids"].shape[1], batch["padded"])
         with torch.autocast("cpu", torch.bfloat16):
             text = embed(self.text_encoder, batch["ids"], batch["lengths"])
             made = self.velocity(self.transformer, mix(latents, noise, times), times * TIMES, text, bias)
-        return (made.float() - (noise - latents)).square().flatten(1).mean(1)
+        return (made.float() - (noise - latents)).square().mean(1, keepdim=True)
 
     @torch.no_grad()
     def validate(self, step: int, folder: Path) -> dict[str, float]:
@@ -115,7 +126,8 @@ class TransformerStage:
         batch["noise"] = torch.stack([fixed_noise(tuple(batch["latents"].shape[1:]), name) for name in names])
         batch["times"] = fixed_times(8, shift=self.settings.shift).repeat(len(names))[: len(names)]
         batch["padded"] = torch.full((len(names),), 512)
-        measured = {"validation_loss": float(self.errors(batch).mean())}
+        squared, covered = self.squared_errors(batch), batch["covered"]
+        measured = {"validation_loss": float(squared.mean()), "validation_loss_on_things": float(squared[covered].mean())}
         spread = places[:: max(1, len(places) // GRID)][:GRID]
         captions = [self.latents[length].entries[position].caption for length, position in spread]
         videos = self.sample(captions, frames, seed=0)

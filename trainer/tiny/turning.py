@@ -8,9 +8,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+Kind = TypeVar("Kind", bound=np.generic)
 
 _ACROSS = {"left": "right", "right": "left"}
 _BACK = {
@@ -34,8 +37,8 @@ class Turn:
     mirrored: bool
     reversed: bool
 
-    def frames(self, frames_THW3: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Return the turned frames, a view."""
+    def frames(self, frames_THW3: NDArray[Kind]) -> NDArray[Kind]:
+        """Return the turned frames, or anything else by time, row and column [T, H, W, ...]: a view."""
         return frames_THW3[:: -1 if self.reversed else 1, :, :: -1 if self.mirrored else 1]
 
     def caption(self, text: str) -> str:

@@ -17,8 +17,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from trainer.tiny.clips import Clips, Entry, draw_windows
-from trainer.tiny.config import Phase, VaeSettings
+from trainer.tiny.config import SHIPPED, Phase, VaeSettings
 from trainer.tiny.linear_code import LinearCode, fit_linear_code
+from trainer.tiny.start import widened
 from trainer.tiny.whole import decode_latents, encode_moments
 
 TAUGHT_LOGVAR = -5.0
@@ -35,12 +36,13 @@ class VaeStage:
     def __init__(self, settings: VaeSettings, clips: Clips, start: AutoencoderKLWan | None = None) -> None:
         self.settings, self.clips = settings, clips
         self.phases = settings.phases
-        self.vae = build_vae(settings) if start is None else start.float().requires_grad_(True)
+        self.vae = begun_vae(settings) if start is None else start.float().requires_grad_(True)
         if start is not None:
             start.encoder.requires_grad_(False)
             start.quant_conv.requires_grad_(False)
         self.module: nn.Module = self.vae
         self.channels = int(self.vae.config.z_dim)
+        self.spread = torch.tensor(self.vae.config.latents_std).view(1, -1, 1, 1, 1)
         self.pools = {p.frames: clips.split("train", at_least=p.frames) for p in settings.phases}
         self.code = self._fit_code() if any(phase.linear for phase in settings.phases) else None
         compiled = settings.optimizing.compile
@@ -87,7 +89,7 @@ class VaeStage:
         with torch.autocast("cpu", torch.bfloat16):
             mean, logvar = encode_moments(self.vae, video).float().chunk(2, dim=1)
             logvar = logvar.clamp(*LOGVAR_RANGE)
-            latents = mean + noise * torch.exp(0.5 * logvar)
+            latents = mean + noise * (self.spread * self.settings.noise if self.settings.noise else torch.exp(0.5 * logvar))
             made = decode_latents(self.vae, latents)
         divergence = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
         pixels, edges, squared = self._errors(made.float(), video)
@@ -122,6 +124,13 @@ def _energy(edges_BCTHW: Tensor) -> Tensor:
     """Return the root mean square of edges in windows of 5 x 5: how sharp a place is, wherever in it the edge lies."""
     squares = edges_BCTHW.square().transpose(1, 2).flatten(0, 1)
     return (functional.avg_pool2d(squares, 5, 1, 2, count_include_pad=False) + 1e-4).sqrt()
+
+
+def begun_vae(settings: VaeSettings) -> AutoencoderKLWan:
+    """Return what training begins with."""
+    if settings.start == "nothing":
+        return build_vae(settings)
+    return widened(AutoencoderKLWan.from_pretrained(SHIPPED, subfolder="vae").float(), settings.latent_channels)
 
 
 def build_vae(settings: VaeSettings) -> AutoencoderKLWan:
