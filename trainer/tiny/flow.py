@@ -24,9 +24,9 @@ def padding_bias(lengths_B: Tensor, held: int, padded: Tensor | int) -> Tensor:
 
     `held` must be longer than every length. `padded` is the length whose zero padding is meant, one or one per video.
     """
-    position_L = torch.arange(held)
+    position_L = torch.arange(held, device=lengths_B.device)
     weight_B = ((padded - lengths_B) / (held - lengths_B)).float().log()
-    return torch.where(position_L >= lengths_B[:, None], weight_B[:, None], torch.zeros(()))
+    return torch.where(position_L >= lengths_B[:, None], weight_B[:, None], 0.0)
 
 
 def velocity(

@@ -26,9 +26,8 @@ from trainer.tiny.config import Settings
 
 SIZES = ("small", "medium", "large")
 NAMED_COLORS, NAMED_KINDS = tuple(COLORS), tuple(spoken[kind] for kind in SOLID_KINDS)
-THING = re.compile(
-    rf"(?:\b({'|'.join(SIZES)}) )?\b({'|'.join(NAMED_COLORS)}) ({'|'.join(sorted(NAMED_KINDS, key=len, reverse=True))}|tori)(?:s|es)?\b"
-)
+KIND_WORDS = "|".join(sorted(NAMED_KINDS, key=len, reverse=True))  # an icosphere before the sphere in it
+THING = re.compile(rf"(?:\b({'|'.join(SIZES)}) )?\b({'|'.join(NAMED_COLORS)}) ({KIND_WORDS}|tori)(?:s|es)?\b")
 HEADS = (len(NAMED_KINDS), len(NAMED_COLORS), len(SIZES))
 PICKED = (0.25, 0.5, 0.75)  # of a clip: things come from beyond the picture and leave it
 

@@ -1,7 +1,7 @@
 """Beginning with the bundled backbone's weights: its blocks and words go on, what is of another size begins anew.
 
-Nothing is taken up by chance: a tensor is either of the same name and shape, or named here as one that may differ. Blocks beyond
-the start's change nothing until they are trained.
+Nothing is taken up by chance: a tensor is either of the same name and shape, or named here as one that may differ. Blocks
+beyond the start's change nothing until they are trained.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ def _copy(source: nn.Module, into: nn.Module, anew: tuple[str, ...]) -> None:
     wrong = [name for name in state if name not in anew and (name not in theirs or theirs[name].shape != state[name].shape)]
     if wrong:
         raise InputError(
-            f"the start has no {wrong[0]} of shape {list(state[wrong[0]].shape)}; give the transformer the start's width, heads "
-            "and feed-forward, at least its blocks, or begin with nothing"
+            f"the start has no {wrong[0]} of shape {list(state[wrong[0]].shape)}; give the transformer the start's width, "
+            "heads and feed-forward and at least its blocks, or begin with nothing"
         )
     into.load_state_dict({name: value if name in anew else theirs[name] for name, value in state.items()})
 

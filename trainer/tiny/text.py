@@ -6,12 +6,14 @@ Shapes: B captions, L tokens, X text width.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
-from trainer.tiny.config import TextSettings
+if TYPE_CHECKING:  # `train_packed` runs where pydantic is not
+    from trainer.tiny.config import TextSettings
 
 HELD_TOKENS = 56  # longest caption's tokens, its end token and at least one of padding
 
@@ -46,6 +48,6 @@ def tokenize(tokenizer: PreTrainedTokenizerFast, captions: Sequence[str], held: 
 
 def embed(encoder: UMT5EncoderModel, ids_BL: Tensor, lengths_B: Tensor) -> Tensor:
     """Return embeddings [B, L, X], zero after each caption, as Wan's pipeline makes them."""
-    mask_BL = (torch.arange(ids_BL.shape[1]) < lengths_B[:, None]).long()
+    mask_BL = (torch.arange(ids_BL.shape[1], device=ids_BL.device) < lengths_B[:, None]).long()
     hidden = encoder(input_ids=ids_BL, attention_mask=mask_BL).last_hidden_state
     return hidden * mask_BL[..., None]
