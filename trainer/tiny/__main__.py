@@ -11,7 +11,7 @@ from pathlib import Path
 from scenes.errors import StopdownError
 from trainer.requirements import require_training_stack
 
-NAMES = ("world", "clips", "tokenizer", "vae", "latents", "transformer", "polish", "export", "quality")
+NAMES = ("world", "clips", "tokenizer", "vae", "latents", "transformer", "polish", "export", "recogniser", "quality")
 
 
 def main(arguments: list[str] | None = None) -> int:

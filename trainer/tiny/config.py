@@ -158,6 +158,17 @@ class TransformerSettings(Settings):
     optimizing: Optimizing = Optimizing(rate=1.2e-3, warmup=200, hold=0.6, average=0.9993, validate_every=500)
 
 
+class RecogniserSettings(Settings):
+    """The network that says what is in a clip: its size and training."""
+
+    width: int = 24
+    features: int = 32
+    steps: int = 1200
+    batch: int = 32
+    rate: float = 2e-3
+    seed: int = 0
+
+
 class TinySettings(Settings):
     """All stages; `python -m trainer.tiny --settings FILE.toml` overrides what the file names."""
 
@@ -177,6 +188,7 @@ class TinySettings(Settings):
         optimizing=Optimizing(rate=1e-3, matrix_rate=0.01, plain="^$", warmup=50, hold=0.3, average=0.995),
     )  # the decoder alone, on frozen latents
     transformer: TransformerSettings = TransformerSettings(start="shipped", things=3.0)
+    recogniser: RecogniserSettings = RecogniserSettings()
     captions_per_family: int = Field(default=200, gt=0)  # drawn for the tokenizer
 
 

@@ -1,34 +1,28 @@
 """How steady the outline of a moving thing is: the overlap of its masks in successive frames, one laid on the other.
 
-Shapes: T frames, H rows, W columns, 3 channels (RGB).
+Shapes: T frames, H rows, W columns.
 """
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import center_of_mass, label, shift
 
-THING_LEVELS = 30.0  # of 255: what differs more from its row's background is a thing
 LEAST_PX = 40
 FINE = 4  # shifts are tried in steps of a quarter of a pixel around the centres' difference
 
 
-def thing_masks(frames_THW3: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Return where a clip differs from what its rows show most, [T, H, W]."""
-    frames = frames_THW3.astype(np.float64)
-    row_1H13 = np.median(frames, axis=(0, 2))[None, :, None, :]
-    return np.asarray(np.abs(frames - row_1H13).max(-1) > THING_LEVELS)
-
-
-def outline_overlap(frames_THW3: NDArray[np.uint8]) -> float | None:
+def outline_overlap(masks_THW: NDArray[np.bool_]) -> float | None:
     """Return the median overlap (intersection over union) of the largest thing's mask with the next frame's.
 
     None where in no two successive frames a thing is seen whole.
     """
     found = []
-    masks = [_largest(mask) for mask in thing_masks(frames_THW3)]
-    for before, after in zip(masks[:-1], masks[1:], strict=True):
+    masks = [_largest(mask) for mask in masks_THW]
+    for before, after in pairwise(masks):
         if before is not None and after is not None:
             found.append(_aligned_overlap(before, after))
     return float(np.median(found)) if found else None
@@ -45,9 +39,9 @@ def _largest(mask_HW: NDArray[np.bool_]) -> NDArray[np.float64] | None:
 
 
 def _aligned_overlap(before: NDArray[np.float64], after: NDArray[np.float64]) -> float:
-    middle = np.subtract(center_of_mass(after), center_of_mass(before))
+    down, across = np.subtract(center_of_mass(after), center_of_mass(before))
     steps = np.arange(-2, 3) / FINE
-    return max(_overlap(shift(before, middle + (y, x), order=1) > 0.5, after > 0.5) for y in steps for x in steps)
+    return max(_overlap(shift(before, (down + y, across + x), order=1) > 0.5, after > 0.5) for y in steps for x in steps)
 
 
 def _overlap(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:

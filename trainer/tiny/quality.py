@@ -22,9 +22,11 @@ from scipy.stats import spearmanr
 from scenes.axes import AXES
 from scenes.axes.base import Reading
 from scenes.palette import BACKGROUNDS, COLORS, NEUTRALS, lab, srgb_decode
-from trainer.tiny.clips import Clips
+from trainer.tiny.clips import Clips, Entry
 from trainer.tiny.config import FPS, HEIGHT, WIDTH, TransformerSettings
 from trainer.tiny.latents import write_json
+from trainer.tiny.outline import outline_overlap
+from trainer.tiny.recogniser import Recogniser, frechet, named_things, recognise, shares_recognised
 from trainer.tiny.vae_stage import psnr_of, reconstruct
 
 Bytes = NDArray[np.uint8]
@@ -38,7 +40,9 @@ HEADINGS = {
     "downwards": (0.0, 1.0),
     "towards the lower right": (1.0, 1.0),
 }
-KINDS = ("sphere", "cube", "cylinder", "cone", "torus", "capsule", "pyramid")
+KINDS = ("sphere", "cube", "cylinder", "cone", "torus", "star prism", "pyramid")
+SIZES = ("small", "medium", "large")
+PLAIN_COLORS = ("red", "yellow", "green", "blue", "magenta", "orange", "cyan", "purple")
 THING_LEVELS = 30.0  # of 255: what differs more from its row's background is a thing
 LEAST_SHIFT_PX, WIDEST_RAD = 4.0, math.pi / 4
 HUE_RAD, LEAST_CHROMA, MOST_CHROMA = math.radians(35), 12.0, 25.0
@@ -75,10 +79,23 @@ def drawn_prompts(count: int, seed: int = 0) -> list[Prompt]:
         background = str(rng.choice([name for name in BACKGROUNDS if name.split()[-1] in ("grey", "slate", "ivory", "blue")]))
         behind = lab((np.asarray(BACKGROUNDS[background].bottom) + np.asarray(BACKGROUNDS[background].top)) / 2)
         plain = [name for name in colors if float(np.linalg.norm(lab(COLORS[name]) - behind)) > 45]
-        color, kind = str(rng.choice(plain)), str(rng.choice(KINDS))
-        text = f"{_article(color).capitalize()} {kind} moves {heading} in front of {_article(background)} backdrop."
+        color, kind, size = str(rng.choice(plain)), str(rng.choice(KINDS)), SIZES[index % len(SIZES)]
+        text = f"A {size} {color} {kind} moves {heading} in front of {_article(background)} backdrop."
         prompts.append(Prompt(text, color, heading, background))
     return prompts
+
+
+def drawn_pairs(count: int, seed: int = 0) -> list[str]:
+    """Return captions of two things beside each other, of different kinds and of colours that are told apart plainly."""
+    rng = np.random.default_rng((seed, 1))
+    captions = []
+    for index in range(count):
+        left, right = (str(kind) for kind in rng.choice(KINDS, size=2, replace=False))
+        one, other = (str(color) for color in rng.choice(PLAIN_COLORS, size=2, replace=False))
+        backdrop = ("dark grey", "light grey", "dark slate", "ivory")[index % 4]
+        behind = f"in front of {_article(backdrop)} backdrop"
+        captions.append(f"A medium {one} {left} on the left and a medium {other} {right} on the right, {behind}.")
+    return captions
 
 
 def _article(words: str) -> str:
@@ -87,15 +104,20 @@ def _article(words: str) -> str:
 
 def look(frames_THW3: Bytes, prompt: Prompt) -> Seen:
     """Measure a clip against its caption; under any cast, which the named backdrop tells."""
-    frames = frames_THW3.astype(np.float64)
-    row_H13 = np.median(frames, axis=(0, 2))[None, :, None, :]
-    thing_THW = np.abs(frames - row_H13).max(-1) > THING_LEVELS
+    frames, thing_THW = frames_THW3.astype(np.float64), thing_masks(frames_THW3)
     still = ~(thing_THW[1:] | thing_THW[:-1])
     change = np.abs(np.diff(frames, axis=0)).mean(-1)
     flicker = float(change[still].mean()) if still.any() else float("inf")
     if thing_THW.sum() < 12 * len(frames):
         return Seen(False, False, False, flicker)
     return Seen(True, _color_is(frames_THW3, thing_THW, prompt), _moves_so(thing_THW, prompt), flicker)
+
+
+def thing_masks(frames_THW3: Bytes) -> NDArray[np.bool_]:
+    """Return where a clip differs from what its rows show most [T, H, W]."""
+    frames = frames_THW3.astype(np.float64)
+    row_H13 = np.median(frames, axis=(0, 2))[None, :, None, :]
+    return np.asarray(np.abs(frames - row_H13).max(-1) > THING_LEVELS)
 
 
 def _color_is(frames_THW3: Bytes, thing_THW: NDArray[np.bool_], prompt: Prompt) -> bool:
@@ -206,24 +228,79 @@ def spread(values: Sequence[float | None]) -> dict[str, float]:
     return {"read": float(len(found)), "p10": float(low), "p50": float(middle), "p90": float(high)}
 
 
-def measure_quality(model: Path, clips: Clips, path: Path, prompts: int = 96) -> dict[str, Any]:
+def measure_things(
+    generated: Sequence[Bytes],
+    prompts: Sequence[Prompt],
+    pairs: Sequence[Bytes],
+    pair_captions: Sequence[str],
+    model: Recogniser,
+) -> dict[str, Any]:
+    """Return what a recogniser sees of single things and of pairs, and how steady the single ones' outlines are."""
+    single, both = recognise(model, generated), recognise(model, pairs)
+    overlaps = [found for video in generated if (found := outline_overlap(thing_masks(video))) is not None]
+    return {
+        "single": shares_recognised(single, [prompt.text for prompt in prompts]),
+        "pairs": shares_recognised(both, pair_captions),
+        "outline_overlap": float(np.median(overlaps)) if overlaps else None,
+        "outlines_seen": len(overlaps),
+    }
+
+
+def recognised_ceiling(clips: Clips, model: Recogniser) -> dict[str, Any]:
+    """Return the same of rendered held-out clips, with the share of all named kinds that are found in them."""
+    held = [entry for name in ("validation", "test") for entry in clips.split(name, at_least=9) if named_things(entry.caption)]
+    videos = [clips.video(entry)[:9] for entry in held]
+    alone = [row for row, entry in enumerate(held) if read_prompt(entry.caption) is not None]
+    overlaps = [found for row in alone if (found := outline_overlap(thing_masks(videos[row]))) is not None]
+    return {
+        "clips": len(held),
+        **shares_recognised(recognise(model, videos), [entry.caption for entry in held]),
+        "outline_overlap": float(np.median(overlaps)) if overlaps else None,
+        "outlines_seen": len(overlaps),
+    }
+
+
+def feature_distances(
+    clips: Clips, captions_of: Sequence[Entry], generated: Sequence[Bytes], model: Recogniser
+) -> dict[str, float]:
+    """Return the Fréchet distance of generated clips to the rendered ones of their captions, and that of two rendered sets."""
+    count = len(generated)
+    train = clips.split("train", at_least=9)[: 2 * count]
+    halves = [recognise(model, [clips.video(entry)[:9] for entry in part]).features for part in (train[::2], train[1::2])]
+    rendered = recognise(model, [clips.video(entry)[:9] for entry in captions_of]).features
+    between, to_generated = frechet(*halves), frechet(rendered, recognise(model, generated).features)
+    return {"rendered_halves": between, "generated": to_generated, "ratio": to_generated / between, "clips": float(count)}
+
+
+def generate_all(pipe: WanPipeline, captions: Sequence[str], settings: TransformerSettings, seed: int = 0) -> list[Bytes]:
+    """Return videos of 9 frames, twelve at a time."""
+    starts = range(0, len(captions), 12)
+    return [video for i in starts for video in generate(pipe, captions[i : i + 12], 9, seed + i, settings)]
+
+
+def measure_quality(
+    model: Path, clips: Clips, path: Path, recogniser: Recogniser, prompts: int = 96, held_out: int = 96
+) -> dict[str, Any]:
     """Measure the pipeline of a folder, write the measures as JSON and return them."""
     settings = TransformerSettings()
     pipe = WanPipeline.from_pretrained(model)
     pipe.set_progress_bar_config(disable=True)
-    asked = drawn_prompts(prompts)
-    videos = np.concatenate(
-        [generate(pipe, [one.text for one in asked[i : i + 12]], 9, i, settings) for i in range(0, len(asked), 12)]
-    )
-    held = [entry for entry in clips.split("test") if entry.frames >= 9][:96]
+    asked, pairs = drawn_prompts(prompts), drawn_pairs(prompts // 3)
+    videos = generate_all(pipe, [one.text for one in asked], settings)
+    both = generate_all(pipe, pairs, settings)
+    held = [entry for name in ("test", "validation") for entry in clips.split(name, at_least=9)][:held_out]
     psnr = psnr_of(pipe.vae, clips, tuple(held[:64]))
-    rendered = read_axes([clips.video(entry) for entry in held])
-    rebuilt = read_axes([reconstruct(pipe.vae, clips.video(entry)) for entry in held])
-    generated = read_axes(list(generate(pipe, [entry.caption for entry in held], 9, 1, settings)))
+    rendered = read_axes([clips.video(entry)[:9] for entry in held])
+    rebuilt = read_axes([reconstruct(pipe.vae, clips.video(entry)[:9]) for entry in held])
+    same = generate_all(pipe, [entry.caption for entry in held], settings, 1)
+    generated = read_axes(same)
     measured = {
         "vae_psnr_db": {"mean": float(np.mean(psnr)), "p10": float(np.percentile(psnr, 10)), "clips": len(psnr)},
         "generated": {"prompts": len(asked), **share([look(v, p) for v, p in zip(videos, asked, strict=True)])},
+        "generated_things": measure_things(videos, asked, both, pairs, recogniser),
+        "feature_distance": feature_distances(clips, held, same, recogniser),
         "rendered_ceiling": rendered_ceiling(clips),
+        "rendered_things": recognised_ceiling(clips, recogniser),
         "probes_through_autoencoder": {name: kept(rendered[name], rebuilt[name]) for name in AXES},
         "probes_on_rendered": {name: spread(values) for name, values in rendered.items()},
         "probes_on_generated": {name: spread(values) for name, values in generated.items()},

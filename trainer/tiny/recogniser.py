@@ -22,7 +22,7 @@ from torch.nn import functional
 from scenes.palette import COLORS
 from scenes.primitives import SOLID_KINDS, spoken
 from trainer.tiny.clips import Clips, Entry
-from trainer.tiny.config import Settings
+from trainer.tiny.config import RecogniserSettings
 
 SIZES = ("small", "medium", "large")
 NAMED_COLORS, NAMED_KINDS = tuple(COLORS), tuple(spoken[kind] for kind in SOLID_KINDS)
@@ -47,17 +47,6 @@ def named_things(caption: str) -> tuple[Named, ...]:
     return tuple(Named(size, color, "torus" if kind == "tori" else kind) for size, color, kind in found)
 
 
-class RecogniserSettings(Settings):
-    """The network's size and training."""
-
-    width: int = 24
-    features: int = 64
-    steps: int = 1500
-    batch: int = 32
-    rate: float = 2e-3
-    seed: int = 0
-
-
 class Recogniser(nn.Module):
     """Convolutions on single frames, the strongest answer of any place and frame, and three heads."""
 
@@ -66,7 +55,7 @@ class Recogniser(nn.Module):
         w = settings.width
         layers: list[nn.Module] = []
         for into, out in ((3, w), (w, 2 * w), (2 * w, 3 * w), (3 * w, 4 * w)):
-            layers += [nn.Conv2d(into, out, 3, stride=2 if into > 3 else 1, padding=1), nn.GroupNorm(4, out), nn.SiLU()]
+            layers += [nn.Conv2d(into, out, 3, stride=2 if out < 4 * w else 1, padding=1), nn.GroupNorm(4, out), nn.SiLU()]
         self.layers = nn.Sequential(*layers, nn.Conv2d(4 * w, settings.features, 3, padding=1), nn.SiLU())
         self.heads = nn.ModuleList(nn.Linear(2 * settings.features, count) for count in HEADS)
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
+import torch
 from diffusers import AutoencoderKLWan
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
@@ -21,6 +22,7 @@ from trainer.tiny.export import export_pipeline
 from trainer.tiny.latents import Latents, encode_world, write_json
 from trainer.tiny.loop import CHECKPOINT, Run, load_average
 from trainer.tiny.quality import measure_quality
+from trainer.tiny.recogniser import Recogniser, train_recogniser
 from trainer.tiny.tokenizer import build_tokenizer, count_words, drawn_captions
 from trainer.tiny.transformer_stage import TransformerStage
 from trainer.tiny.vae_stage import VaeStage
@@ -141,9 +143,21 @@ def export(work: Work) -> None:
     export_pipeline(stage, work.out, step, work.folder)
 
 
+def recogniser(work: Work) -> Recogniser:
+    """Train the network that says what is in a clip, on rendered clips alone."""
+    settings, path = work.settings.recogniser, work.folder / "recogniser" / "model.pt"
+    if not work.finished("recogniser", settings):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(train_recogniser(load_clips(work.folder / "clips"), settings).state_dict(), path)
+        work.finish("recogniser", settings)
+    made = Recogniser(settings)
+    made.load_state_dict(torch.load(path, weights_only=True))
+    return made.eval()
+
+
 def quality(work: Work) -> None:
     """Measure the shipped folder on held-out clips and captions."""
-    measure_quality(work.out, load_clips(work.folder / "clips"), work.folder / "quality.json")
+    measure_quality(work.out, load_clips(work.folder / "clips"), work.folder / "quality.json", recogniser(work))
 
 
 STAGES: Mapping[str, Callable[[Work], object]] = MappingProxyType(
@@ -156,6 +170,7 @@ STAGES: Mapping[str, Callable[[Work], object]] = MappingProxyType(
         "transformer": transformer,
         "polish": polish,
         "export": export,
+        "recogniser": recogniser,
         "quality": quality,
     }
 )
