@@ -5,12 +5,16 @@
 For the axes shutter and aperture: Spearman's correlation of what is read with the value's place in the sweep, the median over
 scenes; the slope of readings after against before, in stops; and the share of clips that can be read. A PSNR does not tell:
 blur is edges, and edges are few pixels. An autoencoder that fails here cannot be taught these axes, nor show them.
+
+With `--default-laws` the sweeps run over the axes' default ranges instead of those of the tiny recipes, and values whose closed
+form blurs by less than a pixel are left out: nothing can show them.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import subprocess
 import sys
 import tempfile
@@ -25,8 +29,12 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
 from generator import Dataset
+from generator.working_folder import WorkingFolder
 from scenes.axes import AXES
+from scenes.axes.aperture import expected_discs
 from scenes.axes.base import Reading
+from scenes.rules import image_velocity_px_per_s
+from scenes.spec import SceneSpec
 from trainer.tiny.config import FPS
 from trainer.tiny.vae_stage import reconstruct
 
@@ -36,8 +44,11 @@ RECIPES = {"shutter": "tiny_shutter", "aperture": "tiny_aperture"}
 Video = NDArray[np.uint8]
 
 
-def sweeps(axis: str, scenes: int, folder: Path) -> list[list[Video]]:
-    """Build the flat clips of some scenes at seven values of an axis; return them by scene, in order of the value."""
+def sweeps(axis: str, scenes: int, folder: Path, *, default_law: bool) -> list[list[Video]]:
+    """Build the flat clips of some scenes at seven values of an axis; return them by scene, in order of the value.
+
+    Over the default law, those that blur by less than a pixel are left out.
+    """
     command = [
         sys.executable,
         "-m",
@@ -48,12 +59,28 @@ def sweeps(axis: str, scenes: int, folder: Path) -> list[list[Video]]:
         str(folder),
     ]
     command += ["--set", "pyramid.0.layers=[7]", "--set", f"pyramid.0.scenes_per_layer={scenes}"]
+    if default_law:
+        law = AXES[axis].default_law
+        command += ["--set", f"axes.{axis}.neutral={law.neutral!r}", "--set", f"axes.{axis}.ratio={law.ratio!r}"]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=ROOT)
     by_scene: dict[str, list[tuple[float, Video]]] = defaultdict(list)
     dataset = Dataset.open(folder)
+    plan = WorkingFolder.open(folder).plan
     for clip, row in zip(dataset, dataset.labels.to_pylist(), strict=True):
-        by_scene[row["scene_id"]].append((row[AXES[axis].column], clip.frames()))
+        value = row[AXES[axis].column]
+        if not default_law or blur_px(axis, plan.scene_by_id[row["scene_id"]].spec, value) >= 1.0:
+            by_scene[row["scene_id"]].append((value, clip.frames()))
     return [[video for _, video in sorted(clips, key=lambda clip: clip[0])] for _, clips in sorted(by_scene.items())]
+
+
+def blur_px(axis: str, scene: SceneSpec, value: float) -> float:
+    """Return the longest blur, or the widest disc, of a scene in pixels, by its closed form."""
+    if axis == "aperture":
+        return max((disc.disc_px for disc in expected_discs(scene, value)), default=0.0)
+    speeds = [
+        math.hypot(*image_velocity_px_per_s(thing, scene.camera, scene.shot, 0.0)) for thing in scene.with_role("subject")
+    ]
+    return max(speeds, default=0.0) * value
 
 
 def read(axis: str, video: Video) -> float | None:
@@ -88,6 +115,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("vae", nargs="+", type=Path, help="folders of AutoencoderKLWan")
     parser.add_argument("--scenes", type=int, default=8)
+    parser.add_argument("--default-laws", action="store_true", help="over the axes' own ranges, as far as a pixel shows")
     parser.add_argument("--json", type=Path, default=RESULTS)
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -98,11 +126,12 @@ def main() -> None:
     results: dict[str, dict[str, dict[str, float]]] = defaultdict(dict)
     with tempfile.TemporaryDirectory() as folder:
         for axis in RECIPES:
-            scenes = sweeps(axis, given.scenes, Path(folder) / axis)
+            scenes = sweeps(axis, given.scenes, Path(folder) / axis, default_law=given.default_laws)
             for name, through in ways.items():
                 results[name][axis] = measure(axis, scenes, through)
                 print(name, axis, results[name][axis], flush=True)
-    given.json.write_text(json.dumps({"scenes": given.scenes, **results}, indent=1) + "\n")
+    told = {"scenes": given.scenes, "default_laws": given.default_laws}
+    given.json.write_text(json.dumps({**told, **results}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -118,7 +118,20 @@ class TransformerStage:
 
     @torch.no_grad()
     def validate(self, step: int, folder: Path) -> dict[str, float]:
-        """Return the loss of held-out clips at fixed times and noise, and draw samples of held-out captions."""
+        """Return the loss of held-out clips, and draw samples of held-out captions."""
+        frames = self.settings.frames[0][0]
+        measured = self.held_out_loss()
+        places = self._places(frames, "validation")[:HELD_OUT]
+        spread = places[:: max(1, len(places) // GRID)][:GRID]
+        captions = [self.latents[length].entries[position].caption for length, position in spread]
+        videos = self.sample(captions, frames, seed=0)
+        save_samples(videos, folder / f"samples-{step:06d}.png")
+        (folder / f"samples-{step:06d}.txt").write_text("\n".join(captions) + "\n")
+        return measured
+
+    @torch.no_grad()
+    def held_out_loss(self) -> dict[str, float]:
+        """Return the loss of held-out clips at fixed times and noise: of all that is seen, and of things."""
         frames = self.settings.frames[0][0]
         places = self._places(frames, "validation")[:HELD_OUT]
         batch = self._take(places, [0] * len(places), frames)
@@ -127,13 +140,7 @@ class TransformerStage:
         batch["times"] = fixed_times(8, shift=self.settings.shift).repeat(len(names))[: len(names)]
         batch["padded"] = torch.full((len(names),), 512)
         squared, covered = self.squared_errors(batch), batch["covered"]
-        measured = {"validation_loss": float(squared.mean()), "validation_loss_on_things": float(squared[covered].mean())}
-        spread = places[:: max(1, len(places) // GRID)][:GRID]
-        captions = [self.latents[length].entries[position].caption for length, position in spread]
-        videos = self.sample(captions, frames, seed=0)
-        save_samples(videos, folder / f"samples-{step:06d}.png")
-        (folder / f"samples-{step:06d}.txt").write_text("\n".join(captions) + "\n")
-        return measured
+        return {"validation_loss": float(squared.mean()), "validation_loss_on_things": float(squared[covered].mean())}
 
     def sample(self, captions: Sequence[str], frames: int, seed: int) -> np.ndarray:
         """Return videos uint8 [B, T, H, W, 3] of captions by Euler steps with guidance, as the pipeline would make them."""
