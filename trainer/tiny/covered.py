@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from scenes.camera import circle_of_confusion_px, project
 from scenes.motion import vertices_at
 from scenes.rules import depth_m, hull_points
-from scenes.spec import SceneSpec, Solid
+from scenes.spec import Role, SceneSpec, Solid
 
 CELL_PX = 8
 DIRECTIONS = 16
-SHOWN = ("subject", "prop", "patch", "highlight")
+SHOWN: tuple[Role, ...] = ("subject", "prop", "patch", "highlight")
 
 
 def covered_cells(scene: SceneSpec, values: Mapping[str, float]) -> NDArray[np.bool_]:
