@@ -6,7 +6,7 @@ import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, NoReturn, TextIO
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -62,11 +62,11 @@ def command(
     else:
         print_report(report, Console(markup=True))
     if plot is not None or not json:
-        _draw(report, plot if plot is not None else dataset / "verify.png", sys.stderr if json else sys.stdout)
+        _draw(report, plot if plot is not None else dataset / "verify.png", silent=json)
     raise typer.Exit(report.exit_code)
 
 
-def _draw(report: VerifyReport, picture: Path, told: TextIO) -> None:
+def _draw(report: VerifyReport, picture: Path, *, silent: bool) -> None:
     """Draw the plot, after the verdict: a folder that cannot be written to changes nothing of what was found."""
     try:
         plot_report(report, picture)
@@ -74,7 +74,8 @@ def _draw(report: VerifyReport, picture: Path, told: TextIO) -> None:
         reason = getattr(error, "strerror", None) or error
         print(f"no plot: {picture} cannot be written ({reason}); --plot FILE puts it elsewhere", file=sys.stderr)
     else:
-        print(f"plot: {picture}", file=told)
+        if not silent:
+            print(f"plot: {picture}")
 
 
 def _verify_history(dataset: Path, ref: str | None, json: bool) -> NoReturn:
