@@ -2,7 +2,7 @@
 
 Every rule is a factory that returns a `Check`: None where the scene meets it, otherwise what is wrong in a few words. A
 solid is outlined by the projections of up to `SUPPORT_POINTS` hull vertices, which is short of the true outline by at
-most 0.5 % of its size.
+most 1.5 % of its size: 1.1 % (torus) in 30,000 draws of shape, scale and pose, and nothing for solids with few vertices.
 
 Array legend: T times, V vertices, K directions in the picture, G grid points; 3 world coordinates, 2 pixel coordinates.
 """

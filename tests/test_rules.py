@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from scenes.axes.base import UnitLaw
@@ -16,6 +16,7 @@ from scenes.motion import random_orientation, vertices_at
 from scenes.palette import background, color
 from scenes.primitives import SOLID_KINDS, mesh
 from scenes.rules import (
+    SUPPORT_POINTS,
     background_at,
     bounds_px,
     center_px,
@@ -88,14 +89,19 @@ def random_solid(rng: np.random.Generator) -> Solid:
 
 @settings(deadline=None, max_examples=60)
 @given(seeds, st.floats(-0.1, 0.3))
+@example(24434173, 0.0)
+@example(14864, 0.18969243570995573)  # a torus, the worst of 30,000 draws: 1.09 %
+@example(2710, 0.05117585779105194)  # a capsule: 0.97 %
 def test_bounds_hold_the_whole_mesh(seed: int, time_s: float) -> None:
     solid = random_solid(np.random.default_rng(seed))
     world = vertices_at(mesh(solid.kind).vertices_V3, solid.scale_m, solid.motion, time_s)
     pixels, _ = project(CAMERA, SHOT, world)
     exact = (*pixels.min(axis=0), *pixels.max(axis=0))
     box = bounds_px(solid, CAMERA, SHOT, time_s)
-    slack_px = 0.005 * max(exact[2] - exact[0], exact[3] - exact[1])
-    assert np.abs(np.subtract(box, exact)).max() <= slack_px
+    short_px = np.abs(np.subtract(box, exact)).max()
+    assert short_px <= 0.015 * max(exact[2] - exact[0], exact[3] - exact[1])
+    if len(mesh(solid.kind).vertices_V3) <= SUPPORT_POINTS:
+        assert short_px <= 1e-9
 
 
 @settings(deadline=None, max_examples=60)

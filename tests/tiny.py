@@ -6,6 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from held import HeldProgress
+
 from generator.build import build
 from generator.plan import ClipPlan, Plan, ScenePlan
 from generator.progress import make_progress
@@ -85,8 +87,11 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("out", type=Path)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--hold", nargs=2, metavar=("CLIPS", "FILE"), help="wait after so many clips while a file exists")
     options = parser.parse_args()
     progress = make_progress(sys.stdout, json_lines=True)
+    if options.hold:
+        progress = HeldProgress(sys.stdout, int(options.hold[0]), Path(options.hold[1]))
     try:
         report = build(plan(), options.out, workers=options.workers, threads=1, progress=progress)
     except StopdownError as error:

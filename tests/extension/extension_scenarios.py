@@ -18,6 +18,9 @@ from typing import Any
 from extension_files import as_an_artist_would, hostile_file, own_scene
 from extension_inside import ADDON, commands, complaint, enabled, footprint, quietly, session
 
+TESTS = Path(__file__).resolve().parents[1]
+HOLDING = [str(TESTS / "hold_in_child"), str(TESTS)]
+
 
 def install(zip_file: str) -> dict[str, Any]:
     """Install the zip as Blender does, then switch the extension off, on and off again."""
@@ -273,7 +276,11 @@ def building(recipe: str, out: str, missing: str) -> dict[str, Any]:
     seen["no_folder"] = complaint(bpy.ops.stopdown.build)
     mine.out = out
     words = job_module.build_words(mine)
+    held = Path(out).with_suffix(".hold")  # the build waits after its first clip, so that it is there to be cancelled
+    held.touch()
+    os.environ |= {"PYTHONPATH": os.pathsep.join(HOLDING), "STOPDOWN_TEST_HOLD": f"1:{held}"}
     job_module.RUNNING.append(job_module.Job(words))
+    del os.environ["PYTHONPATH"], os.environ["STOPDOWN_TEST_HOLD"]
     job = job_module.RUNNING[0]
     seen["one_at_a_time"] = not bpy.ops.stopdown.build.poll() and bpy.ops.stopdown.cancel_build.poll()
     done = 0

@@ -51,7 +51,7 @@ def test_the_registered_command_does_what_stopdown_does(user: Path, built: Path,
 
 def test_the_build_button_cancels_resumes_and_its_dataset_opens(user: Path, tmp_path: Path) -> None:
     out, recipe = tmp_path / "dataset", tmp_path / "tiny.toml"
-    recipe.write_text(RECIPE.replace("layers = [3, 1]", "layers = [25, 15, 9, 7, 5, 3, 1]"))  # long enough to be cancelled
+    recipe.write_text(RECIPE.replace("layers = [3, 1]", "layers = [7, 5, 3, 1]"))  # more scenes than render processes
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("mine")
     seen = in_blender("building", user, recipe, out, tmp_path / "full")
@@ -60,7 +60,7 @@ def test_the_build_button_cancels_resumes_and_its_dataset_opens(user: Path, tmp_
     assert [kind for kind, _ in seen["cancelled_reports"]] == ["WARNING"] and "are kept" in seen["cancelled_reports"][0][1]
     assert seen["built"] == ["FINISHED"] and seen["share"] == 1.0 and "version" in seen["words"]
     rendered, reused = (int(word) for word in seen["words"].replace(",", "").split() if word.isdigit())
-    assert rendered + reused == 65 and reused >= 1
+    assert rendered + reused == 16 and reused >= 1 and rendered >= 1
     assert stopdown("build", str(recipe), "--out", "uncancelled", cwd=tmp_path).returncode == 0
     assert clips_of(out)[1] == clips_of(tmp_path / "uncancelled")[1]
     assert "thesis.txt" in seen["bad_folder"] and "not a Stopdown dataset" in seen["bad_dataset"]

@@ -6,8 +6,10 @@ import argparse
 import dataclasses
 import json
 import sys
+from pathlib import Path
 
 import tiny
+from held import HeldProgress
 
 from generator.build import blender_version
 from generator.farm.ray_engine import build_on_ray
@@ -24,7 +26,11 @@ def main() -> int:
     parser.add_argument("--slots", type=int)
     parser.add_argument("--time-limit", type=float)
     parser.add_argument("--poison", type=int)
+    parser.add_argument("--hold", nargs=2, metavar=("CLIPS", "FILE"), help="wait after so many clips while a file exists")
     options = parser.parse_args()
+    progress = make_progress(sys.stdout, json_lines=True)
+    if options.hold:
+        progress = HeldProgress(sys.stdout, int(options.hold[0]), Path(options.hold[1]))
     try:
         target = open_target(options.store, tiny.plan(poison=options.poison), blender=blender_version())
         report = build_on_ray(
@@ -32,7 +38,7 @@ def main() -> int:
             address=options.address,
             slots=options.slots,
             threads=1,
-            progress=make_progress(sys.stdout, json_lines=True),
+            progress=progress,
             time_limit_s=options.time_limit,
         )
     except StopdownError as error:

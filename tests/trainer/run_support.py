@@ -31,10 +31,12 @@ FORKED.set_forkserver_preload(LOADED)
 class Started:
     """A `stopdown` with a folder to work in, and what it says."""
 
-    def __init__(self, root: Path, cache: Path, *words: str) -> None:
+    def __init__(self, root: Path, cache: Path, *words: str, hold: str | None = None) -> None:
         self.log = root / f"said-{time.monotonic_ns()}.log"
         self.log.touch()
-        self.process: ForkServerProcess = FORKED.Process(target=_stopdown, args=(str(root), str(cache), str(self.log), words))
+        self.process: ForkServerProcess = FORKED.Process(
+            target=_stopdown, args=(str(root), str(cache), str(self.log), words, hold)
+        )
         self.process.start()
 
     @property
@@ -48,14 +50,14 @@ class Started:
         assert self.process.exitcode is not None, f"still at work after {PATIENCE_S} s:\n{self.said}"
         return self.process.exitcode
 
-    def kill_when(self, mark: Callable[[], bool]) -> bool:
-        """Kill it once a mark is seen; return whether it was still at work."""
+    def kill_when(self, mark: Callable[[], bool]) -> None:
+        """Kill it once a mark is seen."""
         deadline_s = time.monotonic() + PATIENCE_S
         while self.process.is_alive() and not mark():
             assert time.monotonic() < deadline_s, f"nothing to see after {PATIENCE_S} s:\n{self.said}"
             time.sleep(0.005)
         self.process.kill()
-        return self.end() < 0
+        assert self.end() < 0, f"it ended before it was killed:\n{self.said}"
 
 
 def finished(root: Path, cache: Path, *words: str, code: int = 0) -> str:
@@ -68,8 +70,24 @@ def finished(root: Path, cache: Path, *words: str, code: int = 0) -> str:
     return said
 
 
-def _stopdown(root: str, cache: str, log: str, words: tuple[str, ...]) -> None:
-    """Be `stopdown WORDS` in a folder, saying everything to a file."""
+def _hold(stage: str) -> None:
+    """Let a run wait for its death before it counts a stage as done."""
+    from trainer.run import stages
+
+    real, parent = stages.write_atomic, os.getppid()
+
+    def write_atomic(path: Path, data: bytes) -> None:
+        while path.name == stages.STATE and f'"{stage}"'.encode() in data and os.getppid() == parent:
+            time.sleep(0.01)
+        real(path, data)
+
+    stages.write_atomic = write_atomic
+
+
+def _stopdown(root: str, cache: str, log: str, words: tuple[str, ...], hold: str | None) -> None:
+    """Be `stopdown WORDS` in a folder, saying everything to a file; `hold` names a stage of a run not to come to its end."""
+    if hold is not None:
+        _hold(hold)
     with open(log, "ab", buffering=0) as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)

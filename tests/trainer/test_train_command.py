@@ -10,7 +10,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,18 @@ from trainer.training.checkpoint import checkpoint_steps
 from trainer.wan_configs import random_transformer, wan_config
 
 HERE = Path(__file__).parent
-RUN = "import typer; from trainer.commands.train import command; typer.run(command)"
+RUN = """
+import os, signal, typer
+from trainer.commands.train import command
+from trainer.training.watch.metrics import MetricsFile
+real = MetricsFile.write
+def write(self, event):
+    real(self, event)
+    if (event.kind, event.step) == ("train", 5):
+        os.kill(os.getpid(), signal.SIGKILL)
+MetricsFile.write = write
+typer.run(command)
+"""
 STEPS = 8
 
 
@@ -120,12 +130,9 @@ def test_killed_and_started_again_it_is_the_same_run(whole: Path, place: Path) -
     folder = place / "killed"
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE.parent.parent)}
     words = [sys.executable, "-c", RUN, str(place / "recipe.toml"), "--out", str(folder)]
-    child = subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    log = folder / "metrics.jsonl"
-    while child.poll() is None and not (log.exists() and log.read_text().count('"train"') >= 5):
-        time.sleep(0.01)
-    child.send_signal(signal.SIGKILL)
-    assert child.wait() == -signal.SIGKILL and not (folder / "adapter").exists()
+    killed = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert not (folder / "adapter").exists()
     assert max(checkpoint_steps(folder)) < STEPS
     train(place, folder)
     assert curve(folder) == curve(whole)
