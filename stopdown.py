@@ -8,7 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
+from generator.children import guard_children
 from generator.command_line import command_line, told
+from generator.processors import share_processors
 
 # name: (module with a function `command`, or an `app` of several, one-line help)
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -109,6 +111,8 @@ for _name, (_module, _words) in COMMANDS.items():
 
 def main() -> None:
     """Run the command line; what a person, a disk or a terminal can cause ends as one line on stderr and an exit code."""
+    guard_children()
+    share_processors()  # before a command loads numpy, torch or Blender
     command_line(lambda: app(prog_name="stopdown"))
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
 from generator.plan import layer_counts
+from generator.processors import allowed_processors
 from generator.recipe import Pyramid, Recipe
 from scenes.axes import AXES
 from scenes.spec import Optics
@@ -30,7 +30,7 @@ class Estimate:
     @property
     def wall_s(self) -> float:
         """Seconds on this machine with all its cores."""
-        return self.cpu_s / (os.cpu_count() or 1)
+        return self.cpu_s / allowed_processors()
 
 
 def estimate(recipe: Recipe) -> Estimate:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json as json_module
-import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -15,6 +14,7 @@ from generator.commands.build_farm import FarmRequest, run
 from generator.commands.options import Json, Overrides, RecipeFile
 from generator.commands.remote_options import Endpoint, Region
 from generator.plan import make_plan
+from generator.processors import allowed_processors
 from generator.progress import make_progress
 from generator.recipe import Recipe
 from generator.recipe_io import load_recipe
@@ -79,7 +79,7 @@ def _build_here(recipe: Recipe, request: FarmRequest) -> None:
     report = build(
         make_plan(recipe),
         Path(request.out),
-        workers=request.workers if request.workers is not None else os.cpu_count() or 1,
+        workers=request.workers if request.workers is not None else allowed_processors(),
         threads=request.threads,
         progress=make_progress(sys.stdout if request.json else sys.stderr, json_lines=request.json),
         message=request.message,

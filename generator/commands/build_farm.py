@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json as json_module
-import os
 import signal
 import sys
 from collections.abc import Iterator, Mapping
@@ -19,6 +18,7 @@ from generator.farm.finish import FinishReport, finish_target
 from generator.farm.shard_build import ShardOptions, ShardReport, build_shard
 from generator.farm.shards import Shard, parse_shard
 from generator.farm.target import Target, claimed_target, open_target
+from generator.processors import allowed_processors
 from generator.progress import make_progress
 from generator.recipe import Recipe
 from generator.versions.remote import RemoteOptions
@@ -99,7 +99,7 @@ def _render(recipe: Recipe, request: FarmRequest) -> None:
 
 def _run_shard(target: Target, request: FarmRequest, shard: Shard) -> ShardReport:
     options = ShardOptions(
-        workers=request.workers if request.workers is not None else os.cpu_count() or 1,
+        workers=request.workers if request.workers is not None else allowed_processors(),
         threads=request.threads,
         time_limit_s=request.time_limit_s,
         scratch=request.scratch,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +10,7 @@ import typer
 from generator.build import blender_version
 from generator.commands.options import Overrides, RecipeFile
 from generator.plan import ClipPlan, Plan, make_plan
+from generator.processors import allowed_processors
 from generator.recipe_io import load_recipe
 from generator.render.single import in_render_process, save_blend, save_stills
 from generator.working_folder import find_clip
@@ -40,7 +40,7 @@ def command(
         raise InputError(f"clip '{clip}' is of a scene of your own; open its .blend in Blender, or build the dataset")
     values = chosen.values | dict(_value(plan, chosen, words) for words in at or ())
     blender_version()
-    threads = os.cpu_count() or 1
+    threads = allowed_processors()
     spec, settings = plan.scene_by_id[chosen.scene_id].spec, plan.recipe.render
     if blend is not None:
         blend.parent.mkdir(parents=True, exist_ok=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -13,6 +12,7 @@ import typer
 from generator.commands.options import DatasetFolder, Json, counting
 from generator.commands.remote_options import Anonymous, Endpoint, Region, remote_at
 from generator.commands.version_options import print_json
+from generator.processors import allowed_processors
 from generator.terminal import Console
 from generator.verify import verify
 from generator.verify_plot import plot_report
@@ -56,7 +56,7 @@ def command(
         _verify_history(dataset, ref, json)
     opened = WorkingFolder.open(dataset)
     with counting("verifying", silent=json) as progress:
-        report = verify(opened, progress, workers=workers if workers is not None else os.cpu_count() or 1)
+        report = verify(opened, progress, workers=workers if workers is not None else allowed_processors())
     if json:
         print(report.model_dump_json(indent=1))
     else:

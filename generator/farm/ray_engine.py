@@ -6,7 +6,6 @@ render and return ids; whatever is killed, the records in the store say what is 
 
 from __future__ import annotations
 
-import os
 import socket
 import sys
 import time
@@ -23,6 +22,7 @@ from generator.farm.ray_work import MAX_ATTEMPTS, Work, halved, lacking_counts, 
 from generator.farm.shards import time_limit_s as estimated_limit_s
 from generator.farm.target import Target
 from generator.lineage.origin import engine_version
+from generator.processors import allowed_processors
 from generator.progress import Progress
 from generator.render.errors import RenderError
 from generator.render.messages import ClipJob, Done, Failed, NoSpace, SceneJob, WorkerSettings
@@ -86,7 +86,7 @@ def build_on_ray(
         check_address(address)
     target.take_scene(recipe_folder)
     limit_s = time_limit_s if time_limit_s is not None else estimated_limit_s(target.plan.recipe, threads)
-    local = min(missing, slots or max(1, (os.cpu_count() or 1) // threads)) if address is None else None
+    local = min(missing, slots or max(1, allowed_processors() // threads)) if address is None else None
     with ExitStack() as stack:
         beater = stack.enter_context(Beater(target, f"ray-{_plain(socket.gethostname())}", "ray", slots=local or slots or 1))
         telling = BeatingProgress(progress, beater)

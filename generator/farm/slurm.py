@@ -14,6 +14,7 @@ from pathlib import Path
 
 import jinja2
 
+from generator.children import stopdown_command
 from generator.estimate import estimate
 from generator.farm.shards import MAX_SHARDS
 from generator.farm.target import make_folder
@@ -162,7 +163,7 @@ def submit(scripts: Scripts) -> tuple[str, str]:
 def program() -> list[str]:
     """Return the words that run this installation's `stopdown` on another machine that sees the same files."""
     beside = Path(sys.executable).with_name("stopdown")
-    return [str(beside)] if os.access(beside, os.X_OK) else [sys.executable, "-m", "stopdown"]
+    return [str(beside)] if os.access(beside, os.X_OK) else stopdown_command()
 
 
 def _sbatch(words: Sequence[str]) -> str:

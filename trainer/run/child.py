@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from generator.children import stopdown_command
 from scenes.errors import StopdownError
 
 SET_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux's prctl
@@ -26,7 +27,7 @@ def run_command(arguments: Sequence[str], *, stdout: Path | None = None) -> None
     Raises StageFailedError when it fails. The command is ended by the system when this process is killed, so that running
     again never finds it still at work (Linux; elsewhere it may go on).
     """
-    words = [sys.executable, "-m", "stopdown", *arguments]
+    words = stopdown_command(*arguments)
     with subprocess.Popen(
         words,
         stdout=None if stdout is None else stdout.open("wb"),

@@ -8,6 +8,8 @@ import sys
 import threading
 from pathlib import Path
 
+from generator.children import guard_children
+from generator.processors import share_processors
 from scenes.errors import StopdownError
 from trainer.requirements import require_training_stack
 
@@ -23,6 +25,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--settings", type=Path, help="a TOML file that overrides trainer/tiny/config.py")
     parser.add_argument("--threads", type=int, help="threads of torch; one per core if not given")
     given = parser.parse_args(arguments)
+    guard_children()
+    share_processors()
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ import torch
 from diffusers import AutoencoderKLWan
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from generator.children import stopdown_command
 from scenes.errors import InputError
 from trainer.tiny.clips import Clips, decode_dataset, load_clips
 from trainer.tiny.compact import compacted, measured_axes
@@ -60,8 +60,7 @@ class Work:
 
 def world(work: Work) -> None:
     """Render the world, an ordinary dataset."""
-    command = [sys.executable, "-m", "stopdown", "build", str(RECIPE), "--out", str(work.folder / "world")]
-    subprocess.run(command, check=True)
+    subprocess.run(stopdown_command("build", str(RECIPE), "--out", str(work.folder / "world")), check=True)
 
 
 def clips(work: Work) -> Clips:
