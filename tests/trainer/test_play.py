@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import html
+import http.client
 import importlib.util
 import re
 import shutil
@@ -16,6 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
@@ -33,6 +35,7 @@ from trainer.commands.play import command
 from trainer.generation.load import Loading, load_controlled, resolved
 from trainer.generation.sampler import Sampling
 from trainer.play.form import FURTHEST, REACH, control_of, single_points, slider_ends
+from trainer.play.guard import MOST_BYTES
 from trainer.play.reading import HEADINGS, read_axis
 from trainer.play.serve import is_loopback, require_app, serving
 from trainer.play.session import Session
@@ -239,6 +242,48 @@ def test_a_damaged_video_is_one_line(served: Served) -> None:
     (path,) = served.session.folder.glob(f"*/{record['video']}")
     path.write_bytes(b"no video")
     assert "changed since it was made" in served.generate("1/100", seed=9)[1]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers", "status"),
+    [
+        ("GET", "/", {}, 200),
+        ("GET", "/", {"Host": "localhost"}, 200),
+        ("GET", "/", {"Host": "evil.example"}, 421),
+        ("GET", "/", {"Host": "127.0.0.1.evil.example:7860"}, 421),
+        ("GET", "/", {"Host": ""}, 421),
+        ("GET", "/", {"Host": "[::1"}, 421),
+        ("GET", "/config", {"Origin": "http://evil.example"}, 403),
+        ("POST", "/gradio_api/queue/join", {"Origin": "http://evil.example"}, 403),
+        ("POST", "/gradio_api/queue/join", {"Origin": "null"}, 403),
+        ("POST", "/gradio_api/queue/join", {"Sec-Fetch-Site": "cross-site"}, 403),
+        ("POST", "/gradio_api/upload", {}, 403),
+        ("POST", "/upload", {}, 403),
+        ("POST", "/gradio_api/queue/join", {"Content-Length": str(300 << 20)}, 413),
+    ],
+)
+def test_only_the_page_itself_is_answered(served: Served, method: str, path: str, headers: dict[str, str], status: int) -> None:
+    place = urlsplit(served.address)
+    connection = http.client.HTTPConnection(place.hostname or "", place.port, timeout=60)
+    connection.putrequest(method, path, skip_host=True)
+    for name, value in ({"Host": place.netloc} | headers).items():
+        connection.putheader(name, value)
+    connection.endheaders()
+    answer = connection.getresponse()
+    assert answer.status == status
+    if status != 200:
+        assert answer.read().decode().count("\n") == 1
+    connection.close()
+
+
+def test_a_request_that_grows_beyond_the_limit_is_cut_off(served: Served) -> None:
+    place = urlsplit(served.address)
+    connection = http.client.HTTPConnection(place.hostname or "", place.port, timeout=60)
+    pieces = (b"x" * 65536 for _ in range(1 + MOST_BYTES // 65536))
+    with contextlib.suppress(OSError):  # the server may hang up while pieces are on their way
+        connection.request("POST", "/gradio_api/queue/join", pieces, {"Host": place.netloc}, encode_chunked=True)
+        assert connection.getresponse().status >= 400
+    connection.close()
 
 
 def test_boxes_take_units_and_plain_controls() -> None:

@@ -75,6 +75,9 @@ def serving(session: Session, host: str, port: int) -> Iterator[str]:
     require_app()
     check_address(host, port)
     silence(session.folder / "served")
+    from starlette.middleware import Middleware
+
+    from trainer.play.guard import Guard
     from trainer.play.page import build_page, css, theme
 
     page = build_page(session)
@@ -93,6 +96,8 @@ def serving(session: Session, host: str, port: int) -> Iterator[str]:
             pwa=False,
             mcp_server=False,
             enable_monitoring=False,
+            app_kwargs={"middleware": [Middleware(Guard, host=host)]},
+            max_file_size=0,  # the page takes no files
             theme=theme(),
             css=css(),
         )
