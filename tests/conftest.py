@@ -15,9 +15,11 @@ from generator.progress import JsonProgress
 from generator.recipe_io import parse_recipe
 from generator.working_folder import WorkingFolder
 
-# A slow or busy machine is no fault of the code: nothing here tests time.
-hypothesis.settings.register_profile("untimed", deadline=None)
-hypothesis.settings.load_profile("untimed")
+# A slow or busy machine is no fault of the code: nothing here tests time. Unchanged code sees the same draws every time;
+# `make explore` draws anew, and what it finds becomes an @example.
+hypothesis.settings.register_profile("fixed", deadline=None, derandomize=True, database=None)
+hypothesis.settings.register_profile("explore", deadline=None, max_examples=1000)
+hypothesis.settings.load_profile("fixed")
 
 
 def pytest_collection_finish() -> None:

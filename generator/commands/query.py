@@ -15,7 +15,7 @@ from rich.text import Text
 from generator.commands.version_options import DatasetFolder, print_json
 from generator.terminal import Console
 from generator.versions.history import History
-from generator.versions.query import query
+from generator.versions.query import TIME_LIMIT_S, query
 from generator.versions.snapshot import Snapshot
 from scenes.errors import InputError
 
@@ -31,9 +31,10 @@ def command(
         str | None, typer.Option("--ref", metavar="REF", help="Ask this version. Default: latest.", show_default=False)
     ] = None,
     form: Annotated[Literal["table", "ids", "csv", "json"], typer.Option("--format", help="How to print the rows.")] = "table",
+    time_limit: Annotated[float, typer.Option("--time-limit", metavar="SECONDS", help="Give up after so long.")] = TIME_LIMIT_S,
 ) -> None:
     """Ask the labels of a version in SQL (DuckDB), as in "shutter_exposure_s < 0.01 AND layer = 9"."""
-    found = query(_labels(History.open(dataset), ref), question)
+    found = query(_labels(History.open(dataset), ref), question, time_limit_s=time_limit)
     if form == "ids":
         if "clip_id" not in found.column_names:
             raise InputError("--format ids needs the column clip_id in the answer; select it")

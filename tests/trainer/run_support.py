@@ -5,6 +5,7 @@ They are forked from a server that imports everything and does nothing else, so 
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import sys
@@ -77,8 +78,9 @@ def _hold(stage: str) -> None:
     real, parent = stages.write_atomic, os.getppid()
 
     def write_atomic(path: Path, data: bytes) -> None:
-        while path.name == stages.STATE and f'"{stage}"'.encode() in data and os.getppid() == parent:
-            time.sleep(0.01)
+        if path.name == stages.STATE and stage in json.loads(data)["stages"]:
+            while os.getppid() == parent:
+                time.sleep(0.01)
         real(path, data)
 
     stages.write_atomic = write_atomic
