@@ -6,8 +6,6 @@ import re
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
     field_validator,
@@ -18,22 +16,20 @@ from pydantic import (
 from generator.lineage.licence import check_licence
 from generator.render.settings import RenderSettings
 from generator.sampling import Sampling
+from generator.section import Section
 from scenes.axes import AXES, UnitLaw
 from scenes.errors import InputError, closest
 from scenes.families import FAMILIES
 from scenes.families.blend import Marks
 
 
-class Section(BaseModel):
-    """Base of every section of a recipe."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
 def nearest_frame_counts(frames: int) -> str:
     """Return the allowed frame counts (4n+1) around a refused one, as words."""
     below = max(1, (frames - 1) // 4 * 4 + 1)
     return f"{below} and {below + 4}" if frames > 1 else "1 and 5"
+
+
+MOST_CLIPS = 10_000_000
 
 
 class Video(Section):
@@ -290,6 +286,13 @@ class Recipe(Section):
                 f"render.fidelity is '{self.render.fidelity}', but family 'blend' has materials and light of its own; "
                 "write render.fidelity = 'pbr'"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _clips_can_be_counted(self) -> Recipe:
+        clips = sum(len(one.frames) * one.scenes_per_layer * sum(one.layers) for one in self.pyramid)
+        if clips > MOST_CLIPS:
+            raise ValueError(f"the pyramids are {clips:,} clips; at most {MOST_CLIPS:,} can be planned: fewer scenes_per_layer")
         return self
 
     @model_validator(mode="after")

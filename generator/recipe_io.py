@@ -18,6 +18,9 @@ from scenes.errors import InputError, closest
 
 Model = TypeVar("Model", bound=BaseModel)
 
+LARGEST_BYTES = 1 << 20  # a recipe with a thousand prompts is a tenth of this
+LONGEST_SHOWN = 60
+
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe file and apply `key=value` overrides; raises InputError with one line."""
@@ -30,14 +33,19 @@ def read_text(path: Path) -> str:
     if path.is_dir():
         raise InputError(f"{path} is a folder; give the recipe's .toml file")
     try:
-        return path.read_bytes().decode("utf-8")
+        with path.open("rb") as file:
+            data = file.read(LARGEST_BYTES + 1)
     except FileNotFoundError:
         near = closest(path.name, [other.name for other in path.parent.glob("*.toml")] if path.parent.is_dir() else [])
         raise InputError(f"no recipe at {path}{near}") from None
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
+        raise InputError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
+    if len(data) > LARGEST_BYTES:
+        raise InputError(f"{path} is larger than {LARGEST_BYTES:,} bytes; a recipe is a short TOML file")
+    try:
+        return data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8 text (byte {error.start}); a recipe is a TOML file") from None
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from None
 
 
 def parse_recipe(text: str, *, source: str, overrides: Sequence[str] = ()) -> Recipe:
@@ -47,10 +55,7 @@ def parse_recipe(text: str, *, source: str, overrides: Sequence[str] = ()) -> Re
 
 def parse_tree(text: str, *, source: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """Parse TOML text and apply overrides; raises InputError for what is not TOML, or no override."""
-    try:
-        tree = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{source} is not valid TOML: {error}") from None
+    tree = _toml(text, source)
     for override in overrides:
         _override(tree, override)
     return tree
@@ -62,6 +67,8 @@ def validate(model: type[Model], tree: dict[str, Any], source: str) -> Model:
         return model.model_validate(tree)
     except ValidationError as error:
         raise InputError(_explain(source, error, model)) from None
+    except RecursionError:
+        raise InputError(f"{source}: its values are nested too deeply to be read") from None
 
 
 def recipe_schema() -> dict[str, Any]:
@@ -73,10 +80,7 @@ def _override(tree: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key.strip():
         raise InputError(f"--set '{override}' is not key=value; for example --set render.samples=32")
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text  # a bare word is a string: --set render.fidelity=lit
+    value = _override_value(text, override)
     *parents, last = key.strip().split(".")
     node: Any = tree
     for depth, part in enumerate(parents):
@@ -86,6 +90,35 @@ def _override(tree: dict[str, Any], override: str) -> None:
         node[_position(node, last, key, override)] = value
     else:
         node[last] = value
+
+
+def _override_value(text: str, override: str) -> Any:
+    try:
+        tree = _toml(f"value = {text}", f"--set '{_short(override)}'")
+    except InputError as error:
+        if isinstance(error.__context__, tomllib.TOMLDecodeError):
+            return text  # a bare word is a string: --set render.fidelity=lit
+        raise
+    if list(tree) != ["value"]:
+        raise InputError(f"--set '{_short(override)}' sets more than its own key; give one value, and --set again for another")
+    return tree["value"]
+
+
+def _toml(text: str, source: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{source} is not valid TOML: {error}") from None
+    except RecursionError:
+        raise InputError(f"{source}: its values are nested too deeply to be read") from None
+    except ValueError as error:  # an integer of thousands of digits, a date that is none
+        raise InputError(f"{source} holds a value that cannot be read ({str(error).partition(';')[0]})") from None
+
+
+def _short(words: str) -> str:
+    """Return words for a message: on one line, and cut off where they are long."""
+    line = " ".join(words.split())
+    return line if len(line) <= LONGEST_SHOWN else line[: LONGEST_SHOWN - 3] + "..."
 
 
 def _child(node: Any, part: str, where: str, override: str) -> Any:
@@ -99,7 +132,7 @@ def _child(node: Any, part: str, where: str, override: str) -> Any:
 
 
 def _position(node: list[Any], part: str, where: str, override: str) -> int:
-    if not part.isdigit() or int(part) >= len(node):
+    if not (part.isascii() and part.isdecimal() and len(part) <= 9 and int(part) < len(node)):
         raise InputError(
             f"--set '{override}': {where} is a list of {len(node)}; number its entries 0 to {len(node) - 1}, "
             "as in --set pyramid.0.scenes_per_layer=1"
@@ -125,9 +158,14 @@ def _explain(source: str, error: ValidationError, root: type[BaseModel]) -> str:
         return f"{source}: key '{key}' is missing; {_describe(root, location)}{more}"
     if not location:
         return f"{source}: {message}{more}"
-    received = json.dumps(first["input"], default=str)
-    received = received if len(received) <= 60 else received[:57] + "..."
-    return f"{source}: key '{key}' = {received}: {message[:1].lower() + message[1:]}{more}"
+    return f"{source}: key '{key}' = {_shown(first['input'])}: {message[:1].lower() + message[1:]}{more}"
+
+
+def _shown(value: Any) -> str:
+    try:
+        return _short(json.dumps(value, default=str))
+    except (ValueError, RecursionError):  # an integer of thousands of digits, nested a thousand times
+        return f"a {type(value).__name__} that is too large to show"
 
 
 def _key(location: Sequence[int | str]) -> str:

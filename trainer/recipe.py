@@ -7,8 +7,9 @@ from pathlib import Path
 
 from generator.recipe import Recipe
 from generator.recipe_io import parse_tree, read_text, validate
+from generator.section import Section
 from scenes.errors import InputError
-from trainer.settings import Section, TrainSettings
+from trainer.settings import TrainSettings
 
 
 class TrainRecipe(Section):

@@ -11,8 +11,9 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from generator.section import Section
 from scenes.axes import AXES
 from scenes.errors import InputError, closest
 
@@ -28,12 +29,6 @@ def _odd(frames: int) -> int:
 
 Frames = Annotated[int, Field(ge=1, le=1025), AfterValidator(_odd)]
 DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
-
-
-class Section(BaseModel):
-    """Base of every section."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class BackboneSettings(Section):

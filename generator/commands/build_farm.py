@@ -21,6 +21,7 @@ from generator.farm.target import Target, claimed_target, open_target
 from generator.processors import allowed_processors
 from generator.progress import make_progress
 from generator.recipe import Recipe
+from generator.versions.commit import check_message
 from generator.versions.remote import RemoteOptions
 from scenes.errors import InputError
 
@@ -50,7 +51,9 @@ class FarmRequest:
         return not (self.shard or self.finish or self.engine != "local" or self.out.startswith("s3://"))
 
     def check(self) -> None:
-        """Raise InputError for options that contradict each other."""
+        """Raise InputError for options that contradict each other, and for a message that no version can have."""
+        if self.message is not None:
+            check_message(self.message)
         if self.engine not in ("local", "ray"):
             raise InputError(f"--engine '{self.engine}' is none; give local or ray")
         if self.finish and self.shard is not None:

@@ -12,6 +12,7 @@ from generator.commands.remote_options import Endpoint, Region
 from generator.estimate import estimate
 from generator.farm.slurm import Scripts, SlurmOptions, parse_array, program, submit, write_scripts
 from generator.recipe_io import load_recipe
+from generator.versions.commit import check_message
 from generator.versions.remote import RemoteOptions, open_remote
 
 
@@ -49,6 +50,8 @@ def command(
     Every machine must see the recipe, this installation and, where it is a folder, the dataset at the same paths.
     """
     count, at_once = parse_array(array)
+    if message:
+        check_message(message)
     loaded = load_recipe(recipe, overrides or ())
     place = out if out is not None else f"datasets/{loaded.name}"
     place = place if place.startswith("s3://") else str(Path(place).absolute())

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from generator.section import Section
 from scenes.shading import Fidelity
 
 Softness = Literal["sharp", "lens", "motion"]
@@ -16,10 +17,8 @@ FLAT_SAMPLES: dict[Softness, int] = {"sharp": 128, "lens": 64, "motion": 20}
 LIT_SAMPLES = 128
 
 
-class RenderSettings(BaseModel):
+class RenderSettings(Section):
     """The render settings of a recipe: frozen, unknown keys refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     fidelity: Fidelity = Field(
         default="flat",

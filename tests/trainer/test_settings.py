@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from generator.recipe_io import parse_recipe
+from generator.section import Section
 from scenes.errors import InputError
 from trainer.recipe import load_settings, parse_settings
-from trainer.settings import Section, TrainSettings, decisive, digest, flat, require_same
+from trainer.settings import TrainSettings, decisive, digest, flat, require_same
 
 MINIMAL = '[train]\ndataset = "d"\n'
 DATASET = 'name = "x"\n[[pyramid]]\naxes = ["shutter"]\nfamily = ["flyby"]\n'

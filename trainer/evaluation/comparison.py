@@ -15,12 +15,12 @@ import numpy as np
 from pydantic import Field, ValidationError
 from scipy.stats import t as student
 
+from generator.section import Section
 from scenes.errors import InputError
 from trainer.adapter.modes import Mode
 from trainer.evaluation.plan import ADAPTER_ONLY
 from trainer.evaluation.results import Accuracy, EvaluationReport, Published
 from trainer.evaluation.verdict import own_scale
-from trainer.settings import Section
 
 FILE = "comparison.json"
 NOISE_FLOOR = "noise floor"  # as `trainer.evaluation.prior`, which needs torch

@@ -12,10 +12,10 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
+from generator.section import Section
 from scenes.axes.base import ErrorUnit
 from scenes.errors import InputError
 from trainer.evaluation.statistics import Interval
-from trainer.settings import Section
 
 FILE = "report.json"
 Direction = Literal["below", "above"]

@@ -8,9 +8,10 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field, field_validator, model_validator
 
+from generator.section import Section
 from scenes.axes import AXES
 from scenes.errors import InputError, closest
-from trainer.settings import Frames, Section
+from trainer.settings import Frames
 
 SWEEP = re.compile(r"\s*(?P<low>[-+]?\d*\.?\d+)\s*\.\.\s*(?P<high>[-+]?\d*\.?\d+)\s*:\s*(?P<count>\d+)\s*")
 MOST_CONTROLS = 101

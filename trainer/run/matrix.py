@@ -14,10 +14,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator
 
 from generator.recipe_io import parse_tree, read_text, validate
+from generator.section import Section
 from scenes.errors import InputError, closest
 from scenes.shading import Fidelity
 from trainer.run.recipe import RunRecipe, load_run_recipe
-from trainer.settings import Section
 
 NOISE_STRIDE = 1000  # between the noise of two seeds
 MINE = {  # what a comparison sets in each run

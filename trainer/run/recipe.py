@@ -11,11 +11,12 @@ from generator.own_scene import with_marks
 from generator.plan import Plan, make_plan
 from generator.recipe import Recipe
 from generator.recipe_io import parse_tree, read_text, validate
+from generator.section import Section
 from scenes.errors import InputError
 from trainer.evaluation.prompts import gather
 from trainer.evaluation.settings import LEAST_FOR_DISTANCE, WITHOUT_LORA, EvaluateSettings
 from trainer.recipe import TrainRecipe
-from trainer.settings import Section, TrainSettings
+from trainer.settings import TrainSettings
 
 
 class EvaluateRecipe(Section):

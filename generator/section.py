@@ -1,0 +1,37 @@
+"""The base of every section of a recipe: frozen, unknown keys and values of another kind refused."""
+
+from __future__ import annotations
+
+import typing
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, model_validator
+
+
+class Section(BaseModel):
+    """A section: frozen, unknown keys, infinities and NaN refused, and true or false where a number belongs."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _booleans_are_no_numbers(cls, tree: Any) -> Any:
+        """Refuse `seed = true`, which pydantic would take for 1."""
+        if isinstance(tree, dict):
+            for name, value in tree.items():
+                field = cls.model_fields.get(str(name))
+                if field is not None and _holds_boolean(value) and not _admits(field.annotation):
+                    shown = value if isinstance(value, bool) else list(value)
+                    raise ValueError(f"{name} = {str(shown).lower()}: true and false are no numbers; give a number")
+        return tree
+
+
+def _holds_boolean(value: Any) -> bool:
+    return isinstance(value, bool) or (isinstance(value, list | tuple) and any(isinstance(part, bool) for part in value))
+
+
+def _admits(annotation: Any) -> bool:
+    """Whether an annotation has a place for true and false; sections inside it check their own."""
+    if annotation in (bool, Any) or (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+        return True
+    return any(_admits(part) for part in typing.get_args(annotation))
