@@ -30,11 +30,11 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
 
 def read_text(path: Path) -> str:
     """Return the text of a recipe file; raises InputError with one line."""
-    if path.is_dir():
-        raise InputError(f"{path} is a folder; give the recipe's .toml file")
     try:
         with path.open("rb") as file:
             data = file.read(LARGEST_BYTES + 1)
+    except IsADirectoryError:
+        raise InputError(f"{path} is a folder; give the recipe's .toml file") from None
     except FileNotFoundError:
         near = closest(path.name, [other.name for other in path.parent.glob("*.toml")] if path.parent.is_dir() else [])
         raise InputError(f"no recipe at {path}{near}") from None
