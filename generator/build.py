@@ -31,6 +31,7 @@ from generator.versions.commit import commit_build
 from generator.versions.curation import shown_curation
 from generator.versions.history import History
 from generator.versions.locks import writing
+from generator.versions.splits import SplitRatios
 from generator.versions.status import status
 from generator.versions.working import LABELS
 from generator.working_folder import (
@@ -121,7 +122,8 @@ def build(
             if replaces:
                 retarget(path, plan)
             take_in(plan.recipe, recipe_folder, path / INTERNAL)
-            report = _build(plan, path, blender, threads, options, progress)
+            splits = None if message is None else History(path).split_ratios()
+            report = _build(plan, path, blender, threads, options, progress, splits)
             if report.complete and message is not None:
                 version = commit_build(History(path), plan, _records(plan, path, blender), message)
                 report = replace(report, version=version.id)
@@ -220,7 +222,15 @@ def fitting_blender(python: tuple[int, int], installed: str | None) -> str:
     return installed
 
 
-def _build(plan: Plan, path: Path, blender: str, threads: int, options: PoolOptions, progress: Progress) -> BuildReport:
+def _build(
+    plan: Plan,
+    path: Path,
+    blender: str,
+    threads: int,
+    options: PoolOptions,
+    progress: Progress,
+    splits: SplitRatios | None,
+) -> BuildReport:
     sweep_temporaries(path)
     store = create_or_resume(path, plan)
     keys = clip_keys(plan, blender)
@@ -238,7 +248,7 @@ def _build(plan: Plan, path: Path, blender: str, threads: int, options: PoolOpti
         rendered = {clip.clip_id for clip in pending} - failed.keys()
         records |= {clip_id: _record(store, keys[clip_id]) for clip_id in rendered}
     if not failed:
-        finish(path, plan, records)
+        finish(path, plan, records, splits=splits)
     return BuildReport(
         path=path,
         clips=len(plan.clips),

@@ -36,6 +36,7 @@ from generator.recipe import Recipe
 from generator.sealed import read_sealed
 from generator.store import ClipRecord, Store
 from generator.versions.curation import shown_curation
+from generator.versions.splits import SplitRatios
 from generator.video import decode
 from scenes.errors import InputError, closest
 
@@ -212,15 +213,16 @@ def build_lock(path: Path) -> AbstractContextManager[None]:
     return alone(path / INTERNAL / "lock", f"another build is writing {path}; wait for it to end or stop it")
 
 
-def finish(path: Path, plan: Plan, records: Mapping[str, ClipRecord]) -> WorkingFolder:
-    """Write views, captions, labels and card of a plan whose clips are all rendered; `records` are by clip id.
+def finish(path: Path, plan: Plan, records: Mapping[str, ClipRecord], *, splits: SplitRatios | None = None) -> WorkingFolder:
+    """Write views, captions, labels and card of a plan whose clips are all rendered; `records` are by clip id, `splits` the
+    ratios of the version that it becomes.
 
     Repeating it changes nothing; `labels.parquet` is written last, so its presence says that the dataset is finished.
     """
     table = label_table(plan, records)
     with TemporaryDirectory(prefix="stopdown-labels-") as folder:
         labels = write_labels(Path(folder) / "labels.parquet", table.schema, [table])
-        show(path, [plan], plan_origin(plan), labels, records, license=plan.recipe.license)
+        show(path, [plan], plan_origin(plan, splits=splits), labels, records, license=plan.recipe.license)
     return WorkingFolder(path, plan)
 
 

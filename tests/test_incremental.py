@@ -109,6 +109,7 @@ def test_scenes_that_an_earlier_stopdown_laid_out_for_an_axis_of_their_own_are_n
     build(earlier, path, workers=1, threads=1, progress=PlainProgress(io.StringIO()), message="by an earlier Stopdown")
     assert check(History(path)).clean
     assert [clip["caption"] for clip in Dataset.open(path)] == [clip.caption for clip in kept.clips]
+    assert "Not committed" not in (path / "README.md").read_text()
     with pytest.raises(InputError, match=r"earlier Stopdown laid out.*layout = \{ neutral = 5000, ratio = 0.6 \}"):
         made(path, *law)
     again = made(path, *law, *layout)

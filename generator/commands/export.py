@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_module
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -10,12 +11,10 @@ from typing import Annotated
 import typer
 
 from generator.commands.options import Json
-from generator.export import EXPORTS, DatasetSource
+from generator.export import EXPORTS
 from generator.export.base import ExportOptions
 from generator.export.run import ExportReport, export
-from generator.export.source import ExportSource, SnapshotSource
-from generator.versions.snapshot import Snapshot
-from generator.working_folder import WorkingFolder
+from generator.export.source import source_of
 from scenes.errors import InputError
 
 
@@ -25,7 +24,8 @@ def command(
     out: Annotated[Path | None, typer.Argument(help="The export's folder, new or empty.", show_default=False)] = None,
     preset: Annotated[str | None, typer.Option(help="The format's preset, such as how a control is written.")] = None,
     ref: Annotated[
-        str | None, typer.Option(help="A version (id, tag, latest~1), read from the store; if not given the folder as it is.")
+        str | None,
+        typer.Option(help="A version (id, tag, latest~1); if not given what the folder shows."),
     ] = None,
     split: Annotated[
         str | None, typer.Option(help="One split, or all; if not given: train, or all where a format has splits.")
@@ -48,9 +48,9 @@ def command(
             "give DATASET FORMAT OUT, such as `stopdown export my-dataset videofolder out`; --list shows the formats"
         )
     options = ExportOptions(preset=preset, split=split, limit=limit, root=root, copy=copy)
-    source: ExportSource = DatasetSource(WorkingFolder.open(dataset), license)
-    if ref is not None:
-        source = SnapshotSource(Snapshot.open(dataset, ref), license)
+    source, words = source_of(dataset, ref, license)
+    if words:
+        print(f"stopdown: {words}", file=sys.stderr)
     report = export(source, format, out, options)
     print(json_module.dumps(_tree(report)) if json else _words(report))
 
@@ -76,6 +76,7 @@ def _tree(report: ExportReport) -> dict[str, object]:
         **counts,
         "left_out": report.left_out,
         "usage": report.usage,
+        "notes": list(report.notes),
     }
 
 
@@ -89,4 +90,5 @@ def _words(report: ExportReport) -> str:
     if report.left_out:
         rest = ", ".join(f"{count} clips of {name}" for name, count in report.left_out.items())
         lines.append(f"left out: {rest}; --split all takes everything")
+    lines += [f"note: {note}" for note in report.notes]
     return "\n".join([*lines, f"next: {report.usage}"])

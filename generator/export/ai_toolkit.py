@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
+from generator.export import as_read
 from generator.export.base import Exporter, Job, media_file
 from generator.export.entries import Entry, TextFile
 
@@ -41,4 +42,5 @@ AI_TOOLKIT = Exporter(
     summary="clips with captions, a folder per frame count, and the datasets block of its YAML",
     entries=_entries,
     usage=lambda job: f"put the datasets block of {job.place('datasets.yaml')} into ai-toolkit's configuration",
+    notes=as_read.notes,
 )

@@ -66,18 +66,21 @@ class Job:
 class Exporter:
     """One format. `several_splits` says that it holds splits side by side; the others hold one set of clips.
 
-    `presets` begins with the default one; `usage` says in one line how the real reader opens the export;
+    `presets` begins with the default one; `usage` says in one line how the real reader opens the export, `versions`
+    which versions of it do;
     `holds_labels` says that the labels are in the format's own files, so that no labels.parquet is put beside them; `own_card`
-    that it writes its own README.md.
+    that it writes its own README.md; `notes` are lines on what the real reader will not read as it is.
     """
 
     summary: str
     entries: Callable[[Job], Iterable[Entry]]
     usage: Callable[[Job], str]
+    versions: str = ""
     several_splits: bool = False
     holds_labels: bool = False
     own_card: bool = False
     presets: Mapping[str, str] | None = None
+    notes: Callable[[Job], tuple[str, ...]] = lambda job: ()
 
 
 def clip_file(row: Row, folder: str) -> ClipFile:

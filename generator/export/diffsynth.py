@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from generator.export import as_read
 from generator.export.base import Exporter, Job, clip_file
 from generator.export.entries import Entry, TextFile
 from generator.export.text import csv_table
@@ -20,11 +21,11 @@ def _entries(job: Job) -> Iterator[Entry]:
 
 
 def _usage(job: Job) -> str:
-    width, height = job.shapes[-1]
+    width, height = as_read.fitting_size(*job.shapes[-1])
     return (
         f"pass --dataset_base_path {job.options.root} --dataset_metadata_path {job.place('metadata.csv')} "
         f"--data_file_keys video --width {width} --height {height} --num_frames {job.frame_counts[-1]} to DiffSynth-Studio"
     )
 
 
-DIFFSYNTH = Exporter(summary="clips and a metadata.csv (video, prompt)", entries=_entries, usage=_usage)
+DIFFSYNTH = Exporter(summary="clips and a metadata.csv (video, prompt)", entries=_entries, usage=_usage, notes=as_read.notes)

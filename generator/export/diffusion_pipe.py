@@ -10,15 +10,15 @@ import math
 from collections.abc import Iterator
 from types import MappingProxyType
 
+from generator.export.as_read import MODEL_FPS, resampled_frames, size_notes
 from generator.export.base import Exporter, Job, Row, media_file
-from generator.export.entries import Entry, TextFile
+from generator.export.entries import Entry, LongerClipFile, TextFile
 from generator.export.presets import CONTROL_PRESETS, written
 from generator.export.text import toml_lines
 from scenes.axes import AXES
 from scenes.errors import InputError
 
 FLAT = "flat"
-MODEL_FPS = 16  # Wan's; diffusion-pipe counts frames at the frame rate of the model
 
 
 def _entries(job: Job) -> Iterator[Entry]:
@@ -39,7 +39,15 @@ def _entries(job: Job) -> Iterator[Entry]:
 
 
 def _clip(row: Row, folder: str) -> Iterator[Entry]:
-    yield media_file(row, folder)
+    """Yield a clip and its caption; one of several frames has its last frame once more, which every reader cuts off again.
+
+    Older readers lose a frame to rounding and then floor what is left to 4n+1: 5 frames would be 1, and 9 be 5.
+    """
+    if row["frames"] > 1:
+        path = f"{folder}/{row['clip_id']}.mp4"
+        yield LongerClipFile(path=path, clip_id=row["clip_id"], sha256=row["sha256_bytes"], fps=row["fps"])
+    else:
+        yield media_file(row, folder)
     yield TextFile(path=f"{folder}/{row['clip_id']}.txt", data=row["caption"].encode() + b"\n")
 
 
@@ -66,8 +74,8 @@ def _config(job: Job, rows: tuple[Row, ...], folders: list[str]) -> bytes:
                 "ar_buckets": [list(shape) for shape in shapes],
             }
         ),
-        "# Two buckets per clip length: newer diffusion-pipe counts frames exactly; older ones and the method's research code",
-        "# take the duration in hundredths of a second, count a 9-frame clip at 16 fps as 8, and drop what no bucket takes.",
+        "# Every video has its last frame once more, and each reader cuts it off: older diffusion-pipe and the method's",
+        "# research code take the duration in hundredths of a second, lose a frame to that, and floor the rest to 4n+1.",
         *toml_lines({"frame_buckets": _frame_buckets(rows)}),
     ]
     for folder in folders:
@@ -76,11 +84,25 @@ def _config(job: Job, rows: tuple[Row, ...], folders: list[str]) -> bytes:
 
 
 def _frame_buckets(rows: tuple[Row, ...]) -> list[int]:
-    buckets = {1}
-    for frames, fps in {(row["frames"], row["fps"]) for row in rows if row["frames"] > 1}:
-        hundredths = frames * 100 // fps
-        buckets |= {frames * MODEL_FPS // fps, MODEL_FPS * hundredths // 100}
-    return sorted(buckets)
+    return sorted({1, *(read for read in _as_read(rows).values() if read > 1)})
+
+
+def _as_read(rows: tuple[Row, ...]) -> dict[tuple[int, int], int]:
+    """Return by frame count and rate how many frames are read of a clip with one frame more."""
+    kinds = sorted({(row["frames"], row["fps"]) for row in rows if row["frames"] > 1})
+    return {(frames, fps): resampled_frames(frames + 1, fps) for frames, fps in kinds}
+
+
+def _notes(job: Job) -> tuple[str, ...]:
+    lines = []
+    for (frames, fps), read in _as_read(job.rows).items():
+        if read != frames:
+            kept = f"{read} are left" if read > 1 else "too few are left, and the clip is dropped"
+            lines.append(
+                f"clips of {frames} frames at {fps} a second are resampled to {MODEL_FPS}: {kept}; render at {MODEL_FPS} "
+                "frames a second to keep every frame"
+            )
+    return (*size_notes(job), *lines)
 
 
 def _usage(job: Job) -> str:
@@ -92,6 +114,7 @@ DIFFUSION_PIPE = Exporter(
     summary="clips with captions and a dataset.toml; with a control preset, folders named by the control",
     entries=_entries,
     usage=_usage,
+    notes=_notes,
     presets=MappingProxyType(
         {
             FLAT: "one folder of clips, no control",

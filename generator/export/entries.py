@@ -46,6 +46,16 @@ class StillFile:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LongerClipFile:
+    """A clip with its last frame once more, encoded anew, for readers that lose a frame to rounding."""
+
+    path: str
+    clip_id: str
+    sha256: str
+    fps: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class MadeFolder:
     """A folder that a library writes as a whole, such as a Lance table; it appears in one rename."""
 
@@ -53,4 +63,4 @@ class MadeFolder:
     write: Callable[[Path], None]
 
 
-Entry = TextFile | ClipFile | MadeFile | StillFile | MadeFolder
+Entry = TextFile | ClipFile | MadeFile | StillFile | LongerClipFile | MadeFolder

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
+from generator.export import as_read
 from generator.export.base import Exporter, Job, clip_file
 from generator.export.entries import Entry, TextFile
 from generator.export.text import csv_table
@@ -24,7 +25,7 @@ def _entries(job: Job) -> Iterator[Entry]:
 
 
 def _config(job: Job) -> bytes:
-    buckets = sorted({(row["frames"], row["height"], row["width"]) for row in job.rows})
+    buckets = sorted({(row["frames"], *as_read.fitting_size(row["width"], row["height"])[::-1]) for row in job.rows})
     dataset = {
         "data_root": job.place("") if job.options.root != "." else ".",
         "dataset_type": "video",
@@ -39,5 +40,11 @@ def _config(job: Job) -> bytes:
 FINETRAINERS = Exporter(
     summary="clips and a metadata.csv (file_name, caption), with a dataset_config.json",
     entries=_entries,
+    versions=(
+        "finetrainers names no newest version of what it needs. Its video folders load with `datasets` 3.3 to 4 beside `pandas` 2, "
+        "and with `datasets` 5.2 beside `pandas` 3; `datasets` 3.3 to 4 beside `pandas` 3 refuses metadata.csv (`file_name` must be "
+        "present … with type string), and `datasets` 3.0 knows no video folders: pin `datasets>=3.3,<5` and `pandas<3`"
+    ),
     usage=lambda job: f"pass --dataset_config {job.place('dataset_config.json')} to finetrainers, started in this folder",
+    notes=as_read.notes,
 )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from generator.export import as_read
 from generator.export.base import Exporter, Job, clip_file
 from generator.export.entries import Entry, TextFile
 from generator.export.text import json_lines, toml_lines
@@ -56,4 +57,5 @@ MUSUBI_TUNER = Exporter(
     summary="JSON Lines with captions and a dataset.toml",
     entries=_entries,
     usage=lambda job: f"pass --dataset_config {job.place('dataset.toml')} to musubi-tuner, started in this folder",
+    notes=as_read.notes,
 )

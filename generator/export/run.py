@@ -27,7 +27,8 @@ ALL = "all"
 
 @dataclass(frozen=True, kw_only=True)
 class ExportReport:
-    """What an export did; `left_out` counts clips of splits that were not exported, by split; `usage` says how to read it."""
+    """What an export did; `left_out` counts clips of splits that were not exported, by split; `usage` says how to read it,
+    `notes` what its reader will not read as it is."""
 
     path: Path
     format: str
@@ -35,6 +36,7 @@ class ExportReport:
     written: Written
     left_out: dict[str, int]
     usage: str
+    notes: tuple[str, ...] = ()
 
 
 def export(source: ExportSource, format: str, out: Path, options: ExportOptions | None = None) -> ExportReport:
@@ -60,6 +62,7 @@ def export(source: ExportSource, format: str, out: Path, options: ExportOptions 
         written=written,
         left_out=left_out,
         usage=exporter.usage(job),
+        notes=exporter.notes(job),
     )
 
 
@@ -154,6 +157,9 @@ def _read_me(job: Job, format: str, exporter: Exporter) -> str:
             "",
             f"    {exporter.usage(job)}",
             "",
+            *(f"- {note}." for note in exporter.notes(job)),
+            *([""] if exporter.notes(job) else []),
+            *([f"{exporter.versions}.", ""] if exporter.versions else []),
             f"Licence: {job.source.license}." if job.source.license else "No licence was chosen by the owner of this dataset.",
             "",
             f"Every label is a physical quantity; `provenance.json` says how each clip came to be, `{MARKER}` lists every file",

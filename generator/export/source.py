@@ -13,7 +13,11 @@ from generator.files import DamagedError
 from generator.lineage.licence import check_licence
 from generator.lineage.origin import Maker, Origin, Part, engine_version, plan_origin
 from generator.store import ClipRecord
+from generator.versions.history import History
 from generator.versions.snapshot import Snapshot
+from generator.versions.splits import SplitRatios, split_of
+from generator.versions.status import status
+from generator.versions.working import LABELS
 from generator.working_folder import WorkingFolder
 from scenes.axes import AXES
 
@@ -49,11 +53,34 @@ class ExportSource(Protocol):
         ...
 
 
-class DatasetSource:
-    """A finished dataset folder as it stands, as a source of exports."""
+def source_of(path: Path, ref: str | None = None, license: str | None = None) -> tuple[ExportSource, str]:
+    """Return a dataset as it is exported, and what is to be said of that, if anything.
 
-    def __init__(self, dataset: WorkingFolder, license: str | None = None) -> None:
+    It is the version of REF or else the one that the folder shows, read from the store; a folder that holds what no version
+    does is taken as it lies, split as its version is; one that was never committed has no splits.
+    """
+    if ref is not None:
+        return SnapshotSource(Snapshot.open(path, ref), license), ""
+    if History(path).refs.head() is None:
+        return DatasetSource(WorkingFolder.open(path), license), ""
+    history = History.open(path)
+    if not (path / LABELS).is_file():  # a clone that was never restored
+        return SnapshotSource(Snapshot.open(path), license), ""
+    state = status(history)
+    if state.clean and state.version is not None:
+        return SnapshotSource(Snapshot(history, state.version), license), ""
+    changed = state.differences[0].path if state.differences else "another build"
+    ratios = history.split_ratios() if state.version is None else state.version.splits
+    words = f"{path} has what no version holds ({changed}) and is exported as it lies; commit it, or give --ref for a version"
+    return DatasetSource(WorkingFolder.open(path), license, splits=ratios), words
+
+
+class DatasetSource:
+    """A finished dataset folder as it stands, as a source of exports; `splits` split it as a commit would."""
+
+    def __init__(self, dataset: WorkingFolder, license: str | None = None, *, splits: SplitRatios | None = None) -> None:
         self._dataset = dataset
+        self._splits = splits
         self.license = None if license is None else check_licence(license)
 
     @property
@@ -61,10 +88,14 @@ class DatasetSource:
         """The dataset's folder."""
         return self._dataset.path
 
-    @property
+    @cached_property
     def labels(self) -> pa.Table:
         """One row per clip."""
-        return self._dataset.labels
+        labels, splits = self._dataset.labels, self._splits
+        if splits is None:
+            return labels
+        column = [split_of(scene_id, splits) for scene_id in labels["scene_id"].to_pylist()]
+        return labels.append_column(pa.field("split", pa.string()), pa.array(column, pa.string()))
 
     @cached_property
     def origin(self) -> Origin:

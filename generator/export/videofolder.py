@@ -21,7 +21,11 @@ from generator.lineage.croissant import ClipSet, LabelFile, croissant
 from generator.lineage.facts import gather
 
 METADATA = "metadata.parquet"
-_READING = "`datasets.load_dataset` on this folder gives every clip with its caption and labels, by split."
+_READING = (
+    "`datasets.load_dataset` on this folder gives every clip with its caption and labels, by split. It needs `datasets` 3.4 or "
+    "later: 3.3 loads the videos and leaves captions and labels out without a word, 3.0 knows no video folders. Videos come as "
+    "bytes with `Video(decode=False)`; decoding them needs torchcodec."
+)
 
 
 def _entries(job: Job) -> Iterator[Entry]:

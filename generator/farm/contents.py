@@ -24,6 +24,7 @@ from generator.lineage.origin import Origin, plan_origin
 from generator.plan import canonical_json
 from generator.store import ClipRecord
 from generator.versions.plans import PlanFile
+from generator.versions.splits import SplitRatios
 
 _BATCH_ROWS = 1024
 
@@ -38,10 +39,10 @@ class Contents:
     origin: Origin
     license: str | None
 
-    def files(self) -> dict[str, Path]:
-        """Write the files that tell about the dataset, and return where they lie, by name."""
+    def files(self, splits: SplitRatios) -> dict[str, Path]:
+        """Write the files that tell about the dataset, split by these ratios, and return where they lie, by name."""
         written = {}
-        for name, pieces in lineage_files(self.origin, self.labels, license=self.license).items():
+        for name, pieces in lineage_files(replace(self.origin, splits=splits), self.labels, license=self.license).items():
             written[name] = self.folder / name
             write_pieces(written[name], pieces)
         return written

@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby, islice
 from pathlib import Path
@@ -238,7 +238,8 @@ def _commit(target: Target, records: Mapping[str, ClipRecord], sizes: Mapping[st
         refuse_curated(History(path), made.plan.digest, made.labels, str(path))
         _show_plan(path, made.plan)
         each = (parts.part(number) for number in range(parts.count))
-        show(path, each, made.origin, made.labels, records, license=made.license)
+        splits = None if message is None else History(path).split_ratios()
+        show(path, each, replace(made.origin, splits=splits), made.labels, records, license=made.license)
         return None if message is None else commit_shown(History(path), made.labels, made.plan, records, message).id
 
 

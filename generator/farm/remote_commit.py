@@ -89,7 +89,8 @@ def _commit_once(
     history.store = RemoteStore(history.root, remote, sizes)
     _fetch_head(history, remote)
     refuse_curated(history, made.plan.digest, made.labels, remote.name)
-    origin = Origin(message=message, plans=(made.plan,), software=Software.here(records.values()), files=made.files())
+    files, software = made.files(history.split_ratios()), Software.here(records.values())
+    origin = Origin(message=message, plans=(made.plan,), software=software, files=files)
     version = commit(history, made.labels, Evidences(records), origin)
     push(history, remote)
     return version

@@ -37,13 +37,27 @@ class HubConfig:
         return {"config_name": self.name, "data_files": files, **self.options}
 
 
-# The plain dataset folder: the clips alone (one builder reads all configurations, so the labels cannot be another).
-FOLDER_CONFIGS = (HubConfig(name="default", data_files={"train": ("clips/*.mp4",)}, options={"drop_labels": True}),)
-
 FOLDER_READING = (
     "`clips/` holds videos and captions, `labels.parquet` has one row per clip. `datasets.load_dataset` on this folder "
-    "gives the videos alone; `stopdown export` writes folders that load with captions and labels."
+    "gives the videos alone{splits}; `stopdown export` writes folders that load with captions and labels."
 )
+
+
+def folder_configs(facts: Facts) -> tuple[HubConfig, ...]:
+    """Return how `datasets` reads a plain dataset folder: the clips alone, since one builder reads all configurations.
+
+    Clips that are not split, or are of more scenes than a card can name, are all in one set that is not called `train`.
+    """
+    splits: Mapping[str, Sequence[str]] = {
+        split: [f"clips/{scene}-*.mp4" for scene in scenes] for split, scenes in facts.split_scenes.items()
+    }
+    return (HubConfig(name="default", data_files=splits or {"unsplit": ("clips/*.mp4",)}, options={"drop_labels": True}),)
+
+
+def folder_reading(facts: Facts) -> str:
+    """Return how a plain dataset folder is read, in words."""
+    return FOLDER_READING.format(splits=", by split" if facts.split_scenes else ", all of them in one set, `unsplit`")
+
 
 _CARD = jinja2.Environment(
     trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined, autoescape=False, keep_trailing_newline=True
@@ -62,6 +76,8 @@ _CARD = jinja2.Environment(
 {{ clips }} clips of {{ scenes }} scenes, {{ shapes }}, {{ seconds }} of video in {{ size }}. \
 {% if origin.version %}
 Version `{{ origin.version[:16] }}`{{ " of " + origin.created if origin.created else "" }}.
+{% elif origin.splits %}
+It is a version of the history that lies beside it (`stopdown log`).
 {% else %}
 Not committed as a version when this card was written.
 {% endif %}
@@ -138,15 +154,16 @@ def dataset_card(
     facts: Facts,
     *,
     license: str | None = None,
-    configs: Sequence[HubConfig] = FOLDER_CONFIGS,
-    reading: str = FOLDER_READING,
+    configs: Sequence[HubConfig] | None = None,
+    reading: str | None = None,
 ) -> str:
     """Return the card's Markdown for what a label table says.
 
-    `license` is an SPDX identifier, `configs` say which files are data for the hub, `reading` how the folder is opened.
+    `license` is an SPDX identifier, `configs` say which files are data for the hub, `reading` how the folder is opened; both
+    as for a plain dataset folder where they are left out.
     """
     return _CARD.render(
-        front=_front(origin, facts.clips, license, configs),
+        front=_front(origin, facts.clips, license, folder_configs(facts) if configs is None else configs),
         origin=origin,
         license=license,
         clips=facts.clips,
@@ -159,7 +176,7 @@ def dataset_card(
         layers=facts.layers,
         columns=_columns(facts.schema),
         provenance=" `provenance.json` has the whole chain, clip by clip." if origin.makers else "",
-        reading=reading,
+        reading=folder_reading(facts) if reading is None else reading,
         uses=USES,
         limits=LIMITS,
     )

@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 from array import array
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -18,15 +19,21 @@ import pyarrow as pa
 
 from generator.disk_map import DiskMap
 from generator.labels import LabelRows
+from generator.versions.splits import SplitRatios, split_of
 from scenes.axes import AXES
 
 _SHAPE = ("width", "height", "fps", "fidelity")
 _LAYER = ("family", "layer", "frames")
+NAMED_SCENES = 1000
+NOT_SPLIT = "not split"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """Counts of a label table; `axes`, `splits` and `layers` are rows of the card's tables, by the names of their columns."""
+    """Counts of a label table; `axes`, `splits` and `layers` are rows of the card's tables, by the names of their columns.
+
+    `split_scenes` are the ids of every split's scenes; empty where nothing is split or there are more than `NAMED_SCENES`.
+    """
 
     schema: pa.Schema
     clips: int
@@ -37,6 +44,7 @@ class Facts:
     axes: tuple[dict[str, object], ...]
     splits: tuple[dict[str, object], ...]
     layers: tuple[dict[str, object], ...]
+    split_scenes: Mapping[str, tuple[str, ...]]
 
 
 @dataclass(kw_only=True)
@@ -86,6 +94,8 @@ class _Count:
     shapes: set[tuple[int, int, int, str]] = field(default_factory=set)
     splits: Counter[str] = field(default_factory=Counter)
     layers: Counter[tuple[str, int, int]] = field(default_factory=Counter)
+    ratios: SplitRatios | None = None
+    split_scenes: dict[str, str] = field(default_factory=dict)  # by scene: one more than may be named, at most
 
     def add(self, table: pa.Table, seen: DiskMap) -> None:
         """Count some rows; which scenes they are of is noted in `seen`."""
@@ -94,7 +104,10 @@ class _Count:
         self.size_bytes += sum(table["size_bytes"].to_pylist())
         self.shapes.update(_tuples(table, _SHAPE))
         scenes = table["scene_id"].to_pylist()
-        splits = table["split"].to_pylist() if "split" in table.column_names else ["not split"] * len(scenes)
+        splits = self._splits(table, scenes)
+        room = NAMED_SCENES + 1 - len(self.split_scenes)
+        new = {scene: split for scene, split in zip(scenes, splits, strict=True) if scene not in self.split_scenes}
+        self.split_scenes.update(islice(new.items(), max(0, room)))
         layers = _tuples(table, _LAYER)
         self.splits.update(splits)
         self.layers.update(layers)
@@ -105,10 +118,24 @@ class _Count:
         }
         seen.put((json.dumps(one), None) for one in known)
 
+    def _splits(self, table: pa.Table, scenes: Sequence[str]) -> list[str]:
+        if "split" in table.column_names:
+            return list(table["split"].to_pylist())
+        ratios = self.ratios
+        return [NOT_SPLIT if ratios is None else split_of(scene, ratios) for scene in scenes]
 
-def gather(axes: Sequence[str], labels: LabelRows) -> Facts:
-    """Return what label rows say of these axes and of themselves."""
-    count, counts = _Count(), [_AxisCount(name=name) for name in axes]
+    def named(self) -> dict[str, tuple[str, ...]]:
+        """Return the scenes of every split, or nothing where they are not split or too many to name."""
+        found: dict[str, list[str]] = {}
+        if len(self.split_scenes) <= NAMED_SCENES and NOT_SPLIT not in self.splits:
+            for scene, split in self.split_scenes.items():
+                found.setdefault(split, []).append(scene)
+        return {split: tuple(scenes) for split, scenes in found.items()}
+
+
+def gather(axes: Sequence[str], labels: LabelRows, splits: SplitRatios | None = None) -> Facts:
+    """Return what label rows say of these axes and of themselves; `splits` split them where they have no column for it."""
+    count, counts = _Count(ratios=splits), [_AxisCount(name=name) for name in axes]
     with DiskMap() as seen:
         for table in labels.tables():
             count.add(table, seen)
@@ -128,6 +155,7 @@ def gather(axes: Sequence[str], labels: LabelRows) -> Facts:
         layers=tuple(
             {**dict(zip(_LAYER, layer, strict=True)), "clips": count.layers[layer], "scenes": scenes[layer]} for layer in order
         ),
+        split_scenes=count.named(),
     )
 
 

@@ -17,7 +17,7 @@ LINEAGE_NAMES = ("README.md", "croissant.json", "provenance.json")
 
 def lineage_files(origin: Origin, labels: StoredLabels, *, license: str | None = None) -> dict[str, Iterator[bytes]]:
     """Return the files by name, each in pieces, for a folder with `clips/` and these labels, in order of id."""
-    facts = gather(origin.axes, labels)
+    facts = gather(origin.axes, labels, origin.splits)
     file = LabelFile(path="labels.parquet", sha256=file_digest(labels.file), size_bytes=labels.file.stat().st_size)
     return {
         "README.md": iter([dataset_card(origin, facts, license=license).encode()]),

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from generator.plan import Plan, canonical_json
+from generator.versions.splits import SplitRatios
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +45,7 @@ class Origin:
 
     `parts` are its plans: one for a built dataset, several for a merged one. `engine` is Stopdown's version. `version`,
     `parents`, `created` (ISO 8601, UTC) and `message` are of the committed version, and empty for a folder that was only built.
+    `splits` are the ratios that its clips are split by where the label table has no column for it; None: they are not split.
     `makers` are by clip id, and may be empty; `blenders` and `encoders` are the versions that made it, empty where unknown.
     """
 
@@ -59,6 +61,7 @@ class Origin:
     makers: Mapping[str, Maker] = field(default_factory=dict)
     blenders: tuple[str, ...] = ()
     encoders: tuple[str, ...] = ()
+    splits: SplitRatios | None = None
 
     @property
     def identity(self) -> str:
@@ -79,6 +82,7 @@ def plan_origin(
     created: str | None = None,
     message: str = "",
     makers: Mapping[str, Maker] | None = None,
+    splits: SplitRatios | None = None,
 ) -> Origin:
     """Return the origin of a plan's clips, with what is known of the version and of the makers."""
     known = (makers or {}).values()
@@ -95,4 +99,5 @@ def plan_origin(
         makers=makers or {},
         blenders=tuple(sorted({maker.blender for maker in known})),
         encoders=tuple(sorted({maker.encoder for maker in known})),
+        splits=splits,
     )

@@ -8,10 +8,15 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import ValidationError
 
 from generator.files import write_atomic
-from generator.labels import labels_file
+from generator.labels import LabelRows, labels_file
+from generator.lineage.card import dataset_card
+from generator.lineage.facts import gather
 from generator.lineage.files import LINEAGE_NAMES
+from generator.lineage.origin import plan_origin
+from generator.plan import Plan
 from generator.sealed import sha256
 from generator.store import ClipRecord
 from generator.versions.commit import Origin, check_message, commit
@@ -58,6 +63,7 @@ def commit_folder(history: History, message: str, *, splits: SplitRatios | None 
     labels = _with_folder(history, working, _labels(history), known)
     plans = _plans(history, known.version)
     _check_labels(history, labels, plans)
+    _renew_card(history, labels, plans, history.split_ratios() if splits is None else splits)
     origin = Origin(
         message=message,
         plans=plans,
@@ -201,6 +207,25 @@ def _software(history: History, version: Version | None, plans: list[str], label
         return version.software
     digests = set(labels["sha256_bytes"].to_pylist())
     return Software.here([record for record in _records(history) if record.sha256_bytes in digests])
+
+
+def _renew_card(history: History, labels: pa.Table, plans: list[str], splits: SplitRatios) -> None:
+    """Make a card that the build wrote say how the version is split; a card that a person edited stays as it is."""
+    file = history.path / "README.md"
+    if len(plans) != 1 or not file.is_file():
+        return
+    try:
+        text, plan = file.read_text(encoding="utf-8"), Plan.from_json(plans[0])
+    except (UnicodeDecodeError, ValidationError):  # no card of ours, or a plan that this program would not have written it for
+        return
+    rows, head = LabelRows.of(labels), history.refs.head()
+    was = None if head is None else history.load(head).splits
+    before, after = (
+        dataset_card(plan_origin(plan, splits=ratios), gather(plan.recipe.used_axes, rows, ratios), license=plan.recipe.license)
+        for ratios in (was, splits)
+    )
+    if text == before != after:
+        write_atomic(file, after.encode())
 
 
 def _files(history: History, version: Version | None) -> dict[str, bytes]:

@@ -15,6 +15,7 @@ from generator.store import Store
 from generator.versions.manifest_tree import Manifest, read_manifest
 from generator.versions.refs import Refs, check_tag_name, version_ids
 from generator.versions.reported import reported
+from generator.versions.splits import SplitRatios
 from generator.versions.version import Version, read_version
 from scenes.errors import InputError, closest
 
@@ -54,6 +55,11 @@ class History:
                 raise InputError(f"'{ref}' goes {back} versions back, but '{match['name']}' has only {step} before it")
             version = self.load(version.parents[0])
         return version
+
+    def split_ratios(self) -> SplitRatios:
+        """Return the ratios that the next commit splits by, unless it is told others: the head's, or the default."""
+        head = self.refs.head()
+        return SplitRatios() if head is None else self.load(head).splits
 
     def load(self, version_id: str) -> Version:
         """Return a version by its whole id; raises DamagedError when it is missing or damaged."""

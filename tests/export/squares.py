@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from generator.export import DatasetSource
-from generator.plan import ClipPlan, make_plan
+from generator.plan import ClipPlan, Plan, make_plan
 from generator.recipe_io import parse_recipe
 from generator.store import ClipRecord, ReadingRecord, Store
 from generator.video import encode, frames_digest
@@ -43,20 +43,21 @@ frames = [5]
 """
 
 
-def squares(clip: ClipPlan, number: int) -> np.ndarray:
-    """Return frames `[T, 48, 64, 3]` of one square that moves over noise."""
+def squares(clip: ClipPlan, number: int, size: tuple[int, int]) -> np.ndarray:
+    """Return frames `[T, H, W, 3]` of one square that moves over noise."""
     rng = np.random.default_rng(number)
-    frames = rng.integers(40, 90, (1, 48, 64, 3), dtype=np.uint8).repeat(clip.frames, 0)
+    frames = rng.integers(40, 90, (1, *size, 3), dtype=np.uint8).repeat(clip.frames, 0)
     color, x, y = rng.integers(120, 255, 3), *rng.integers(0, 20, 2)
     for index in range(clip.frames):
         frames[index, y : y + 16, x + 2 * index : x + 2 * index + 16] = color
     return frames
 
 
-def record_of(clip: ClipPlan, number: int, store: Store) -> ClipRecord:
+def record_of(plan: Plan, clip: ClipPlan, number: int, store: Store) -> ClipRecord:
     """Store a clip as a render process would and return its record."""
-    frames = squares(clip, number)
-    data = encode(frames, fps=16, crf=20, preset="ultrafast")
+    video = plan.recipe.video
+    frames = squares(clip, number, (video.height, video.width))
+    data = encode(frames, fps=video.fps, crf=20, preset="ultrafast")
     return ClipRecord(
         key=hashlib.sha256(clip.clip_id.encode()).hexdigest(),
         sha256_bytes=store.put(data),
@@ -69,11 +70,11 @@ def record_of(clip: ClipPlan, number: int, store: Store) -> ClipRecord:
     )
 
 
-def build(path: Path) -> WorkingFolder:
+def build(path: Path, *overrides: str) -> WorkingFolder:
     """Make the dataset in a folder."""
-    plan = make_plan(parse_recipe(RECIPE, source="squares.toml", overrides=()))
+    plan = make_plan(parse_recipe(RECIPE, source="squares.toml", overrides=overrides))
     store = create_or_resume(path, plan)
-    records = {clip.clip_id: record_of(clip, number, store) for number, clip in enumerate(plan.clips)}
+    records = {clip.clip_id: record_of(plan, clip, number, store) for number, clip in enumerate(plan.clips)}
     for record in records.values():
         store.put_record(record)
     return finish(path, plan, records)

@@ -18,9 +18,9 @@ import pyarrow.parquet as pq
 import pytest
 import webdataset
 import yaml
-from squares import SplitSource
+from squares import SplitSource, build
 
-from generator.export import DatasetSource, ExportOptions
+from generator.export import EXPORTS, DatasetSource, ExportOptions, as_read
 from generator.export.run import export
 from generator.video import decode
 from generator.working_folder import WorkingFolder
@@ -237,20 +237,63 @@ def expected_scalar(preset: str, axis: str, row: dict[str, Any]) -> float:
     return (275 - 1e6 / row["temperature_k"]) / 225 if axis == "temperature" else -row["aperture_control"]
 
 
+def frames_read(video: Path, buckets: list[int], count: str) -> int:
+    """Return how many frames diffusion-pipe takes of a video (0: skips it), by its utils/dataset.py and models/base.py.
+
+    It counts them at the model's 16 a second: since August 2026 exactly, before that (and in the method's research code) from
+    the duration in hundredths of a second. The largest bucket that fits, never that of pictures, is floored to 4n+1.
+    """
+    with av.open(str(video)) as container:
+        seconds, stream = float(container.duration / av.time_base), container.streams.video[0]
+        counted = int(stream.frames * 16 / float(stream.average_rate))
+    if count == "hundredths":
+        counted = int(16 * (int(seconds * 100) / 100))
+    bucket = max((bucket for bucket in buckets if bucket <= counted), default=1)
+    return (bucket - 1) // 4 * 4 + 1 if bucket > 1 else 0
+
+
 @pytest.mark.parametrize("count", ["exact", "hundredths"])
-def test_no_clip_falls_below_the_frame_buckets_however_frames_are_counted(
-    source: DatasetSource, tmp_path: Path, count: str
-) -> None:
+def test_diffusion_pipe_old_and_new_reads_the_frames_of_every_clip(source: DatasetSource, tmp_path: Path, count: str) -> None:
     out = tmp_path / "out"
     export(source, "diffusion-pipe", out)
     config = tomllib.loads((out / "dataset.toml").read_text(encoding="utf-8"))
+    assert config["frame_buckets"] == [1, 5, 9]
+    rows = by_id(source.labels)
     for path in (out / "clips").glob("*.mp4"):
-        with av.open(str(path)) as container:
-            seconds = float(container.duration / av.time_base)
-            exact = container.streams.video[0].frames
-        frames = exact if count == "exact" else int(16 * (int(seconds * 100) / 100))  # ffmpeg prints hundredths
-        assert any(1 < bucket <= frames for bucket in config["frame_buckets"]), (path.name, frames)
-    assert max(config["frame_buckets"]) == 9
+        frames, original = decode(path), decode(source.clip_path(path.stem))
+        assert frames_read(path, config["frame_buckets"], count) == rows[path.stem]["frames"] == len(frames) - 1
+        assert np.abs(frames[:-1].astype(float) - original).mean() < 2.0
+        assert np.abs(frames[-1].astype(float) - original[-1]).mean() < 2.0
+
+
+def test_one_frame_more_is_enough_for_every_length() -> None:
+    assert all(as_read.resampled_frames(frames + 1, 16) == frames for frames in range(5, 1026, 4))
+    assert [as_read.resampled_frames(frames, 16) for frames in (5, 9)] == [1, 5]  # what became of clips without it
+
+
+def test_clips_of_another_rate_and_size_are_read_otherwise_and_that_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "odd"
+    video = {"width": 320, "height": 180, "fps": 24}
+    build(path, *(f"video.{key}={value}" for key, value in video.items()), "axes.shutter.neutral=1/120")
+    odd = DatasetSource(WorkingFolder.open(path))
+    report = export(odd, "diffusion-pipe", tmp_path / "dp")
+    assert tomllib.loads((tmp_path / "dp/dataset.toml").read_text())["frame_buckets"] == [1, 5]
+    assert [note.partition(":")[0] for note in report.notes] == [
+        "320x180 is no multiple of 16 pixels, which models take",
+        "clips of 5 frames at 24 a second are resampled to 16",
+        "clips of 9 frames at 24 a second are resampled to 16",
+    ]
+    assert "320x176" in report.notes[0] and "dropped" in report.notes[1] and "5 are left" in report.notes[2]
+    assert all(note in (tmp_path / "dp/README.md").read_text() for note in report.notes)
+    for name in ("musubi-tuner", "finetrainers", "diffsynth", "ai-toolkit"):
+        size, speed = export(odd, name, tmp_path / name).notes
+        assert "320x176" in size and "24 frames a second" in speed
+    buckets = json.loads((tmp_path / "finetrainers/dataset_config.json").read_text())["datasets"][0]
+    assert buckets["video_resolution_buckets"] == [[1, 176, 320], [5, 176, 320], [9, 176, 320]]
+
+
+def test_what_fits_the_models_is_said_nothing_of(source: DatasetSource, tmp_path: Path) -> None:
+    assert not any(export(source, name, tmp_path / name).notes for name in EXPORTS if name != "lance")
 
 
 def test_several_controls_share_one_folder_name(source: DatasetSource, tmp_path: Path) -> None:
@@ -296,5 +339,5 @@ def test_a_dataset_folder_itself_loads_as_videos_and_not_as_text(
         (folder / "clips" / path.name).write_bytes(path.read_bytes())
     for name, data in files.items():
         (folder / name).write_bytes(b"".join(data))
-    loaded = load(tmp_path, str(folder), split="train")
+    loaded = load(tmp_path, str(folder), split="unsplit")
     assert loaded.column_names == ["video"] and loaded.num_rows == source.labels.num_rows
