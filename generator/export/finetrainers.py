@@ -41,9 +41,9 @@ FINETRAINERS = Exporter(
     summary="clips and a metadata.csv (file_name, caption), with a dataset_config.json",
     entries=_entries,
     versions=(
-        "finetrainers names no newest version of what it needs. Its video folders load with `datasets` 3.3 to 4 beside `pandas` 2, "
-        "and with `datasets` 5.2 beside `pandas` 3; `datasets` 3.3 to 4 beside `pandas` 3 refuses metadata.csv (`file_name` must be "
-        "present … with type string), and `datasets` 3.0 knows no video folders: pin `datasets>=3.3,<5` and `pandas<3`"
+        "finetrainers names no newest version of what it needs. Its video folders load with `datasets` 3.3 to 4 beside "
+        "`pandas` 2 and with `datasets` 5.2 beside `pandas` 3. Older `datasets` beside `pandas` 3 refuses metadata.csv, and "
+        "`datasets` 3.0 knows no video folders: pin `datasets>=3.3,<5` and `pandas<3`"
     ),
     usage=lambda job: f"pass --dataset_config {job.place('dataset_config.json')} to finetrainers, started in this folder",
     notes=as_read.notes,

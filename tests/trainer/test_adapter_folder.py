@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import WanPipeline
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from trainer_support import adapted, predict, scramble, tiny_config, tiny_inputs, tiny_transformer
 
@@ -62,6 +63,15 @@ def test_a_law_of_its_own_travels(tmp_path: Path) -> None:
     saved(tmp_path / "a", config=config)
     read = read_card(tmp_path / "a").config.control.axes[0]
     assert read.control("30ms") == pytest.approx(1.0) and read.format(-1.0) == "1/300"
+
+
+def test_the_lora_says_of_itself_what_every_peft_knows(tmp_path: Path) -> None:
+    """Plain diffusers hands all of it to LoraConfig, and peft 0.18 to 0.20 raise TypeError for a field that came later."""
+    saved(tmp_path / "a")
+    with safe_open(tmp_path / "a" / LORA_FILE, framework="pt") as file:
+        stored = json.loads(file.metadata()["lora_adapter_metadata"])
+    known = ("r", "lora_alpha", "target_modules", "lora_dropout", "bias", "peft_type")
+    assert set(stored) == {f"transformer.{name}" for name in known}
 
 
 def test_diffusers_reads_the_lora(tmp_path: Path) -> None:

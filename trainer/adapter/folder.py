@@ -32,6 +32,7 @@ from trainer.backbone import EXPERTS, fingerprint
 from trainer.formats.strict import check_exact, printable
 
 __all__ = ["CONTROL_FILE", "LORA_FILE", "LORA_PREFIX", "attach_saved", "peft_names", "save_adapter"]
+PLAIN_SETTINGS = ("peft_type", "r", "lora_alpha", "target_modules", "lora_dropout", "bias")
 
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of linux/fcntl.h and linux/fs.h
 
@@ -149,7 +150,7 @@ def _write_weights(folder: Path, adapter: WanAdapter, weights: Mapping[str, Tens
     if adapter.config.control is not None:
         save_file(_cpu({name: weights[name] for name in control}), folder / CONTROL_FILE, metadata={"format": "pt"})
     if adapter.config.lora is not None:
-        settings = adapter.transformer.peft_config[LORA_NAME].to_dict()
+        settings = plain_settings(adapter.transformer.peft_config[LORA_NAME].to_dict())
         WanPipeline.save_lora_weights(
             folder,
             transformer_lora_layers=_cpu({name: weights[name] for name in lora}),
@@ -157,6 +158,12 @@ def _write_weights(folder: Path, adapter: WanAdapter, weights: Mapping[str, Tens
             transformer_lora_adapter_metadata=settings,
         )
         _settle(folder / LORA_FILE)
+
+
+def plain_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return of a LoRA's settings what every peft knows: diffusers hands them all to the LoraConfig of whoever reads the file,
+    and that of an older peft takes no field of a newer one."""
+    return {name: settings[name] for name in PLAIN_SETTINGS}
 
 
 def _settle(path: Path) -> None:
