@@ -43,7 +43,7 @@ def read_text(path: Path) -> str:
     if len(data) > LARGEST_BYTES:
         raise InputError(f"{path} is larger than {LARGEST_BYTES:,} bytes; a recipe is a short TOML file")
     try:
-        return data.decode("utf-8")
+        return data.decode("utf-8-sig")  # Windows' editors begin a file with a mark
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8 text (byte {error.start}); a recipe is a TOML file") from None
 
@@ -198,7 +198,7 @@ def _inner(annotation: Any) -> Any:
 
 def _known_keys(root: type[BaseModel], location: Sequence[int | str]) -> list[str]:
     model = _model_at(root, location)
-    return list(model.model_fields) if model else []
+    return [field.alias or name for name, field in model.model_fields.items()] if model else []
 
 
 def _describe(root: type[BaseModel], location: Sequence[int | str]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import torch
 from diffusers import ModelMixin, WanPipeline, WanTransformer3DModel
 from peft.tuners.tuners_utils import BaseTunerLayer
+from safetensors import safe_open
 
 from scenes.errors import InputError, StopdownError
 from trainer.backbone_files import check_files
@@ -34,6 +35,7 @@ ARCHITECTURE = (
     "eps",
 )
 FINGERPRINT_TENSORS = ("patch_embedding.weight",)
+WRITTEN = "_stopdown_written"  # the attribute that `_remember_written` sets
 EXPERTS = ("transformer", "transformer_2")
 Part = TypeVar("Part", bound=ModelMixin)
 MERGED = "_stopdown_merged"  # a transformer's configuration says under this key what was merged into its projections
@@ -52,6 +54,7 @@ def load_backbone(
     with one_line(f"backbone {name}"):
         loaded = pipeline.from_pretrained(location, use_safetensors=True, **options)
     for expert in experts(loaded).values():
+        _remember_written(expert)
         if expert.config.image_dim is not None or expert.config.added_kv_proj_dim is not None:
             raise InputError(f"backbone {name} takes images; control adapters need a text-to-video one")
     return loaded
@@ -89,21 +92,46 @@ def fingerprint(transformer: WanTransformer3DModel) -> str:
 
     SHA-256 of the architecture and of every vector (biases, norms), modulation table and the patch embedding, rounded to
     bfloat16: those are never quantized and few (2.7 million values of 14 billion), so it takes no time. An adapter on the
-    transformer does not change it. A float16 copy has another one. A merged LoRA changes the projections alone, so that what
-    was merged counts as well (`trainer.adapter.merge`).
+    transformer does not change it. Float16 rounds otherwise than bfloat16: of a backbone that `load_backbone` loaded so, the
+    values in its files count; a copy that was saved as float16 has another one. A merged LoRA changes the projections alone,
+    so that what was merged counts as well (`trainer.adapter.merge`).
     """
     digest = hashlib.sha256()
     architecture = {key: transformer.config[key] for key in ARCHITECTURE}
     if MERGED in transformer.config:
         architecture[MERGED] = transformer.config[MERGED]
     digest.update(json.dumps(architecture, sort_keys=True, default=list).encode())
+    written: Mapping[str, torch.Tensor] = getattr(transformer, WRITTEN, {})
     for name in sorted(backbone_names(transformer.config.num_layers).values()):
-        tensor = _backbone_tensor(transformer, name)
-        if tensor.ndim == 1 or name.endswith("scale_shift_table") or name in FINGERPRINT_TENSORS:
+        tensor = written[name] if name in written else _backbone_tensor(transformer, name)
+        if _counts(name, tensor):
             rounded = tensor.detach().to("cpu", torch.bfloat16).contiguous()
             digest.update(f"{name} {list(tensor.shape)}".encode())
             digest.update(rounded.view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def forget_written(transformer: WanTransformer3DModel) -> None:
+    """Let the fingerprint follow the values in memory, of a transformer that is about to be saved as it is."""
+    if hasattr(transformer, WRITTEN):
+        delattr(transformer, WRITTEN)
+
+
+def _remember_written(transformer: WanTransformer3DModel) -> None:
+    """Keep, of a transformer that was loaded as float16, the values in its files that its fingerprint is made of."""
+    own = {name: _backbone_tensor(transformer, name) for name in backbone_names(transformer.config.num_layers).values()}
+    lost = {name for name, tensor in own.items() if _counts(name, tensor) and tensor.dtype == torch.float16}
+    if not lost:
+        return
+    written: dict[str, torch.Tensor] = {}
+    for path in sorted(Path(str(transformer.config.get("_name_or_path", ""))).glob("*.safetensors")):
+        with safe_open(path, framework="pt") as file:
+            written |= {name: file.get_tensor(name).to(torch.bfloat16) for name in lost & set(file.keys())}
+    setattr(transformer, WRITTEN, written)
+
+
+def _counts(name: str, tensor: torch.Tensor) -> bool:
+    return tensor.ndim == 1 or name.endswith("scale_shift_table") or name in FINGERPRINT_TENSORS
 
 
 def _backbone_tensor(transformer: WanTransformer3DModel, name: str) -> torch.Tensor:

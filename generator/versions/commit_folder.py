@@ -161,7 +161,7 @@ def _caption(history: History, clip_id: str, label: str, known: _Known, present:
     if path.is_symlink():
         raise InputError(f"{path} is a symbolic link; put the caption itself there, or delete it to keep the one in {LABELS}")
     try:
-        text = path.read_text(encoding="utf-8").strip()
+        text = path.read_bytes().decode("utf-8-sig").strip()
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8 text (byte {error.start}); write the caption anew") from None
     before = known.rows[clip_id]["caption"] if clip_id in known.rows else label

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
 from scenes.axes import AXES, Axis, UnitLaw
 from scenes.errors import InputError, closest
+from trainer.numbers import is_number
 
 FROZEN = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 Neutral = Annotated[float, Field(ge=1e-12, le=1e12)]
@@ -114,6 +115,10 @@ class AxisControl(BaseModel):
 
         Raises InputError for what the axis cannot parse, and for a law that has no units.
         """
+        if not isinstance(written, str) and not is_number(written):
+            raise InputError(
+                f"{self.name} {written!r} is no value; give a number in its unit, or text such as {self.format(0.0)}"
+            )
         value = self.axis.parse(written) if isinstance(written, str) else float(written)
         if not (math.isfinite(value) and value > 0):
             raise InputError(f"{self.name} {value:g} is not a physical value; give a finite number above 0, or units")

@@ -32,7 +32,7 @@ from trainer.adapter.digest import adapter_digest
 from trainer.adapter.folder import attach_saved, save_adapter
 from trainer.adapter.lora import LORA_NAME, block_of, lora_layers
 from trainer.adapter.modes import check_mode, default_mode
-from trainer.backbone import MERGED, experts, fingerprint
+from trainer.backbone import MERGED, experts, fingerprint, forget_written
 
 ADAPTER = "adapter"
 
@@ -78,6 +78,7 @@ def merge(
     for name, adapter in adapters.items():
         adapter.set_mode(chosen, strength)
         before = fingerprint(adapter.transformer)
+        forget_written(adapter.transformer)  # what is saved has the values in memory
         changed += fold(adapter, all_blocks=parts.lora == "all")
         mark = f"{before} {adapter_digest(folder)} {chosen} {strength!r}"
         adapter.transformer.register_to_config(**{MERGED: hashlib.sha256(mark.encode()).hexdigest()})

@@ -118,7 +118,7 @@ def _stored(path: Path) -> list[tuple[str, Read]]:
     if not path.is_file():
         return []
     found = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_bytes().decode().split("\n"):
         try:
             tree = json.loads(line)
             found.append((str(tree["key"]), Read(relative=tree["relative"], value=tree["value"], note=str(tree["note"]))))

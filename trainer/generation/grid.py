@@ -7,15 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-import matplotlib
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from generator.contact_sheet import ACCENT, FAINT, INK, LINE, PAPER
 from generator.gallery import signed
+from trainer.generation.fonts import draw_line, fitted, width
 from trainer.generation.plan import Row, Video
 
 Bytes = NDArray[np.uint8]
@@ -58,9 +57,9 @@ def lay_out(rows: Sequence[Row], title: str, facts: str, picture: tuple[int, int
     size = (_even(width_px), _even(HEAD_PX + row_px * len(rows) + MARGIN_PX // 2))
     page = Image.new("RGB", size, PAPER)
     draw = ImageDraw.Draw(page)
-    headings = ((title, 18, INK, _font("DejaVuSerif", 24)), (facts, 54, FAINT, _font("DejaVuSans", 12)))
-    for words, top, ink, font in headings:
-        draw.text((MARGIN_PX, top), _fitted(draw, words, width_px - 2 * MARGIN_PX, font), ink, font)
+    headings = ((title, 18, INK, ("DejaVuSerif", 24)), (facts, 54, FAINT, ("DejaVuSans", 12)))
+    for words, top, ink, face in headings:
+        draw_line(draw, (MARGIN_PX, top), fitted(draw, words, width_px - 2 * MARGIN_PX, *face), ink, *face)
     places: dict[str, tuple[int, int]] = {}
     for number, row in enumerate(rows):
         top = HEAD_PX + number * row_px
@@ -109,32 +108,25 @@ def row_words(row: Row) -> str:
 def _caption(draw: ImageDraw.ImageDraw, row: Row, top: int, width_px: int) -> None:
     right = width_px - MARGIN_PX
     draw.line((MARGIN_PX, top, right, top), LINE)
-    small, italic = _font("DejaVuSans", 11), _font("DejaVuSerif-Italic", 13)
+    small, italic = ("DejaVuSans", 11), ("DejaVuSerif-Italic", 13)
     words = row_words(row)
-    room_px = right - MARGIN_PX - draw.textlength(words, small) - 16
-    draw.text((MARGIN_PX, top + 7), _fitted(draw, row.prompt, room_px, italic), INK, italic)
-    draw.text((right - draw.textlength(words, small), top + 8), words, FAINT, small)
+    words_px = width(draw, words, *small)
+    prompt = fitted(draw, row.prompt, right - MARGIN_PX - words_px - 16, *italic)
+    draw_line(draw, (MARGIN_PX, top + 7), prompt, INK, *italic)
+    draw_line(draw, (right - words_px, top + 8), words, FAINT, *small)
 
 
 def _labels(draw: ImageDraw.ImageDraw, video: Video, left: int, top: int, room_px: int) -> None:
     swept = [(name, control) for name, control in video.controls if name in video.given]
-    font, small = _font("DejaVuSerif", 14), _font("DejaVuSansMono", 11)
+    face, small = ("DejaVuSerif", 14), ("DejaVuSansMono", 11)
     if not swept:
-        draw.text((left, top), "no control", FAINT, font)
+        draw_line(draw, (left, top), "no control", FAINT, *face)
     for line, ((_, control), value) in enumerate(zip(swept, video.labels, strict=True)):
         written = signed(control, 2)
-        draw.text((left, top + line * LABEL_PX), value, INK, font)
-        if draw.textlength(value, font) + draw.textlength(written, small) + 8 <= room_px:
-            draw.text((left + room_px - draw.textlength(written, small), top + line * LABEL_PX + 3), written, ACCENT, small)
-
-
-def _fitted(draw: ImageDraw.ImageDraw, text: str, room_px: float, font: ImageFont.FreeTypeFont) -> str:
-    """Return a text, cut with an ellipsis where it does not fit on its line."""
-    if draw.textlength(text, font) <= room_px:
-        return text
-    while text and draw.textlength(f"{text}…", font) > room_px:
-        text = text[:-1]
-    return f"{text.rstrip()}…"
+        draw_line(draw, (left, top + line * LABEL_PX), value, INK, *face)
+        written_px = width(draw, written, *small)
+        if width(draw, value, *face) + written_px + 8 <= room_px:
+            draw_line(draw, (left + room_px - written_px, top + line * LABEL_PX + 3), written, ACCENT, *small)
 
 
 def _scaled(frame_HW3: Bytes, cell: tuple[int, int]) -> Image.Image:
@@ -143,8 +135,3 @@ def _scaled(frame_HW3: Bytes, cell: tuple[int, int]) -> Image.Image:
 
 def _even(length_px: int) -> int:
     return length_px + length_px % 2  # yuv420p halves both sides
-
-
-def _font(name: str, size: int) -> ImageFont.FreeTypeFont:
-    # matplotlib carries these faces, so grids look the same on every machine
-    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / f"{name}.ttf"), size)

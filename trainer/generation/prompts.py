@@ -35,7 +35,7 @@ def gather_prompts(words: Sequence[str], file: Path | None) -> tuple[Prompt, ...
 def read_prompts(path: Path) -> tuple[Prompt, ...]:
     """Return the prompts of a .txt, .jsonl or .toml file; raises InputError naming file and line for what is no prompt."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_bytes().decode("utf-8-sig")  # Windows' editors begin a file with a mark
     except FileNotFoundError:
         raise InputError(f"prompt file {path} does not exist; give a {FORMS}") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -50,13 +50,13 @@ def read_prompts(path: Path) -> tuple[Prompt, ...]:
 
 
 def _lines(path: Path, text: str) -> tuple[Prompt, ...]:
-    lines = [line.strip() for line in text.splitlines()]
+    lines = [line.strip() for line in text.split("\n")]  # at nothing else: `splitlines` would also cut at U+2028 and \x0b
     return tuple(Prompt(prompt=line) for line in lines if line and not line.startswith("#"))
 
 
 def _json_lines(path: Path, text: str) -> tuple[Prompt, ...]:
     found = []
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             try:
                 entry = json.loads(line)

@@ -197,7 +197,7 @@ def read_settings(path: Path | None) -> TinySettings:
     if path is None:
         return TinySettings()
     try:
-        return TinySettings.model_validate(tomllib.loads(path.read_text()))
+        return TinySettings.model_validate(tomllib.loads(path.read_text(encoding="utf-8-sig")))
     except (OSError, ValueError) as error:
         first = " ".join(str(error).split())
         raise InputError(f"settings {path} cannot be used ({first}); see trainer/tiny/config.py for the keys") from error
