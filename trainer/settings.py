@@ -17,6 +17,7 @@ from generator.section import Section
 from scenes.axes import AXES
 from scenes.errors import InputError, closest
 
+CLIPS = "clips to learn from"  # the key of their digest among what decides a run
 BlockIndex = Annotated[int, Field(ge=0)]
 
 
@@ -108,7 +109,10 @@ class CheckpointSettings(Section):
     """When a run can be taken up again."""
 
     every: int = Field(default=250, ge=1, description="steps between checkpoints")
-    keep: int = Field(default=3, ge=1, description="the last so many stay")
+    minutes: float = Field(
+        default=1.0, ge=0, description="one more when this much work would be lost, 0 for none; it stays until the next ones"
+    )
+    keep: int = Field(default=3, ge=1, description="the last so many of those by steps stay, and the best ones")
 
 
 class ValidationSettings(Section):
@@ -136,6 +140,8 @@ class PreviewSettings(Section):
 class TrainSettings(Section):
     """A whole `[train]` section."""
 
+    model_config = ConfigDict(populate_by_name=True)
+
     what: Literal["control", "transformer", "vae"] = Field(
         default="control", description="what trains: a control adapter, the whole transformer, or the whole autoencoder"
     )
@@ -144,6 +150,9 @@ class TrainSettings(Section):
     train_split: str = Field(default="train", description="split to learn from")
     validation_split: str = Field(default="validation", description="split held out")
     out: str | None = Field(default=None, description="folder of the run; runs/NAME of the recipe's file if not given")
+    start_from: str | None = Field(
+        default=None, alias="from", description="adapter or checkpoint whose weights a new training starts from"
+    )
     cache: str | None = Field(default=None, description="folder of latents and text embeddings; the user's cache if not given")
     steps: int = Field(default=2000, ge=1, description="optimizer steps")
     batch_size: int = Field(default=1, ge=1, description="clips in a micro-batch")
@@ -195,28 +204,48 @@ class TrainSettings(Section):
             raise ValueError(f"clips_per_scene teaches a control, and what = '{self.what}' learns none; use 1")
         if self.clips_per_scene == 1 and (self.contrast != 1 or self.contradiction):
             raise ValueError("contrast and contradiction compare clips of a scene; give clips_per_scene above 1")
+        if self.start_from is not None and self.what != "control":
+            raise ValueError(f"from names an adapter, and what = '{self.what}' trains none; give the model as backbone.name")
         if self.previews.every and self.what == "vae":
             raise ValueError("previews.every: an autoencoder alone generates nothing; use 0")
         return self
 
 
-# A run may be taken up with other values of these: they do not change its weights, or not on purpose (device).
+# A run may be taken up with other values of these: they do not change its weights, or not on purpose (device, compile).
 WITHOUT_EFFECT = frozenset(
-    {"dataset", "ref", "validation_split", "out", "cache", "device", "trackers", "checkpoints", "validation", "previews"}
+    {
+        "dataset", "ref", "train_split", "validation_split", "out", "cache", "device", "trackers", "checkpoints", "validation",
+        "previews", "gradient_checkpointing", "compile", "start_from",
+    }
+)  # fmt: skip
+# What earlier versions recorded among what decides a run, and does not.
+NO_LONGER_COMPARED = frozenset(
+    {
+        "dataset version",
+        "encodings",
+        "train_split",
+        "gradient_checkpointing",
+        "compile",
+        "crop_frames",
+        "optimizer.max_loss_factor",
+    }
 )
 
 
 def decisive(settings: TrainSettings) -> dict[str, Any]:
     """Return what decides a run's weights, flat (`optimizer.betas`): it must be the same for a run to go on.
 
-    Dataset and backbone are not among it: `trainer.training.setup` adds what is in them, wherever they lie. With a constant
+    Clips and backbone are not among it: `trainer.training.setup` adds what is in them, wherever they lie. With a constant
     schedule `steps` is not, so that a finished run may be made longer.
     """
     tree = settings.model_dump(mode="json", exclude=set(WITHOUT_EFFECT))
     if settings.optimizer.schedule == "constant":
         del tree["steps"]
+    if settings.what != "vae":
+        del tree["crop_frames"]
     for key in ("name", "offload"):
         del tree["backbone"][key]
+    del tree["optimizer"]["max_loss_factor"]  # stops a run, and changes no step
     return flat(tree)
 
 
@@ -235,7 +264,10 @@ def digest(values: Mapping[str, Any]) -> str:
 
 def require_same(before: Mapping[str, Any], now: Mapping[str, Any], run: str) -> None:
     """Raise InputError naming what differs between a run's first settings and those to go on with."""
-    different = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
+    compared = {*before, *now} - NO_LONGER_COMPARED
+    if "encodings" in before:  # of a version that hashed more than the clips to learn from, so that it cannot be compared
+        compared -= {CLIPS}
+    different = [key for key in sorted(compared) if before.get(key) != now.get(key)]
     if different:
         shown = ", ".join(f"{key} was {_words(before, key)}, is {_words(now, key)}" for key in different[:3])
         more = f" and {len(different) - 3} more" if len(different) > 3 else ""

@@ -103,6 +103,8 @@ def test_what_changes_no_weight_does_not_decide_a_run() -> None:
     same = [
         "train.dataset=elsewhere", "train.out=x", "train.device=cpu", "train.checkpoints.every=7", "train.previews.every=3",
         "train.validation.clips=2", "train.trackers=[]", "train.cache=c", "train.steps=99", "train.backbone.offload=cpu",
+        "train.gradient_checkpointing=false", "train.compile=true", "train.optimizer.max_loss_factor=9", "train.train_split=x",
+        "train.previews.prompts=[\"a ball\"]", "train.crop_frames=[1]",
     ]  # fmt: skip
     assert digest(decisive(settings(*same))) == digest(first)
     for other in ("train.seed=1", "train.accumulation=2", "train.optimizer.ema_decay=0.9", "train.adapter.rank=8"):

@@ -131,6 +131,8 @@ def test_values_are_free_of_the_clock(tmp_path: Path) -> None:
 class Stop:
     """A watcher that ends the run at a step, as a crash would."""
 
+    logs = True
+
     def __init__(self, step: int) -> None:
         self.step = step
 

@@ -49,6 +49,8 @@ class Sharding(Accelerator):
 class Fate:
     """A watcher that sends this process a signal after a step."""
 
+    logs = True
+
     def __init__(self, step: int, number: int) -> None:
         self.step, self.number = step, number
 

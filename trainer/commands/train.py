@@ -55,6 +55,7 @@ def _train(settings: TrainSettings, folder: Path, dry_run: bool) -> None:
     from trainer.commands.quiet import quiet_libraries
 
     quiet_libraries()
+    from trainer.training.best import best_checkpoints
     from trainer.training.setup import RESULT, make_accelerator, open_run
 
     _require_own_folder(settings, folder)
@@ -68,6 +69,8 @@ def _train(settings: TrainSettings, folder: Path, dry_run: bool) -> None:
     step = _run(console, opened, folder, accelerator)
     result = folder / RESULT[settings.what]
     console.print(f"{result}: {settings.what} after {step} steps", markup=False, highlight=False, soft_wrap=True)
+    for best in best_checkpoints(folder):
+        console.print(best.line(folder), markup=False, highlight=False, soft_wrap=True)
     if settings.what == "control":
         console.print(f"next: {_next(opened, result)}", markup=False, highlight=False, soft_wrap=True)
 
@@ -106,7 +109,7 @@ def _show_data(console: Console, opened: Opened) -> None:
         highlight=False,
         soft_wrap=True,
     )
-    for note in data.notes:
+    for note in (*data.notes, *opened.notes):
         console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
 
 
@@ -120,7 +123,7 @@ def _show_dry_run(console: Console, opened: Opened) -> None:
         console.print(f"memory: {training_memory(sizes)}", markup=False, highlight=False, soft_wrap=True)
         console.print(_memory_table(memory_by_packing(sizes), settings.backbone.quantization, settings.backbone.offload))
     table = Table("setting", "value", box=None)
-    for key, value in flat(settings.model_dump(mode="json")).items():
+    for key, value in flat(settings.model_dump(mode="json", by_alias=True)).items():
         table.add_row(Text(f"train.{key}"), Text(str(value)))
     console.print(table)
     for name, count in trainable_counts(sizes).items():

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from generator.file_lock import alone
 from generator.files import DamagedError, write_atomic
 from scenes.errors import InputError, closest
+from trainer.disk import full_disk_in_words
 
 STATE = "state.json"
 Event = Literal["skipped", "started", "finished", "damaged"]
@@ -132,7 +133,8 @@ def _one(
     )
     tell("started", stage.name, reason)
     begun = time.monotonic()
-    summary = dict(stage.run())
+    with full_disk_in_words(folder, "free some and run the same command again: it goes on where it was"):
+        summary = dict(stage.run())
     record = StageRecord(inputs=inputs, made=dict(stage.made()), summary=summary, wall_s=round(time.monotonic() - begun, 3))
     done[stage.name] = record
     write_atomic(folder / STATE, (RunState(stages=done).model_dump_json(indent=1) + "\n").encode())

@@ -151,6 +151,7 @@ class Train:
         settings = self.place.recipe.train(self.place.dataset, earlier["version"].made["version"], self.place.folder / "train")
         beside = settings.model_dump(mode="json", include={"validation", "previews", "trackers"})
         return {
+            **_given(settings),
             "version": earlier["version"].made["version"],
             "settings": digest_of({**decisive(settings), "steps": settings.steps}),
             "beside": digest_of(beside),
@@ -303,13 +304,20 @@ def clear_other_run(settings: TrainSettings, folder: Path, note: Note) -> None:
     if before is None:
         return
     now = {name: value for name, value in decisive(settings).items() if name != "adapter.axes"}
-    same = all(before.get(name) == value for name, value in now.items()) and before.get("dataset version") == settings.ref
-    if same:
+    now |= {"dataset version": settings.ref, "from": _given(settings).get("from")}
+    if all(before.get(name) == value for name, value in now.items()):
         return
     number = 1 + sum(1 for path in folder.parent.glob(f"{folder.name}-before-*"))
     aside = folder.with_name(f"{folder.name}-before-{number}")
     folder.rename(aside)
     note(f"what was trained with other settings is kept in {aside}")
+
+
+def _given(settings: TrainSettings) -> dict[str, str]:
+    """Return the hash of the weights that a training starts from, where it is given some."""
+    from trainer.training.given import given_digest
+
+    return {} if settings.start_from is None else {"from": given_digest(settings.start_from)}
 
 
 def evaluate_request(place: Place) -> Any:

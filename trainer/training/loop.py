@@ -13,7 +13,7 @@ import resource
 import sys
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,8 +34,10 @@ from trainer.training.ema import start_average, update_average
 from trainer.training.guard import Guard, diverged, memory_in_words
 from trainer.training.interrupt import Interrupt
 from trainer.training.optimizers import make_optimizer
+from trainer.training.saving import Clock, wait_for_room
 from trainer.training.schedule import learning_rate
 from trainer.training.sharding import gathered, sharded_like, whole
+from trainer.training.surviving import surviving
 from trainer.training.task import Batch, Progress, Task, Watcher
 from trainer.training.tasks.flow import Experts
 
@@ -57,8 +59,8 @@ class Micro:
 class Loop:
     """One run: `Loop(task, settings, folder, accelerator).run()`.
 
-    `identity` is all that decides the run, flat (settings, dataset version, backbone); checkpoints in `folder` must have the
-    same. `watchers` are told on the first process; `watch` adds more.
+    `identity` is all that decides the run, flat (settings, clips, backbone); checkpoints in `folder` must have the same.
+    `watchers` are told on the first process; `watch` adds more. `best` gives the steps whose checkpoints must stay.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class Loop:
         *,
         identity: Mapping[str, Any] | None = None,
         watchers: Sequence[Watcher] = (),
+        best: Callable[[], Collection[int]] = tuple,
     ) -> None:
         self.task = task
         self.settings = settings
@@ -77,6 +80,8 @@ class Loop:
         self.accelerator = accelerator
         self.identity = {**(identity or {}), "processes": accelerator.num_processes}
         self.watchers = tuple(watchers) if accelerator.is_main_process else ()
+        self.best = best
+        self.clock = Clock(settings.checkpoints.minutes)
         self.step = 0
         self.guard = Guard(settings.optimizer.max_loss_factor)
         self._made = 0  # by this process
@@ -114,22 +119,35 @@ class Loop:
         if self.accelerator.is_main_process:
             self.folder.mkdir(parents=True, exist_ok=True)
         self._resume()
+        self.clock = Clock(self.settings.checkpoints.minutes)  # from here on there is work to lose
         try:
             for watcher in self.watchers:
                 watcher.started(self.task, self.step, self.settings.steps)
             with Interrupt() as interrupt, memory_in_words(ADVICE):
                 while self.step < self.settings.steps:
-                    progress, stop = self._make_step(interrupt)
-                    for watcher in self.watchers:
-                        watcher.stepped(self.task, progress)
-                    if stop or self.step % self.settings.checkpoints.every == 0 or self.step == self.settings.steps:
-                        self._write()
-                    if stop and self.step < self.settings.steps:
-                        raise KeyboardInterrupt
+                    self._go_on(interrupt)
         finally:
             for watcher in self.watchers:
-                watcher.finished(self.task, self.step)
+                with surviving("closing what watched the run"):
+                    watcher.finished(self.task, self.step)
         return self.step
+
+    def _go_on(self, interrupt: Interrupt) -> None:
+        """Make a step, log it, write the checkpoint that is due, and only then let what may fail look at the weights."""
+        progress, stop, late = self._make_step(interrupt)
+        for watcher in self.watchers:
+            if watcher.logs:
+                watcher.stepped(self.task, progress)
+        last = self.step == self.settings.steps
+        scheduled = last or self.step % self.settings.checkpoints.every == 0
+        if stop or late or scheduled:
+            self._write(interrupt, scheduled=scheduled)
+        if stop and not last:
+            raise KeyboardInterrupt
+        for watcher in self.watchers:
+            if not watcher.logs:
+                with surviving(f"what watches step {self.step} ({type(watcher).__name__})"):
+                    watcher.stepped(self.task, progress)
 
     def save(self, folder: Path) -> None:
         """Write what a user takes away, averaged where the settings say so; all processes must call it."""
@@ -140,15 +158,15 @@ class Loop:
                 share(folder)
             self.accelerator.wait_for_everyone()
 
-    def _make_step(self, interrupt: Interrupt) -> tuple[Progress, bool]:
-        """Make one optimizer step; returns what came of it, and whether any process was asked to stop."""
+    def _make_step(self, interrupt: Interrupt) -> tuple[Progress, bool, bool]:
+        """Make one optimizer step; returns what came of it, whether to stop, and whether a checkpoint is due by time."""
         began = time.perf_counter()
         optimizer, step = self.settings.optimizer, self.step
         rate = learning_rate(optimizer, step, self.settings.steps)
         self.task.before_step(step)
         self.optimizer.zero_grad(set_to_none=True)
         micros = [self._accumulate(step * self.settings.accumulation + k) for k in range(self.settings.accumulation)]
-        loss, clips, asked = self._summed(micros, interrupt.asked)
+        loss, clips, stop, late = self._summed(micros, interrupt.asked)
         norm = self._gradient_norm(clips)
         fault = self.guard.fault(loss, norm)
         if fault is not None:
@@ -165,7 +183,7 @@ class Loop:
             self._durations.clear()  # the first step compiles and allocates
         self._durations.append(time.perf_counter() - began)
         self._made += 1
-        return self._progress(loss, rate, norm, tuple(self._clip_ids(micros))), asked
+        return self._progress(loss, rate, norm, tuple(self._clip_ids(micros))), stop, late
 
     def _accumulate(self, micro_step: int) -> Micro:
         """Add one micro-batch's share to the gradient."""
@@ -183,12 +201,17 @@ class Loop:
     def _clips_a_process(self) -> int:
         return self.settings.batch_size * self.settings.accumulation
 
-    def _summed(self, micros: Sequence[Micro], asked: bool) -> tuple[float, int, bool]:
-        """Return the mean loss over all clips of all processes, their number, and whether any process was asked to stop."""
+    def _summed(self, micros: Sequence[Micro], asked: bool) -> tuple[float, int, bool, bool]:
+        """Return the mean loss over all clips of all processes, their number, and what all of them must agree on.
+
+        That is whether any process was asked to stop, and whether the first one's clock says that a checkpoint is due.
+        """
         losses = torch.cat([micro.losses_B for micro in micros]).double()
-        mine = torch.stack([losses.sum(), losses.new_tensor(float(len(losses))), losses.new_tensor(float(asked))])
-        total, clips, stops = self.accelerator.reduce(mine, reduction="sum").tolist()
-        return total / clips, int(clips), stops > 0
+        late = self.accelerator.is_main_process and self.clock.due(self._durations[-1] if self._durations else 0.0)
+        said = losses.new_tensor([float(len(losses)), float(asked), float(late)])
+        mine = torch.cat([losses.sum()[None], said])
+        total, clips, stops, lates = self.accelerator.reduce(mine, reduction="sum").tolist()
+        return total / clips, int(clips), stops > 0, lates > 0
 
     @torch.no_grad()
     def _gradient_norm(self, clips: int) -> float:
@@ -232,8 +255,9 @@ class Loop:
         latest = read_latest(self.folder)
         return None if latest is None else str(checkpoint_path(self.folder, latest.step))
 
-    def _write(self) -> None:
+    def _write(self, interrupt: Interrupt, *, scheduled: bool) -> None:
         """Write a checkpoint; every process takes part in gathering it, the first one writes."""
+        began_s = self.clock.now()
         state = self.optimizer.state  # not state_dict(): bitsandbytes nests its tensors there
         checkpoint = Checkpoint(
             step=self.step,
@@ -246,10 +270,24 @@ class Loop:
             },
             losses=tuple(self.guard.losses),
             identity=self.identity,
+            scheduled=scheduled,
         )
         if self.accelerator.is_main_process:
-            write_checkpoint(self.folder, checkpoint, self.settings.checkpoints.keep)
+            self._write_alone(checkpoint, interrupt)
         self.accelerator.wait_for_everyone()
+        self.clock.written(began_s)
+
+    def _write_alone(self, checkpoint: Checkpoint, interrupt: Interrupt) -> None:
+        weights = checkpoint.averaged if checkpoint.averaged is not None else checkpoint.parameters
+        beside_bytes = sum(tensor.nbytes for tensor in weights.values())
+        wait_for_room(self.folder, checkpoint.size_bytes + beside_bytes, lambda: interrupt.asked)
+        write_checkpoint(
+            self.folder,
+            checkpoint,
+            self.settings.checkpoints.keep,
+            best=self.best(),
+            beside=lambda folder: self.task.save_beside(folder, checkpoint.step, weights),
+        )
 
     def _resume(self) -> None:
         """Take up the last whole checkpoint of the folder, if there is one; raises InputError if it is of another run."""

@@ -10,22 +10,37 @@ from accelerate import Accelerator
 
 from generator.file_lock import alone
 from generator.terminal import Console
+from trainer.disk import full_disk_in_words
+from trainer.training.best import best_checkpoints
 from trainer.training.encoding import rich_report
 from trainer.training.loop import Loop
-from trainer.training.setup import RESULT, Opened, prepare_run, watch
+from trainer.training.setup import RESULT, Opened, prepare_run
+from trainer.training.watching import watch
 
 
 def run_training(opened: Opened, folder: Path, accelerator: Accelerator, console: Console) -> int:
     """Train in `folder` from its last checkpoint to the last step and save the result there; returns the step.
 
-    Raises KeyboardInterrupt when asked to stop, after a checkpoint is written, what `Loop.run` raises, and InputError
-    where another process trains in the folder.
+    Raises KeyboardInterrupt when asked to stop, after a checkpoint is written, what `Loop.run` raises, DiskFullError where
+    there is no room for an encoding, a checkpoint or the log, and InputError where another process trains in the folder.
     """
+    with full_disk_in_words(folder, "free some and run the same command again: it goes on from its last checkpoint"):
+        return _run(opened, folder, accelerator, console)
+
+
+def _run(opened: Opened, folder: Path, accelerator: Accelerator, console: Console) -> int:
     with rich_report(console) as report:
         run = prepare_run(opened, accelerator, report)
     if run.encoded is not None:
         console.print(run.encoded.summary(), highlight=False)
-    loop = Loop(run.task, opened.settings, folder, accelerator, identity=run.identity)
+    loop = Loop(
+        run.task,
+        opened.settings,
+        folder,
+        accelerator,
+        identity=run.identity,
+        best=lambda: {best.step for best in best_checkpoints(folder)},
+    )
     busy = f"another training is writing {folder}; wait for it, or give another --out"
     with alone(folder / ".lock", busy) if accelerator.is_main_process else nullcontext():
         if accelerator.is_main_process:

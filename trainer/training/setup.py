@@ -4,36 +4,36 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType, InitProcessGroupKwargs
-from diffusers import AutoencoderKLWan, WanPipeline
-from torch import Tensor
+from diffusers import WanPipeline
 
 from scenes.errors import InputError
 from trainer.adapter import AdapterConfig, AxisControl, ControlConfig, LoraSettings, resolve_blocks
-from trainer.backbone import EXPERTS, experts, fingerprint, load_component
+from trainer.backbone import EXPERTS, experts, fingerprint
 from trainer.data.batches import FlowBatches
 from trainer.data.frames import FrameBatches
 from trainer.data.records import TrainingData, check_sizes, open_data
 from trainer.locate import cache_folder
 from trainer.quantize import check_quantization, load_quantized
-from trainer.settings import TrainSettings, decisive, digest
+from trainer.settings import CLIPS, TrainSettings, decisive
+from trainer.text_length import length_notes
 from trainer.training.cache import TensorCache, module_digest
 from trainer.training.early import check_early
 from trainer.training.encoding import Encoded, EncodedReader, Report, Share, encode_all
-from trainer.training.loop import Loop
+from trainer.training.given import check_given, given_digest, load_given
+from trainer.training.identity import clips_digest
 from trainer.training.task import Task
 from trainer.training.tasks import ControlTask, TransformerTask, VaeTask
 from trainer.training.tasks.control import Provenance, attach_adapters
 from trainer.training.tasks.flow import Flow
 from trainer.training.tasks.transformer import TextParts
-from trainer.training.watch import Studio, make_journal, make_watchers
 from trainer.weightless import weightless_pipeline
 
 PATIENCE = timedelta(hours=2)  # other processes wait while the first one validates and makes previews
@@ -98,6 +98,7 @@ class Opened:
     settings: TrainSettings
     data: TrainingData
     pipe: WanPipeline
+    notes: tuple[str, ...] = ()  # lines that a person should read, beside those of the data
 
     @property
     def experts(self) -> tuple[str, ...]:
@@ -144,7 +145,24 @@ def open_run(settings: TrainSettings, device: torch.device, *, weightless: bool 
     if settings.what == "control":
         adapter_config(settings, data.axes, getattr(pipe, opened.experts[0]).config.num_layers)  # says which block is absent
     check_early(settings, data, pipe)
-    return opened
+    return opened if settings.what == "vae" else replace(opened, notes=_notes(opened))
+
+
+def _notes(opened: Opened) -> tuple[str, ...]:
+    """Return what a person should know before anything is encoded; raises InputError for given weights that do not fit.
+
+    Without weights there is no tokenizer either, and whether texts are cut remains unsaid.
+    """
+    settings, pipe, data = opened.settings, opened.pipe, opened.data
+    texts = {f"clip {record.clip_id}": record.caption for record in (*data.train, *data.validation)}
+    texts |= {f"prompt {number}": prompt for number, prompt in enumerate(settings.previews.prompts, start=1)}
+    remedy = "raise train.backbone.text_max_length"
+    notes = () if pipe.tokenizer is None else length_notes(pipe.tokenizer, texts, settings.backbone.text_max_length, remedy)
+    if settings.start_from is None:
+        return notes
+    parts = {name: getattr(pipe, name) for name in opened.experts}
+    layers = next(iter(parts.values())).config.num_layers
+    return (*notes, *check_given(settings.start_from, adapter_config(settings, opened.axes, layers), parts))
 
 
 def _backbone(settings: TrainSettings, device: torch.device, weightless: bool) -> WanPipeline:
@@ -167,11 +185,13 @@ def prepare_run(opened: Opened, accelerator: Accelerator, report: Report | None 
     settings, pipe = opened.settings, opened.pipe
     identity = decisive(settings) | {
         "adapter.axes": [axis.name for axis in opened.axes],
-        "dataset version": opened.data.version_id,
+        "dataset version": opened.data.version_id,  # to be told; the clips are what is compared
         **{f"backbone {name}": fingerprint(part) for name, part in experts(pipe).items()},
     }
+    if settings.start_from is not None:
+        identity["from"] = given_digest(settings.start_from)
     if settings.what == "vae":
-        identity["backbone vae"] = module_digest(pipe.vae)
+        identity |= {"backbone vae": module_digest(pipe.vae), CLIPS: clips_digest(opened.data, {}, {})}
         return Run(opened=opened, task=_vae(opened), identity=identity, encoded=None, reader=None)
     cache = TensorCache(cache_path(settings))
     encoded = encode_all(
@@ -186,7 +206,7 @@ def prepare_run(opened: Opened, accelerator: Accelerator, report: Report | None 
         report=report,
     )
     accelerator.wait_for_everyone()
-    identity["encodings"] = digest({**encoded.latents, **encoded.texts})
+    identity[CLIPS] = clips_digest(opened.data, encoded.latents, encoded.texts)
     reader = EncodedReader(encoded, cache)
     task = FLOW_TASKS[settings.what](opened, reader)
     return Run(opened=opened, task=task, identity=identity, encoded=encoded, reader=reader)
@@ -245,18 +265,22 @@ def attach_new(opened: Opened) -> dict[str, Any]:
 
 def _flow(opened: Opened, dtype: torch.dtype) -> Flow:
     return Flow.of(
-        opened.pipe, opened.experts, shift=opened.settings.flow_shift, dtype=dtype, autocast=_autocast(opened.settings)
+        opened.pipe, opened.experts, shift=opened.settings.flow_shift, dtype=dtype, autocast=autocast_dtype(opened.settings)
     )
 
 
-def _autocast(settings: TrainSettings) -> torch.dtype | None:
+def autocast_dtype(settings: TrainSettings) -> torch.dtype | None:
+    """Return the dtype of the forward pass where it is not the weights' own."""
     return torch.bfloat16 if settings.precision == "bf16" else None
 
 
 def _control(opened: Opened, reader: EncodedReader) -> ControlTask:
-    settings = opened.settings
+    settings, given = opened.settings, opened.settings.start_from
+    adapters = attach_new(opened)
+    if given is not None:
+        load_given(given, adapters)
     return ControlTask(
-        attach_new(opened),
+        adapters,
         FlowBatches(
             opened.data.train,
             reader,
@@ -268,12 +292,12 @@ def _control(opened: Opened, reader: EncodedReader) -> ControlTask:
         Provenance(
             backbone_id=settings.backbone.name,
             dataset_version=opened.data.version_id,
-            recipe=settings.model_dump(mode="json"),
+            recipe=settings.model_dump(mode="json", by_alias=True),
         ),
         caption_dropout=settings.caption_dropout,
         contrast=settings.contrast,
         contradiction=settings.contradiction,
-        ramp_steps=settings.adapter.ramp_steps,
+        ramp_steps=settings.adapter.ramp_steps if given is None else 0,  # what is given acts already
         gradient_checkpointing=settings.gradient_checkpointing,
     )
 
@@ -304,45 +328,7 @@ def _vae(opened: Opened) -> VaeTask:
     batches = FrameBatches(
         opened.data, opened.data.train, batch_size=settings.batch_size, seed=settings.seed, lengths=settings.crop_frames
     )
-    return VaeTask(opened.pipe.vae, batches, autocast=_autocast(settings))
+    return VaeTask(opened.pipe.vae, batches, autocast=autocast_dtype(settings))
 
 
 FLOW_TASKS: dict[str, Callable[[Opened, EncodedReader], Task]] = {"control": _control, "transformer": _transformer}
-
-
-def watch(loop: Loop, run: Run, folder: Path, stream: TextIO) -> None:
-    """Let a run's watchers watch its loop: metric log, trackers and progress, validation, previews. For the first process."""
-    opened, settings = run.opened, run.opened.settings
-    watchers = make_watchers(
-        make_journal(folder, settings, stream),
-        settings,
-        folder,
-        held_out=opened.data.validation,
-        axes=[axis.name for axis in opened.axes],
-        studio=None if run.reader is None else _studio(run, run.reader),
-        averaged=lambda: loop.average,
-    )
-    loop.watch(*watchers)
-
-
-def _studio(run: Run, reader: EncodedReader) -> Studio:
-    """Return what previews are made with: the parts under training, and an autoencoder loaded again where it was dropped."""
-    pipe, backbone = run.opened.pipe, run.opened.settings.backbone
-
-    def text_now(caption: str) -> Tensor:  # of a text encoder that trains: nothing that is cached is true of it
-        return pipe.encode_prompt(caption, do_classifier_free_guidance=False, max_sequence_length=backbone.text_max_length)[0][
-            0
-        ]
-
-    def vae() -> AutoencoderKLWan:
-        if pipe.vae is not None:
-            return pipe.vae
-        return load_component(AutoencoderKLWan, backbone.name, "vae", dtype=torch.float32)
-
-    return Studio(
-        pipe=pipe,
-        adapters=run.task.adapters if isinstance(run.task, ControlTask) else {},
-        embed=text_now if backbone.train_text_encoder else reader.text,
-        vae=vae,
-        autocast=_autocast(run.opened.settings),
-    )

@@ -51,6 +51,10 @@ class Task(Protocol):
         """Write what a user takes away (an adapter's folder, a model), with the averaged parameters where there are such."""
         ...
 
+    def save_beside(self, checkpoint: Path, step: int, weights: Mapping[str, Tensor]) -> None:
+        """Write into a checkpoint's folder what makes it usable as it is, with `weights` by name; nothing if that is large."""
+        ...
+
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
@@ -69,13 +73,19 @@ class Progress:
 class Watcher(Protocol):
     """Told about a run by the loop, on the first process only: progress bar, metric files, trackers, validation, previews.
 
-    Watching changes no weight and no random state: the run is the same with and without watchers.
+    Watching changes no weight and no random state: the run is the same with and without watchers. A watcher that `logs` is
+    told of a step before its checkpoint is written, so that a run that goes on from it has the record of every step before;
+    what it raises ends the run. The others measure, which takes time and may fail: they are told after the checkpoint, and
+    what they raise is logged. Where a run died in between, `started` makes up what was due at `step`.
     """
+
+    logs: bool
 
     def started(self, task: Task, step: int, steps: int) -> None:
         """A run starts or goes on at `step`: what was recorded after it belongs to a run that died and is made again; cut it.
 
-        Every record up to `step` must still be there, so write each one out before `stepped` returns.
+        Every record up to `step` must still be there, so write each one out before `stepped` returns. Raises InputError for
+        what cannot be done at all, before any step is made.
         """
         ...
 

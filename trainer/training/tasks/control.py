@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from scenes.errors import InputError
 from trainer.adapter import AdapterConfig, Mode, WanAdapter, attach
 from trainer.adapter.folder import save_adapter
+from trainer.adapter.place import IN_CHECKPOINT
 from trainer.backbone import EXPERTS, fingerprint
 from trainer.data.batches import CONTROLS_NAME, LATENTS, SCENES, TEXT, FlowBatches
 from trainer.training.task import Batch
@@ -139,6 +140,10 @@ class ControlTask:
             fingerprints=self.fingerprints,
             overwrite=True,
         )
+
+    def save_beside(self, checkpoint: Path, step: int, weights: Mapping[str, Tensor]) -> None:
+        """Write the adapter's folder into a checkpoint's, so that the checkpoint can be used as an adapter."""
+        self.save(checkpoint / IN_CHECKPOINT, step, weights)
 
 
 def by_expert(weights: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:

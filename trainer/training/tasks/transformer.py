@@ -120,3 +120,6 @@ class TransformerTask:
             self.transformer.save_pretrained(folder / "transformer")
             if self.text is not None:
                 self.text.encoder.save_pretrained(folder / "text_encoder")
+
+    def save_beside(self, checkpoint: Path, step: int, weights: Mapping[str, Tensor]) -> None:
+        """Nothing: a whole model in every checkpoint would be too much."""

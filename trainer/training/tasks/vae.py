@@ -114,6 +114,9 @@ class VaeTask:
         with swapped(self.parameters(), averaged):
             self.vae.save_pretrained(folder / "vae")
 
+    def save_beside(self, checkpoint: Path, step: int, weights: Mapping[str, Tensor]) -> None:
+        """Nothing: a whole model in every checkpoint would be too much."""
+
 
 def normal_divergence(mean_BCthw: Tensor, logvar_BCthw: Tensor) -> Tensor:
     """Return the mean KL divergence per latent value of N(mean, exp(logvar)) from N(0, 1), [B]."""

@@ -36,7 +36,7 @@ def make_journal(folder: Path, settings: TrainSettings, stream: TextIO, recipe: 
     Raises InputError for a tracker that is not installed.
     """
     log = MetricsFile(folder / FILE)
-    told = recipe if recipe is not None else settings.model_dump(mode="json")
+    told = recipe if recipe is not None else settings.model_dump(mode="json", by_alias=True)
     trackers = make_trackers(settings.trackers, folder, told)
     return Journal((log, CurveDrawer(log.path, folder.name), *trackers, make_progress_sink(stream)))
 

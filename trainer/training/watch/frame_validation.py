@@ -19,8 +19,8 @@ from trainer.training.watch.validation import Validation
 class FrameValidation(Validation):
     """The watcher that validates an autoencoder: the start of every held-out clip, as long as training's longest crop."""
 
-    def started(self, task: Task, step: int, steps: int) -> None:
-        """Refuse what is no autoencoder before any step is made."""
+    def refuse(self, task: Task) -> None:
+        """Raise for what is no autoencoder."""
         if not isinstance(task, VaeTask):
             raise StopdownError(f"task {task.name} is no autoencoder; validate it with Validation")
         check_whole(task.module)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any, Literal, Protocol, get_args
 
 from generator.files import DamagedError, write_atomic
+from trainer.training.surviving import surviving
 from trainer.training.task import Progress, Task
 
 Kind = Literal["train", "validation", "preview"]
@@ -58,13 +59,17 @@ class MetricsFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.recorded: set[tuple[int, Kind]] = set()  # the steps and kinds of the events in it
         self._file: IO[str] | None = None
 
     def open(self, step: int, steps: int) -> None:
         """Keep the events up to `step` and go on behind them; raises DamagedError for a file that is no metric log."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.recorded = set()
         if self.path.exists():
-            kept = "".join(event.line() for event in read_events(self.path) if event.step <= step).encode()
+            events = [event for event in read_events(self.path) if event.step <= step]
+            self.recorded = {(event.step, event.kind) for event in events}
+            kept = "".join(event.line() for event in events).encode()
             if kept != self.path.read_bytes():
                 write_atomic(self.path, kept)
         self._file = self.path.open("a", encoding="utf-8")
@@ -75,6 +80,7 @@ class MetricsFile:
             raise ValueError(f"{self.path} is not open")
         self._file.write(event.line())
         self._file.flush()
+        self.recorded.add((event.step, event.kind))
 
     def close(self) -> None:
         """Close the file."""
@@ -105,17 +111,29 @@ def _event(tree: Any) -> Event:
 
 
 class Journal:
-    """The watcher that logs: every step, and what validation and previews tell it, to all its sinks in their order."""
+    """The watcher that logs: every step, and what validation and previews tell it, to all its sinks in their order.
+
+    The metric log is part of the run, and what it raises is raised. Any other sink may fail: that is said once, until it works
+    again.
+    """
+
+    logs = True
 
     def __init__(self, sinks: Sequence[Sink]) -> None:
         self.sinks = tuple(sinks)
         self._open: list[Sink] = []
+        self._failing: set[int] = set()
 
     def started(self, task: Task, step: int, steps: int) -> None:
-        """Open the sinks."""
+        """Open the sinks; one that cannot be opened is left out."""
         for sink in self.sinks:
-            sink.open(step, steps)
-            self._open.append(sink)
+            if isinstance(sink, MetricsFile):
+                sink.open(step, steps)
+                self._open.append(sink)
+                continue
+            with surviving(f"{type(sink).__name__}, which is left out,"):
+                sink.open(step, steps)
+                self._open.append(sink)
 
     def stepped(self, task: Task, progress: Progress) -> None:
         """Log a step."""
@@ -132,10 +150,30 @@ class Journal:
     ) -> None:
         """Log anything else that was measured after a step."""
         event = Event(step=step, kind=kind, values=values, machine={"time_unix_s": round(time.time(), 3), **(machine or {})})
-        for sink in self.sinks:
-            sink.write(event)
+        for sink in self._open:
+            if isinstance(sink, MetricsFile):
+                sink.write(event)
+            else:
+                self._try(sink, event)
+
+    def lacks(self, step: int, kind: Kind) -> bool:
+        """Return whether the metric log of the run that goes on has no such event; False where there is no metric log."""
+        logs = [sink for sink in self.sinks if isinstance(sink, MetricsFile)]
+        return bool(logs) and all((step, kind) not in log.recorded for log in logs)
 
     def finished(self, task: Task, step: int) -> None:
         """Close the sinks that were opened, the last one first."""
         while self._open:
-            self._open.pop().close()
+            sink = self._open.pop()
+            with surviving(f"closing {type(sink).__name__}"):
+                sink.close()
+
+    def _try(self, sink: Sink, event: Event) -> None:
+        try:
+            sink.write(event)
+            self._failing.discard(id(sink))
+        except Exception:
+            if id(sink) not in self._failing:
+                self._failing.add(id(sink))
+                with surviving(f"{type(sink).__name__}"):
+                    raise

@@ -33,6 +33,7 @@ from trainer.settings import PreviewSettings
 from trainer.training.task import Progress, Task
 from trainer.training.watch.aside import aside, check_whole
 from trainer.training.watch.borrowed import BorrowedWan, Studio
+from trainer.training.watch.due import is_due, make_up
 from trainer.training.watch.metrics import Journal
 from trainer.training.watch.readings import SweepReport, read_sweep
 from trainer.training.watch.validation import Averaged
@@ -52,6 +53,8 @@ class Reading:
 
 class Preview:
     """The watcher that makes previews every `settings.every` steps and at the last one."""
+
+    logs = False
 
     def __init__(
         self,
@@ -89,10 +92,12 @@ class Preview:
                 self.studio.embed(prompt)
         for leftover in self.folder.glob(".step-*"):
             shutil.rmtree(leftover)
+        if is_due(step, steps, self.settings.every):
+            make_up(self.journal, "preview", step, lambda: summarise(self.make(task, step)))
 
     def stepped(self, task: Task, progress: Progress) -> dict[str, float | None] | None:
         """Make previews if they are due; logs and returns what was read."""
-        if progress.step % self.settings.every and progress.step != progress.steps:
+        if not is_due(progress.step, progress.steps, self.settings.every):
             return None
         values = summarise(self.make(task, progress.step))
         self.journal.write(progress.step, "preview", values)
@@ -157,16 +162,21 @@ class Preview:
         with scratch_folder(target) as scratch:
             for name, data in files.items():
                 write_atomic(scratch / f"{name}.mp4", data)
-            size = (self.settings.width, self.settings.height)
-            for axis, rows in sweeps.items():
-                lines = [reading.report.line() for reading in readings if reading.report.axis == axis]
-                layout = lay_out(rows, f"{axis or 'preview'} · step {step}", "  ·  ".join(lines), size)
-                picture_HW3 = still_grid(layout, rows, lambda video: frames[video.name])
-                write_atomic(scratch / f"grid{'-' if axis else ''}{axis}.png", png_bytes(picture_HW3))
+            self._write_grids(scratch, step, sweeps, frames, readings)
             write_json(scratch / "readings.json", {"step": step, "sweeps": [_tree(reading) for reading in readings]})
             if target.exists():  # of the same step, before a kill
                 shutil.rmtree(target)
             scratch.rename(target)
+
+    def _write_grids(
+        self, folder: Path, step: int, sweeps: Mapping[str, Sequence[Row]], frames: Frames, readings: Sequence[Reading]
+    ) -> None:
+        size = (self.settings.width, self.settings.height)
+        for axis, rows in sweeps.items():
+            lines = [reading.report.line() for reading in readings if reading.report.axis == axis]
+            layout = lay_out(rows, f"{axis or 'preview'} · step {step}", "  ·  ".join(lines), size)
+            picture_HW3 = still_grid(layout, rows, lambda video: frames[video.name])
+            write_atomic(folder / f"grid{'-' if axis else ''}{axis}.png", png_bytes(picture_HW3))
 
 
 def preview_prompts(settings: PreviewSettings, held_out: Sequence[ClipRecord], axes: Sequence[str]) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ from trainer.training.objective import fixed_noise, fixed_times, shift_times
 from trainer.training.task import Batch, Progress, Task
 from trainer.training.tasks.flow import Draw, Flow
 from trainer.training.watch.aside import aside, check_whole
+from trainer.training.watch.due import is_due, make_up
 from trainer.training.watch.metrics import Journal
 
 Averaged = Callable[[], Mapping[str, Tensor] | None]  # the averaged weights as they are now
@@ -48,6 +49,8 @@ class Validation:
     `records` are held-out clips, of which at most `clips` are used, spread evenly; `axes` are the names of their controls.
     """
 
+    logs = False
+
     def __init__(
         self,
         journal: Journal,
@@ -72,13 +75,19 @@ class Validation:
 
     def started(self, task: Task, step: int, steps: int) -> None:
         """Refuse what cannot be validated before any step is made; raises InputError."""
+        self.refuse(task)
+        if is_due(step, steps, self.every):
+            make_up(self.journal, "validation", step, lambda: self.measure(task))
+
+    def refuse(self, task: Task) -> None:
+        """Raise for a task that cannot be validated."""
         if not isinstance(task, FlowTask):
             raise StopdownError(f"task {task.name} has no loss at given noise; it cannot be validated")
         check_whole(task.module)
 
     def stepped(self, task: Task, progress: Progress) -> dict[str, float] | None:
         """Validate if it is due; logs and returns `loss`, `gap` and their parts."""
-        if progress.step % self.every and progress.step != progress.steps:
+        if not is_due(progress.step, progress.steps, self.every):
             return None
         values = self.measure(task)
         self.journal.write(progress.step, "validation", values)

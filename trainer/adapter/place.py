@@ -1,0 +1,33 @@
+"""Where the adapter lies that a person named: its own folder, a checkpoint's, or a run's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from scenes.errors import InputError
+from trainer.adapter.card import CARD
+
+IN_CHECKPOINT = "adapter"  # the folder of the adapter in a checkpoint's folder, and in a run's
+STATE = "state.json"  # of a checkpoint
+
+
+def adapter_place(named: Path) -> Path:
+    """Return the adapter's folder in a checkpoint (`RUN/checkpoint-250`) or run (`RUN`); any other path as it is.
+
+    Raises InputError for a checkpoint that holds no adapter, and for a run that has checkpoints only.
+    """
+    if not named.is_dir() or (named / CARD).exists():
+        return named
+    if (named / IN_CHECKPOINT / CARD).is_file():
+        return named / IN_CHECKPOINT
+    if (named / STATE).is_file():
+        raise InputError(
+            f"{named} is a checkpoint without an adapter: what trains there is a whole model, or an older version wrote it; "
+            "continue that run, its next checkpoints have one"
+        )
+    inside = [path.parent.parent for path in named.glob(f"checkpoint-*/{IN_CHECKPOINT}/{CARD}")]
+    steps = sorted(int(path.name.removeprefix("checkpoint-")) for path in inside if path.name[11:].isdecimal())
+    if steps:
+        last = named / f"checkpoint-{steps[-1]}"
+        raise InputError(f"{named} is a run that has not finished; give one of its {len(steps)} checkpoints, such as {last}")
+    return named
