@@ -6,7 +6,7 @@ Shapes: N videos, A axes.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,13 @@ from scenes.axes import AXES
 from scenes.errors import InputError
 from trainer.adapter import CONTROLS, AxisControl, Mode, WanAdapter, default_mode
 from trainer.adapter.card import AdapterCard
+from trainer.adapter.config import AdapterConfig
 from trainer.adapter.folder import attach_saved
+from trainer.adapter.modes import PARTS
+from trainer.adapter.place import adapter_place
 from trainer.backbone import EXPERTS, experts, load_backbone
+from trainer.numbers import finite_number, is_number
+from trainer.text_length import WAN_TOKENS
 
 WAN_GUIDANCE = 5.0  # WanPipeline's own
 Value = str | float
@@ -57,8 +62,8 @@ class ControlledWan(WanPipeline):
 
     @classmethod
     def from_pipeline(cls, pipe: WanPipeline, adapter: Path, *, allow_other_backbone: bool = False) -> ControlledWan:
-        """Put an adapter's folder on a loaded pipeline, whose components the result shares."""
-        card, adapters = attach_saved(experts(pipe), adapter, allow_other_backbone=allow_other_backbone)
+        """Put an adapter's folder, or a checkpoint's, on a loaded pipeline, whose components the result shares."""
+        card, adapters = attach_saved(experts(pipe), adapter_place(adapter), allow_other_backbone=allow_other_backbone)
         return cls.around(pipe, adapters, card)
 
     @classmethod
@@ -73,6 +78,11 @@ class ControlledWan(WanPipeline):
         """The axes that the adapter controls, in the order of its scalars."""
         control = next(iter(self.adapters.values())).config.control
         return control.axes if control is not None else ()
+
+    @property
+    def text_tokens(self) -> int:
+        """The number of text tokens that the adapter was trained with, else Wan's own: other padding is another picture."""
+        return (self.card.text_tokens if self.card is not None else None) or WAN_TOKENS
 
     def controls(
         self,
@@ -96,8 +106,12 @@ class ControlledWan(WanPipeline):
             raise InputError(f"{min(doubled)} was given in units and as a control; give one of them")
         columns = []
         for axis in self.axes:
-            given = [axis.control(v) for v in _several(values[axis.name])] if axis.name in values else None
-            given = [float(v) for v in _several(numbers[axis.name])] if axis.name in numbers else given
+            given = [axis.control(v) for v in _several(axis.name, values[axis.name])] if axis.name in values else None
+            given = (
+                [finite_number(v, axis.name) for v in _several(axis.name, numbers[axis.name])]
+                if axis.name in numbers
+                else given
+            )
             columns.append(_column(axis, given if given is not None else [0.0], videos, limit))
         return torch.tensor(columns, dtype=torch.float32).reshape(len(columns), videos).T.contiguous()
 
@@ -137,8 +151,11 @@ class ControlledWan(WanPipeline):
         for adapter in self.adapters.values():
             adapter.set_mode(mode if mode is not None else default_mode(adapter.config), strength)
         attention_kwargs = {**(options.pop("attention_kwargs", None) or {}), CONTROLS: controls_NA}
+        options.setdefault("max_sequence_length", self.text_tokens)
         with ExitStack() as passes:
             if control_guidance != 1:
+                configs = [adapter.config for adapter in self.adapters.values()]
+                check_control_acts(configs, [mode], strength, control_guidance)
                 for name, guidance in _guidances(options, tuple(self.adapters)).items():
                     share = unguided_share(control_guidance, guidance)
                     passes.enter_context(self.adapters[name].unconditional(controls_NA * share))
@@ -166,11 +183,30 @@ def unguided_share(control_guidance: float, guidance: float) -> float:
     return (guidance - control_guidance) / (guidance - 1)
 
 
+def control_acts(configs: Sequence[AdapterConfig], mode: str | None, strength: float) -> bool:
+    """Return whether the control of any of a pipeline's adapters acts in a mode, each one's default if None, at a strength."""
+    return strength != 0 and any(PARTS[Mode(mode) if mode is not None else default_mode(config)].control for config in configs)
+
+
+def check_control_acts(
+    configs: Sequence[AdapterConfig], modes: Sequence[str | None], strength: float, control_guidance: float
+) -> None:
+    """Raise InputError for a control guidance where no control acts: there is nothing that it could push towards."""
+    if control_guidance == 1 or any(control_acts(configs, mode, strength) for mode in modes):
+        return
+    used = sorted({str(mode or default_mode(config)) for mode in modes for config in configs})
+    why = "at strength 0 no control acts" if strength == 0 else f"in mode {' and '.join(used)} no control acts"
+    raise InputError(f"control guidance {control_guidance:g} has nothing to push towards: {why}; leave it at 1")
+
+
 def _guidances(options: Mapping[str, Any], adapters: Sequence[str]) -> dict[str, float]:
-    """Return each transformer's guidance, as WanPipeline reads its arguments: the second one's is the first's if not given."""
+    """Return each transformer's guidance, as WanPipeline reads its arguments: the second one's is the first's if not given.
+
+    Where the first one's is 1 or less, the pipeline makes no unconditional pass for either, whatever the second one's is.
+    """
     first = float(options.get("guidance_scale", WAN_GUIDANCE))
     second = options.get("guidance_scale_2")
-    return {name: first if name == EXPERTS[0] or second is None else float(second) for name in adapters}
+    return {name: first if name == EXPERTS[0] or second is None or first <= 1 else float(second) for name in adapters}
 
 
 def check_size(pipe: WanPipeline, *, height: int, width: int, num_frames: int) -> None:
@@ -192,8 +228,13 @@ def check_size(pipe: WanPipeline, *, height: int, width: int, num_frames: int) -
         )
 
 
-def _several(values: Values | Numbers) -> Sequence[Value]:
-    return [values] if isinstance(values, str | int | float) else list(values)
+def _several(axis: str, values: Any) -> list[Any]:
+    """Return one value or several as a list; numpy's and torch's scalars and arrays are numbers and lists as well."""
+    if isinstance(values, str) or is_number(values):
+        return [values]
+    if isinstance(values, bool) or not isinstance(values, Iterable):
+        raise InputError(f"{axis} {values!r} is no value; give a number, a text in units, or a list of them")
+    return list(values)
 
 
 def _column(axis: AxisControl, given: Sequence[float], videos: int, limit: float | None) -> list[float]:

@@ -1,4 +1,4 @@
-"""`stopdown adapter info | convert | merge`."""
+"""`stopdown adapter info | extract | convert | merge`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Show an adapter, convert it between formats, or merge its LoRA into a backbone.",
+    help="Show an adapter, take it out of a checkpoint, convert it between formats, or merge its LoRA into a backbone.",
 )
 
 Axes = Annotated[
@@ -35,15 +35,18 @@ AllowOther = Annotated[bool, typer.Option("--allow-other-backbone", help="Use a 
 
 @app.command()
 def info(
-    adapter: Annotated[Path, typer.Argument(help="An adapter's folder, or a .safetensors file.", show_default=False)],
+    adapter: Annotated[
+        Path, typer.Argument(help="An adapter's folder, a checkpoint's, or a .safetensors file.", show_default=False)
+    ],
     axes: Axes = None,
     json: Json = False,
 ) -> None:
     """Show what an adapter controls, how, and where it comes from."""
     _prepare()
+    from trainer.adapter.place import adapter_place
     from trainer.formats.describe import describe
 
-    tree = describe(adapter, _names(axes))
+    tree = describe(adapter_place(adapter), _names(axes))
     if json:
         print(json_module.dumps(tree, indent=2, ensure_ascii=False))
     else:
@@ -51,8 +54,25 @@ def info(
 
 
 @app.command()
+def extract(
+    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint's folder, RUN/checkpoint-STEP.", show_default=False)],
+    out: Annotated[Path, typer.Argument(help="A new folder for the adapter.", show_default=False)],
+) -> None:
+    """Take the adapter out of a checkpoint into a folder of its own, which a training that goes on does not remove."""
+    _prepare()
+    from trainer.adapter.extract import extract as take_out
+    from trainer.disk import full_disk_in_words
+
+    with full_disk_in_words(out, "free some and run the same command again"):
+        card = take_out(checkpoint, out)
+    print(f'{out}: the adapter after {card.step} steps\nnext: stopdown generate --adapter {out} --prompt "…"')
+
+
+@app.command()
 def convert(
-    source: Annotated[Path, typer.Argument(help="An adapter's folder, or a .safetensors file.", show_default=False)],
+    source: Annotated[
+        Path, typer.Argument(help="An adapter's folder, a checkpoint's, or a .safetensors file.", show_default=False)
+    ],
     target: Annotated[Path, typer.Argument(help="The new file; a new folder for diffusers.", show_default=False)],
     to: Annotated[str, typer.Option(help="diffusers (an adapter's folder), comfyui or published.", show_default=False)],
     preset: Preset = "keep",
@@ -67,9 +87,11 @@ def convert(
     _prepare()
     from dataclasses import asdict
 
+    from trainer.adapter.place import adapter_place
     from trainer.formats.convert import convert as write
     from trainer.formats.sources import read_source
 
+    source = adapter_place(source)
     made_of = read_source(source, axes=_names(axes), expert=expert if source.is_dir() else None)
     done = write(made_of, target, to, preset=preset, backbone=backbone, expert=expert or "transformer")
     if json:
@@ -82,7 +104,7 @@ def convert(
 
 @app.command()
 def merge(
-    adapter: Annotated[Path, typer.Argument(help="The adapter's folder.", show_default=False)],
+    adapter: Annotated[Path, typer.Argument(help="The adapter's folder, or a checkpoint's.", show_default=False)],
     out: Annotated[Path, typer.Option(help="A new folder for the merged backbone.", show_default=False)],
     backbone: Annotated[
         str | None,
@@ -103,9 +125,11 @@ def merge(
 
     from trainer.adapter.card import read_card
     from trainer.adapter.merge import merge as fold
+    from trainer.adapter.place import adapter_place
     from trainer.backbone import load_backbone
     from trainer.generation.load import checked_dtype
 
+    adapter = adapter_place(adapter)
     name = backbone if backbone is not None else read_card(adapter).backbone.id
     pipe = load_backbone(name, dtype=checked_dtype(dtype))
     done = fold(pipe, adapter, out, backbone=name, mode=mode, strength=strength, allow_other_backbone=allow_other_backbone)

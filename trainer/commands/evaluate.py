@@ -92,13 +92,14 @@ def _request(
 
     quiet_libraries()
     from generator.recipe_io import validate
+    from trainer.adapter.place import adapter_place
     from trainer.evaluation.run import EvaluateRequest
     from trainer.evaluation.settings import EvaluateSettings
     from trainer.generation.load import Loading
 
     told = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items() if value is not None}
     checked = validate(EvaluateSettings, told, "evaluate")
-    return EvaluateRequest(adapter=adapter, out=out, settings=checked, loading=Loading(**loading), **sources)
+    return EvaluateRequest(adapter=adapter_place(adapter), out=out, settings=checked, loading=Loading(**loading), **sources)
 
 
 def _run(request: EvaluateRequest, card: bool) -> EvaluationReport:

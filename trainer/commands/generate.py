@@ -64,7 +64,7 @@ def command(
     """
     swept = {"shutter": shutter, "aperture": aperture, "temperature": temperature, "control": control or ()}
     drawn = {"seed": seed, "seeds": seeds, "negative": negative, "strength": strength}
-    card, rows = _plan(adapter, swept, limit, zip, {"words": prompt or (), "file": prompts}, mode or (), drawn)
+    adapter, card, rows = _plan(adapter, swept, limit, zip, {"words": prompt or (), "file": prompts}, mode or (), drawn)
     sampling: dict[str, float | None] = {
         "frames": frames,
         "width": width,
@@ -91,18 +91,20 @@ def _plan(
     prompts: Mapping[str, Any],
     modes: Sequence[str],
     drawn: Mapping[str, Any],
-) -> tuple[AdapterCard, tuple[Row, ...]]:
-    """Return the adapter's card and the rows to make, checking all that needs no backbone."""
+) -> tuple[Path, AdapterCard, tuple[Row, ...]]:
+    """Return the adapter's folder and card and the rows to make, checking all that needs no backbone."""
     require_training_stack()
     from trainer.commands.quiet import quiet_libraries
 
     quiet_libraries()
     from trainer.adapter.card import read_card
     from trainer.adapter.modes import check_mode, default_mode
+    from trainer.adapter.place import adapter_place
     from trainer.generation.plan import make_points, make_rows
     from trainer.generation.prompts import gather_prompts
     from trainer.generation.values import given_controls
 
+    adapter = adapter_place(adapter)
     card = read_card(adapter)
     axes = card.config.control.axes if card.config.control is not None else ()
     for mode in modes:
@@ -112,7 +114,7 @@ def _plan(
     points = make_points(controls, zipped=zipped)
     _note_extrapolation(axes, points)
     rows = make_rows(axes, gather_prompts(**prompts), points, modes or [default_mode(card.config)], **drawn)
-    return card, rows
+    return adapter, card, rows
 
 
 def _check(
@@ -127,14 +129,16 @@ def _check(
     from trainer.adapter.attach import check_backbone
     from trainer.backbone import experts
     from trainer.generation.load import Loading, resolved
-    from trainer.generation.run import Request, check_request
+    from trainer.generation.run import Request, check_guided, check_request
     from trainer.weightless import weightless_pipeline
 
     used = resolved(Loading(**loading), card)
     pipe = weightless_pipeline(str(used.backbone))
     for expert in experts(pipe).values():
         check_backbone(expert, card.config)
-    check_request(pipe, Request(adapter=adapter, rows=rows, sampling=_asked(pipe, card, sampling), **rest))
+    request = Request(adapter=adapter, rows=rows, sampling=_asked(pipe, card, sampling), **rest)
+    check_request(pipe, request)
+    check_guided([card.config], request)
 
 
 def _asked(pipe: WanPipeline, card: AdapterCard, sampling: Mapping[str, Any]) -> Sampling:
@@ -165,8 +169,9 @@ def _run(
     rest: Mapping[str, Any],
 ) -> Report:
     from trainer.commands.generate_progress import GenerateProgress
+    from trainer.disk import full_disk_in_words
     from trainer.generation.load import Loading, load_controlled, resolved
-    from trainer.generation.run import Request, generate
+    from trainer.generation.run import Request, generate, request_notes
 
     used = resolved(Loading(**loading), card)
     with GenerateProgress(sys.stderr) as watch:
@@ -180,8 +185,11 @@ def _run(
             f"control guidance {how.control_guidance:g}, {how.text_tokens} text tokens"
         )
         request = Request(adapter=adapter, rows=rows, sampling=how, **rest)
+        for words in request_notes(pipe, request):
+            watch.note(f"note: {words}")
         try:
-            return generate(pipe, card, request, used, watch)
+            with full_disk_in_words(request.out, "free some and run the same command again: finished videos are kept"):
+                return generate(pipe, card, request, used, watch)
         except KeyboardInterrupt:
             watch.note(f"{watch.finished} of {watch.videos} videos are finished in {request.out} and are kept")
             raise
@@ -217,7 +225,8 @@ def _told(report: Report, json: bool) -> str:
     if json:
         names = ("folder", "grid", "playing", "page", "index")
         paths = {name: None if (path := getattr(report, name)) is None else str(path) for name in names}
-        return json_module.dumps({"made": report.made, "found": report.found, **paths})
+        return json_module.dumps({"made": report.made, "found": report.found, **paths, "notes": list(report.notes)})
     found = f", {report.found} were there" if report.found else ""
     playing = f"\nplaying: {report.playing}" if report.playing is not None else ""
-    return f"{report.folder}: {report.made} videos made{found}\ngrid: {report.grid}{playing}\npage: {report.page}"
+    notes = "".join(f"\nnote: {words}" for words in report.notes)
+    return f"{report.folder}: {report.made} videos made{found}\ngrid: {report.grid}{playing}\npage: {report.page}{notes}"

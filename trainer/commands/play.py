@@ -87,10 +87,12 @@ def _session(adapter: Path, folder: Path, sampling: Mapping[str, Any], loading: 
     from dataclasses import replace
 
     from trainer.adapter.card import read_card
+    from trainer.adapter.place import adapter_place
     from trainer.generation.load import Loading, default_sampling, load_controlled, resolved
     from trainer.generation.sampler import check_sampling
     from trainer.play.session import Session
 
+    adapter = adapter_place(adapter)
     card = read_card(adapter)
     used = resolved(Loading(**loading), card)
     if not 1 <= fps <= 240:

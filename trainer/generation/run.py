@@ -16,9 +16,11 @@ from generator.stills import png_bytes
 from generator.video import decode, encode
 from scenes.errors import InputError
 from trainer.adapter.card import AdapterCard
+from trainer.adapter.config import AdapterConfig
 from trainer.adapter.laws import AxisControl
 from trainer.adapter.modes import PARTS, Mode
 from trainer.backbone import experts, fingerprint
+from trainer.generation.fonts import not_drawable, one_line
 from trainer.generation.grid import Bytes, lay_out, moving_grid, still_grid
 from trainer.generation.load import Loading
 from trainer.generation.page import write_page
@@ -37,8 +39,10 @@ from trainer.generation.record import (
     write_video,
 )
 from trainer.generation.sampler import Sampling, check_sampling, sample
-from trainer.pipeline import ControlledWan
+from trainer.pipeline import ControlledWan, check_control_acts
+from trainer.text_length import length_notes
 
+SHORT = 60  # letters of a prompt that name it in a line
 FPS = 16  # the rate of the datasets, for which exposures are meant
 
 
@@ -69,6 +73,7 @@ class Report:
     playing: Path | None
     page: Path
     index: Path
+    notes: tuple[str, ...] = ()  # what a person should know of the grid
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +95,7 @@ def generate(pipe: ControlledWan, card: AdapterCard, request: Request, loading: 
 
     Raises InputError for what the backbone cannot do and for videos of other recipes in the folder, before anything is made.
     """
+    check_guided([adapter.config for adapter in pipe.adapters.values()], request)
     made, found = make_videos(pipe, card, request, loading, watch)
     return _leave(request, pipe.axes, card, loading, made=made, found=found)
 
@@ -111,6 +117,12 @@ def make_videos(pipe: ControlledWan, card: AdapterCard, request: Request, loadin
             write_video(request.out, video, recipes[video.name], frames_THW3, request.fps)
             watch.done(video)
     return len(missing), len(videos) - len(missing)
+
+
+def check_guided(configs: Sequence[AdapterConfig], request: Request) -> None:
+    """Raise InputError for a control guidance where no row of a request has a control that acts."""
+    strength = max((abs(video.strength) for row in request.rows for video in row.videos), default=0.0)
+    check_control_acts(configs, [row.mode for row in request.rows], strength, request.sampling.control_guidance)
 
 
 def check_request(pipe: WanPipeline, request: Request) -> None:
@@ -206,6 +218,7 @@ def _leave(
     playing = _play(out / "grid.mp4", moving_grid(layout, rows, frames), request.fps)
     write_page(out / "sweep.html", rows, axes, frames, title=title, facts=facts, fps=request.fps)
     write_json(out / "index.json", _index(request, loading))
+    boxes = not_drawable(row.prompt for row in rows)
     return Report(
         folder=out,
         made=made,
@@ -214,7 +227,27 @@ def _leave(
         playing=playing,
         page=out / "sweep.html",
         index=out / "index.json",
+        notes=(f"no font here has {boxes}: boxes stand for them in the grid, sweep.html shows them",) if boxes else (),
     )
+
+
+def request_notes(pipe: ControlledWan, request: Request) -> tuple[str, ...]:
+    """Return what in a request does less than it seems to: a negative prompt without guidance, texts that are cut."""
+    sampling = request.sampling
+    notes: list[str] = []
+    if sampling.guidance <= 1 and any(row.negative for row in request.rows):
+        notes.append(
+            f"the negative prompt does nothing at guidance {sampling.guidance:g}, which makes no pass for it to steer; give a "
+            "guidance above 1"
+        )
+    texts = {f"prompt '{_short(row.prompt)}'": row.prompt for row in request.rows}
+    texts |= {f"negative prompt '{_short(row.negative)}'": row.negative for row in request.rows if row.negative}
+    return (*notes, *length_notes(pipe.tokenizer, texts, sampling.text_tokens, "write less, or raise --text-tokens"))
+
+
+def _short(text: str) -> str:
+    line = one_line(text)
+    return line if len(line) <= SHORT else f"{line[: SHORT - 1]}…"
 
 
 def _play(path: Path, frames_THW3: np.ndarray | None, fps: int) -> Path | None:

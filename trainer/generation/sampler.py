@@ -17,8 +17,10 @@ from torch import Tensor
 
 from scenes.errors import InputError
 from trainer.generation.plan import Point, labels_of
-from trainer.pipeline import ControlledWan, check_size, unguided_share
+from trainer.pipeline import ControlledWan, check_size, control_acts, unguided_share
+from trainer.text_length import WAN_TOKENS
 
+MOST_TEXT_TOKENS = 4096  # as a training's text_max_length
 Bytes = NDArray[np.uint8]
 Stepped = Callable[[int, int], None]  # denoising steps made and in all, over the whole call
 
@@ -36,7 +38,7 @@ class Sampling:
     steps: int = 50
     guidance: float = 5.0
     control_guidance: float = 1.0
-    text_tokens: int = 512
+    text_tokens: int = WAN_TOKENS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,6 +124,11 @@ def check_sampling(pipe: WanPipeline, sampling: Sampling) -> None:
         raise InputError(f"{sampling.steps} steps make no video; give 1 or more, Wan's own number is 50")
     if not 0 <= sampling.guidance < float("inf"):
         raise InputError(f"guidance {sampling.guidance:g} cannot be; give 0 or more, 1 for none, Wan's own is 5")
+    if not 1 <= sampling.text_tokens <= MOST_TEXT_TOKENS:
+        raise InputError(
+            f"{sampling.text_tokens} text tokens cannot be; give 1 to {MOST_TEXT_TOKENS}, as many as in training; Wan's own "
+            f"are {WAN_TOKENS}"
+        )
     unguided_share(sampling.control_guidance, sampling.guidance)
 
 
@@ -151,13 +158,14 @@ def _batch(
 ) -> Bytes:
     """Return videos [N, T, H, W, 3], each from the noise of a generator of its own that starts at `seed`."""
     axes = dict.fromkeys(name for point in points for name in point)
+    configs = [adapter.config for adapter in pipe.adapters.values()]
     embeds: dict[str, Any] = {name: embeds_1LX.expand(len(points), -1, -1) for name, embeds_1LX in text.items()}
     try:
         made = pipe(
             control={name: [point.get(name, 0.0) for point in points] for name in axes},
             mode=mode,
             strength=strength,
-            control_guidance=sampling.control_guidance,
+            control_guidance=sampling.control_guidance if control_acts(configs, mode, strength) else 1.0,
             # drawn on the CPU, so that a seed means the same noise on every device
             generator=[torch.Generator("cpu").manual_seed(seed) for _ in points],
             height=sampling.height,
