@@ -286,6 +286,8 @@ def test_a_dry_run_makes_nothing(home: Path, tmp_path: Path) -> None:
         (["--guidance", "nan"], "guidance nan cannot be"),
         (["--steps", "0"], "0 steps make no video"),
         (["--control-guidance", "2", "--guidance", "1"], "needs the unconditional pass"),
+        (["--control-guidance", "2", "--mode", "backbone_only"], "in mode backbone_only no control acts"),
+        (["--text-tokens", "0"], "0 text tokens cannot be; give 1 to 4096"),
     ],
 )
 @pytest.mark.parametrize("dry", [(), ("--dry-run",)], ids=["run", "dry-run"])

@@ -143,6 +143,18 @@ def test_control_guidance_that_cannot_be(pipe: ControlledWan, guidance: float, p
         latents(pipe, shutter="1/50", guidance_scale=guidance, control_guidance=push)
 
 
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"mode": "backbone_only"}, "in mode backbone_only no control acts"),
+        ({"strength": 0.0}, "at strength 0 no control acts"),
+    ],
+)
+def test_control_guidance_needs_a_control_that_acts(pipe: ControlledWan, more: dict, message: str) -> None:
+    with pytest.raises(InputError, match=f"control guidance 2 has nothing to push towards: {message}"):
+        latents(pipe, shutter="1/50", guidance_scale=4.0, control_guidance=2.0, **more)
+
+
 def test_the_unconditional_pass_depends_on_the_control(pipe: ControlledWan) -> None:
     """With a guidance of 2 and the same text in both passes, the result is the conditional pass alone: 2c - c = c."""
     guided = latents(pipe, shutter="1/20", guidance_scale=2.0, negative_prompt="a red ball")
@@ -226,6 +238,8 @@ def test_an_adapted_expert_beside_a_bare_one(cache: Path) -> None:
     controlled = quiet(ControlledWan.around(both, {"transformer_2": scramble(attach(low.transformer, config("shutter")))}))
     slow, fast = (latents(controlled, shutter=s, num_inference_steps=4) for s in ("1/16", "1/400"))
     assert not torch.equal(slow, fast)
+    with pytest.raises(InputError, match="needs the unconditional pass"):  # the first expert's decides
+        latents(controlled, shutter="1/16", control_guidance=2.0, guidance_scale=1.0, guidance_scale_2=4.0)
 
 
 def test_the_adapter_of_another_backbone_is_refused(cache: Path) -> None:
@@ -248,12 +262,34 @@ def test_the_adapter_of_another_backbone_is_refused(cache: Path) -> None:
         ({"shutter": "fast"}, "exposure 'fast'"),
         ({"shutter": "1/2", "limit": 1.5}, r"shutter: 0.5s is control 2.29, beyond the limit 1.5"),
         ({"control": {"shutter": float("nan")}}, "control nan of shutter"),
+        ({"control": {"shutter": True}}, "shutter True is no value"),
+        ({"shutter": np.True_}, "shutter .*True.* is no value"),
+        ({"shutter": [True]}, "shutter True is no value; give a number in its unit"),
         ({"mode": "decoupledd"}, "mode 'decoupledd' is unknown"),
     ],
 )
 def test_wrong_values_are_refused(pipe: ControlledWan, values: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         latents(pipe, **values)
+
+
+@pytest.mark.parametrize("half", [np.float32(0.5), np.array(0.5), torch.tensor(0.5), np.array([0.5]), torch.tensor([0.5])])
+def test_numpys_and_torchs_numbers_are_controls(pipe: ControlledWan, half: object) -> None:
+    assert torch.equal(pipe.controls(1, {}, {"shutter": half}), torch.tensor([[0.5, 0.0]]))
+    kelvins = pipe.controls(1, {"temperature": half * 8000})
+    assert torch.equal(kelvins, pipe.controls(1, {"temperature": 4000.0}))
+
+
+def test_the_text_is_as_long_as_in_training(cache: Path) -> None:
+    """Python pads texts to the adapter's own length, as the command does: other padding is another picture."""
+    pipe = quiet(ControlledWan.from_pretrained("tiny-random", cache / "one", cache=cache))
+    own = {name: value for name, value in SMALL.items() if name != "max_sequence_length"}
+    pipe.card = pipe.card.model_copy(update={"recipe": {"backbone": {"text_max_length": 7}}})
+
+    def made(**more: object) -> torch.Tensor:
+        return pipe("a ball", shutter="1/50", generator=torch.Generator().manual_seed(0), **own, **more).frames
+
+    assert torch.equal(made(), made(max_sequence_length=7)) and not torch.equal(made(), made(max_sequence_length=12))
 
 
 def test_controls_beyond_the_trained_range_are_extrapolation(pipe: ControlledWan) -> None:
