@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import resource
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -179,6 +180,7 @@ def in_full_disk(work: Callable[[], object], most_bytes: int) -> str:
     child = os.fork()
     if child == 0:
         torch.set_num_threads(1)  # the threads of the parent are not there
+        sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115  pytest's are files, which would be full as well
         resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, most_bytes))  # Python ignores the signal
         try:
             work()

@@ -129,7 +129,7 @@ def _check(
     from trainer.adapter.attach import check_backbone
     from trainer.backbone import experts
     from trainer.generation.load import Loading, resolved
-    from trainer.generation.run import Request, check_guided, check_request
+    from trainer.generation.run import Request, check_guided, check_request, request_notes
     from trainer.weightless import weightless_pipeline
 
     used = resolved(Loading(**loading), card)
@@ -139,6 +139,8 @@ def _check(
     request = Request(adapter=adapter, rows=rows, sampling=_asked(pipe, card, sampling), **rest)
     check_request(pipe, request)
     check_guided([card.config], request)
+    for words in request_notes(pipe, request):
+        print(f"stopdown: note: {words}", file=sys.stderr)
 
 
 def _asked(pipe: WanPipeline, card: AdapterCard, sampling: Mapping[str, Any]) -> Sampling:

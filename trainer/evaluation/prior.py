@@ -19,6 +19,7 @@ import torch
 from scenes.errors import InputError
 from trainer.adapter.card import read_card
 from trainer.adapter.modes import default_mode
+from trainer.adapter.place import adapter_place
 from trainer.evaluation.distances import MIN_SAMPLES
 from trainer.evaluation.fast import compare, one_step
 from trainer.evaluation.features import VideoFeatures
@@ -169,9 +170,10 @@ def drift(
         for step in steps:
             with at_checkpoint(pipe, source, step):
                 measure(step)
-        if not steps:  # an adapter's folder, or neither, which read_card says
-            with carrying(pipe, adapter, source, loading):
-                measure(read_card(source).step)
+        if not steps:  # an adapter's folder or a checkpoint's, or neither, which read_card says
+            folder = adapter_place(source)
+            with carrying(pipe, adapter, folder, loading):
+                measure(read_card(folder).step)
     own_step = read_card(adapter).step
     if own_step not in points:
         measure(own_step)

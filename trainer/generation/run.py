@@ -231,8 +231,11 @@ def _leave(
     )
 
 
-def request_notes(pipe: ControlledWan, request: Request) -> tuple[str, ...]:
-    """Return what in a request does less than it seems to: a negative prompt without guidance, texts that are cut."""
+def request_notes(pipe: WanPipeline, request: Request) -> tuple[str, ...]:
+    """Return what in a request does less than it seems to: a negative prompt without guidance, texts that are cut.
+
+    A pipeline without weights has no tokenizer, so that of cut texts nothing is said.
+    """
     sampling = request.sampling
     notes: list[str] = []
     if sampling.guidance <= 1 and any(row.negative for row in request.rows):
@@ -240,6 +243,8 @@ def request_notes(pipe: ControlledWan, request: Request) -> tuple[str, ...]:
             f"the negative prompt does nothing at guidance {sampling.guidance:g}, which makes no pass for it to steer; give a "
             "guidance above 1"
         )
+    if pipe.tokenizer is None:
+        return tuple(notes)
     texts = {f"prompt '{_short(row.prompt)}'": row.prompt for row in request.rows}
     texts |= {f"negative prompt '{_short(row.negative)}'": row.negative for row in request.rows if row.negative}
     return (*notes, *length_notes(pipe.tokenizer, texts, sampling.text_tokens, "write less, or raise --text-tokens"))
