@@ -313,3 +313,43 @@ def test_curves_hold_what_was_logged() -> None:
 def test_an_empty_log_is_drawn_too(tmp_path: Path) -> None:
     draw_curves([], tmp_path / "empty.svg", "nothing yet")
     assert (tmp_path / "empty.svg").stat().st_size > 1000
+
+
+# --- sinks that fail -----------------------------------------------------------------------------------------------------
+
+
+class Flaky:
+    """A tracker that cannot be opened, or whose writing fails at some steps."""
+
+    def __init__(self, *, opens: bool = True, fails_at: Sequence[int] = ()) -> None:
+        self.opens, self.fails_at, self.written = opens, fails_at, []
+
+    def open(self, step: int, steps: int) -> None:
+        """Fail, or not."""
+        if not self.opens:
+            raise ConnectionError("no network")
+
+    def write(self, event: Event) -> None:
+        """Fail, or remember the step."""
+        if event.step in self.fails_at:
+            raise OSError("gone")
+        self.written.append(event.step)
+
+    def close(self) -> None:
+        """Fail."""
+        raise OSError("gone")
+
+
+def test_a_tracker_that_fails_is_said_once_until_it_works_again_and_ends_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    closed, flaky, log = Flaky(opens=False), Flaky(fails_at=(2, 3, 5)), MetricsFile(tmp_path / FILE)
+    journal = Journal((closed, flaky, log))
+    journal.started(None, 0, 6)
+    for step in range(1, 7):
+        journal.write(step, "train", {"loss": 1.0})
+    journal.finished(None, 6)
+    assert closed.written == [] and flaky.written == [1, 4, 6]
+    assert [event.step for event in read_events(tmp_path / FILE)] == [1, 2, 3, 4, 5, 6]
+    assert caplog.text.count("Flaky, which is left out, failed (ConnectionError: no network); training goes on") == 1
+    assert caplog.text.count("Flaky failed (OSError: gone)") == 2 and caplog.text.count("closing Flaky failed") == 1

@@ -122,6 +122,7 @@ class Journal:
     def __init__(self, sinks: Sequence[Sink]) -> None:
         self.sinks = tuple(sinks)
         self._open: list[Sink] = []
+        self._left_out: set[int] = set()  # could not be opened
         self._failing: set[int] = set()
 
     def started(self, task: Task, step: int, steps: int) -> None:
@@ -131,9 +132,11 @@ class Journal:
                 sink.open(step, steps)
                 self._open.append(sink)
                 continue
+            self._left_out.add(id(sink))
             with surviving(f"{type(sink).__name__}, which is left out,"):
                 sink.open(step, steps)
                 self._open.append(sink)
+                self._left_out.discard(id(sink))
 
     def stepped(self, task: Task, progress: Progress) -> None:
         """Log a step."""
@@ -150,10 +153,10 @@ class Journal:
     ) -> None:
         """Log anything else that was measured after a step."""
         event = Event(step=step, kind=kind, values=values, machine={"time_unix_s": round(time.time(), 3), **(machine or {})})
-        for sink in self._open:
+        for sink in self.sinks:
             if isinstance(sink, MetricsFile):
                 sink.write(event)
-            else:
+            elif id(sink) not in self._left_out:
                 self._try(sink, event)
 
     def lacks(self, step: int, kind: Kind) -> bool:
