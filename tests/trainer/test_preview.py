@@ -237,6 +237,6 @@ def test_what_cannot_be_previewed_is_refused_before_the_first_step(pipe: WanPipe
     made_with = studio(pipe, task)
     with pytest.raises(InputError, match="previews have no prompt"):
         preview(tmp_path, made_with, ())
-    odd = PreviewSettings(every=1, frames=6, height=32, width=32)
-    with pytest.raises(InputError, match="6 frames do not fit"):
+    odd = PreviewSettings(every=1, frames=5, height=32, width=40)
+    with pytest.raises(InputError, match="40x32 does not fit"):
         Preview(Journal(()), tmp_path, made_with, PROMPTS, odd).started(task, 0, 1)

@@ -352,4 +352,4 @@ def test_a_tracker_that_fails_is_said_once_until_it_works_again_and_ends_nothing
     assert closed.written == [] and flaky.written == [1, 4, 6]
     assert [event.step for event in read_events(tmp_path / FILE)] == [1, 2, 3, 4, 5, 6]
     assert caplog.text.count("Flaky, which is left out, failed (ConnectionError: no network); training goes on") == 1
-    assert caplog.text.count("Flaky failed (OSError: gone)") == 2 and caplog.text.count("closing Flaky failed") == 1
+    assert caplog.text.count(" Flaky failed (OSError: gone)") == 3 and caplog.text.count("closing Flaky failed") == 1
