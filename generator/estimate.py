@@ -13,6 +13,7 @@ from scenes.spec import Optics
 # CPU seconds per megapixel of a rendered 512x512 frame, with everything around it (build, read-back, encode, probe).
 CPU_S_PER_MEGAPIXEL = {"sharp": 0.8, "shutter": 0.8, "aperture": 0.75}
 FIDELITY_FACTOR = {"flat": 1.0, "textured": 1.5, "lit": 5.0, "pbr": 12.0}
+OWN_FACTOR = {"sharp": 1.0, "shutter": 1.2, "aperture": 1.2}  # a sharp frame is what was marked
 CPU_S_PER_CLIP = 0.25
 BYTES_PER_PIXEL = 0.035  # 110 kB for 12 frames of 512x512 at CRF 12
 
@@ -43,7 +44,8 @@ def estimate(recipe: Recipe) -> Estimate:
         clips += count
         frames += count * length
         rendered += renders * length
-        cpu_s += renders * render_cpu_s(recipe, position, length) + count * finish_cpu_s(recipe, length)
+        cpu_s += renders * (_own_cpu_s(recipe, position, length) or render_cpu_s(recipe, position, length))
+        cpu_s += count * finish_cpu_s(recipe, length)
     size = int(frames * megapixels * 1e6 * BYTES_PER_PIXEL)
     return Estimate(clips=clips, frames=frames, rendered_frames=rendered, size_bytes=size, cpu_s=cpu_s)
 
@@ -63,6 +65,19 @@ def render_cpu_s(recipe: Recipe, pyramid: int, frames: int) -> float:
     megapixels = recipe.video.width * recipe.video.height / 1e6
     factor = FIDELITY_FACTOR[recipe.render.fidelity] * CPU_S_PER_MEGAPIXEL[_optics_kind(recipe.pyramid[pyramid])]
     return frames * megapixels * factor
+
+
+def _own_cpu_s(recipe: Recipe, pyramid: int, frames: int) -> float | None:
+    """Return what `render_cpu_s` does for a file of one's own, from what it took when it was marked; None where unknown.
+
+    Farms, whose machines must agree, reckon without it: it is no part of the plan.
+    """
+    cost = recipe.scene.cost if recipe.scene is not None else None
+    if cost is None or "blend" not in recipe.pyramid[pyramid].family:
+        return None
+    megapixels = recipe.video.width * recipe.video.height / 1e6
+    factor = OWN_FACTOR[_optics_kind(recipe.pyramid[pyramid])]
+    return cost.open_s + frames * factor * cost.of_frame(megapixels, recipe.render.samples_for("sharp"))
 
 
 def finish_cpu_s(recipe: Recipe, frames: int) -> float:

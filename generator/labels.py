@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from generator.plan import ClipPlan, Plan
+from generator.proof import why_no_proof
 from generator.store import ClipRecord, ReadingRecord
 from scenes.axes import AXES, Mark, Measurement, Reading
 
@@ -154,7 +155,9 @@ def label_row(plan: Plan, clip: ClipPlan, record: ClipRecord, axes: tuple[str, .
 
 def measure(plan: Plan, clip: ClipPlan, axis: str, reading: Reading) -> Measurement:
     """Hold a blind reading of one clip against the closed form of its scene."""
-    return AXES[axis].measure(reading, plan.scene_by_id[clip.scene_id].spec, clip.optics, clip.values[axis])
+    measured = AXES[axis].measure(reading, plan.scene_by_id[clip.scene_id].spec, clip.optics, clip.values[axis])
+    why = why_no_proof(plan, clip, axis)
+    return replace(measured, judged=False, note=why) if why else measured
 
 
 def reading_from_record(record: ReadingRecord) -> Reading:

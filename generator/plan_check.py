@@ -47,8 +47,8 @@ def concerns(plan: Plan) -> Iterator[str]:
                 f"beyond it things may touch, leave the picture or clip, and the probe misread them; {keep} draws other "
                 "scenes, with room for it"
             )
-        if judged == 0:
+        if judged == 0 and recipe.scene is None:  # of a scene of one's own `generator.proof` knows the reason
             yield (
                 f"{name}: in none of {labelled} clips is the effect large enough to be judged, so that no label is proven; "
-                f"make the picture larger or the range stronger{'' if recipe.scene else f', or draw other scenes with {keep}'}"
+                f"make the picture larger or the range stronger, or draw other scenes with {keep}"
             )

@@ -20,7 +20,7 @@ from generator.section import Section
 from scenes.axes import AXES, UnitLaw
 from scenes.errors import InputError, closest
 from scenes.families import FAMILIES
-from scenes.families.blend import Marks
+from scenes.families.blend_marks import Marks, RenderCost
 
 
 def nearest_frame_counts(frames: int) -> str:
@@ -188,14 +188,22 @@ class Tolerances(Section):
         default=0.05, ge=0, le=1, description="most clips, of those whose effect is large enough, that a probe may fail to read"
     )
     rank_correlation: float = Field(default=0.99, ge=-1, le=1, description="least Spearman correlation within a scene")
+    accept_unproven: tuple[str, ...] = Field(
+        default=(), description="axes of a scene of your own whose labels may stay without proof where they have none"
+    )
 
-    @field_validator("median_error")
+    @field_validator("median_error", "accept_unproven")
     @classmethod
-    def _known(cls, bars: dict[str, float]) -> dict[str, float]:
+    def _known(cls, bars: Any) -> Any:
         for name in bars:
             if name not in AXES:
                 raise ValueError(f"unknown axis '{name}'{closest(name, AXES)}; known: {', '.join(AXES)}")
         return bars
+
+    @model_serializer(mode="wrap")
+    def _without_absent(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        tree: dict[str, Any] = handler(self)  # plans of recipes that accept nothing keep their bytes
+        return tree if self.accept_unproven else {name: part for name, part in tree.items() if name != "accept_unproven"}
 
 
 class OwnScene(Section):
@@ -204,6 +212,8 @@ class OwnScene(Section):
     family: Literal["blend"] = Field(description='"blend"')
     file: str = Field(min_length=1, description="the .blend file, relative to the recipe")
     marks: Marks | None = Field(default=None, description="what `stopdown mark` wrote beside the file")
+    # Left out of plans: it differs between machines and changes no clip.
+    cost: RenderCost | None = Field(default=None, exclude=True, description="what rendering it took when it was marked")
 
 
 class Recipe(Section):
@@ -293,6 +303,17 @@ class Recipe(Section):
         clips = sum(len(one.frames) * one.scenes_per_layer * sum(one.layers) for one in self.pyramid)
         if clips > MOST_CLIPS:
             raise ValueError(f"the pyramids are {clips:,} clips; at most {MOST_CLIPS:,} can be planned: fewer scenes_per_layer")
+        return self
+
+    @model_validator(mode="after")
+    def _accepts_what_is_used(self) -> Recipe:
+        for axis in self.verify.accept_unproven:
+            if axis not in {name for pyramid in self.pyramid for name in pyramid.axes}:
+                raise ValueError(f"verify.accept_unproven: no pyramid controls '{axis}'; remove it or add the axis")
+        if self.verify.accept_unproven and self.scene is None:
+            raise ValueError(
+                "verify.accept_unproven is for a scene of your own (family 'blend'); other families prove every axis"
+            )
         return self
 
     @model_validator(mode="after")

@@ -15,11 +15,12 @@ from pathlib import Path
 
 from generator.files import DamagedError
 from generator.plan import ClipPlan
+from generator.reading import neutral_region, read
 from generator.store import ClipRecord
 from generator.verify_report import Problem, Row
 from generator.video import decode, frames_digest
 from generator.working_folder import WorkingFolder
-from scenes.axes import AXES, Reading
+from scenes.axes import Reading
 from scenes.errors import StopdownError
 
 Progress = Callable[[int, int], None]  # clips done, clips in all
@@ -27,7 +28,7 @@ Progress = Callable[[int, int], None]  # clips done, clips in all
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One clip for a worker: which files to hash, what they should hold, which probes to run. Plain, so that it travels."""
+    """One clip for a worker: which files to hash, what they should hold, which probes to run and where."""
 
     clip_id: str
     view: Path
@@ -38,6 +39,7 @@ class Job:
     shape_THW3: tuple[int, int, int, int]
     fps: int
     axes: tuple[str, ...]
+    where: tuple[int, int, int, int] | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,6 +172,7 @@ def _job(dataset: WorkingFolder, clip: ClipPlan, row: Row, records: Mapping[str,
         shape_THW3=(clip.frames, video.height, video.width, 3),
         fps=video.fps,
         axes=clip.axes,
+        where=neutral_region(dataset.plan.scene_by_id[clip.scene_id].spec),
     )
 
 
@@ -194,7 +197,7 @@ def _read(job: Job, problems: list[Problem]) -> dict[str, Reading]:
         return {}
     if frames_digest(frames_THW3) != job.sha256_frames:
         problems.append(Problem(kind="frames", where=job.clip_id, message="decoded frames do not match sha256_frames"))
-    return {axis: AXES[axis].probe(frames_THW3, float(job.fps)) for axis in job.axes}
+    return {axis: read(axis, frames_THW3, float(job.fps), job.where) for axis in job.axes}
 
 
 def _view_problems(result: Found, row: Row, owner: Mapping[str, str]) -> Iterator[Problem]:

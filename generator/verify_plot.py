@@ -66,7 +66,8 @@ def _dress(panel: Axes) -> None:
 def _draw_panel(panel: Axes, axis: AxisReport, entries: Sequence[ClipMeasurement], inks: dict[int, str]) -> None:
     panel.annotate(axis.axis, (0, 1), (0, 34), "axes fraction", "offset points", color=INK, fontsize=14, family="DejaVu Serif")
     if not entries:
-        panel.text(0.5, 0.5, "no clip could be read", transform=panel.transAxes, ha="center", color=FAINT)
+        said = "accepted without proof" if axis.accepted_without_proof else "no clip could be read"
+        panel.text(0.5, 0.5, said, transform=panel.transAxes, ha="center", color=FAINT)
         return
     values = [value for entry in entries for value in (entry.labelled, entry.measured) if value is not None]
     margin = (max(values) / min(values)) ** 0.06
@@ -116,7 +117,7 @@ def _dot(panel: Axes, entry: ClipMeasurement, height: float | None, inks: dict[i
 
 def _summary(axis: AxisReport) -> str:
     if axis.median_error is None or axis.worst_error is None:
-        return f"none of {axis.clips} clips judged"
+        return f"none of {axis.clips} clips judged{', accepted without proof' if axis.accepted_without_proof else ''}"
     rank = "" if axis.lowest_rank is None else f", rank ≥ {math.floor(axis.lowest_rank * 1000 + 1e-6) / 1000:.3f}"
     return (
         f"median error {axis.median_error:.3f} {axis.unit} (bar {axis.median_bar:g}), worst {axis.worst_error:.3f}"

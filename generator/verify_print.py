@@ -21,7 +21,9 @@ def print_report(report: VerifyReport, console: Console) -> None:
         table.add_row(*_cells(axis))
     console.print(table)
     for axis in report.axes:
-        if axis.too_small:
+        if axis.unproven:
+            console.print(escape(axis.unproven), style="dim", soft_wrap=True)
+        elif axis.too_small:
             console.print(f"{axis.axis}: {axis.too_small} of {axis.clips} clips show too little to be judged", style="dim")
     by_clip = {(entry.axis, entry.clip_id): entry for entry in report.measurements}
     for axis in report.axes:
@@ -57,6 +59,8 @@ def failures(report: VerifyReport) -> list[str]:
     """Return why a report does not pass, one phrase per reason; empty when it passes."""
     reasons = [f"{len(report.problems)} problems with files or labels"] if report.problems else []
     for axis in report.axes:
+        if axis.accepted_without_proof:
+            continue
         if axis.median_error is None:
             reasons.append(f"{axis.axis}: no clip could be judged")
         elif axis.median_error > axis.median_bar:
@@ -72,7 +76,9 @@ def _cells(axis: AxisReport) -> tuple[str, ...]:
     median = "none" if axis.median_error is None else f"{axis.median_error:.3f} {axis.unit}"
     worst = "none" if axis.worst_error is None else f"{axis.worst_error:.3f} {axis.unit}"
     rank = "none" if axis.lowest_rank is None else f"{axis.lowest_rank:.3f}"
-    verdict = "[green]pass[/]" if axis.passed else "[red]FAIL[/]"
+    verdict = "[red]FAIL[/]"
+    if axis.passed:
+        verdict = "[yellow]accepted[/]" if axis.accepted_without_proof else "[green]pass[/]"
     read = f"{axis.judged}/{axis.judged + axis.unreadable}"
     return (axis.axis, read, median, f"{axis.median_bar:g}", worst, rank, f"{axis.rank_bar:g}", verdict)
 

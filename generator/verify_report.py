@@ -12,6 +12,7 @@ from pydantic import computed_field
 from scipy import stats
 
 from generator.plan import ClipPlan, Plan
+from generator.proof import unproven
 from generator.working_folder import WorkingFolder
 from scenes.axes import AXES
 from scenes.axes.base import ErrorUnit, Measurement
@@ -67,7 +68,11 @@ class SceneRank(Spec):
 
 
 class AxisReport(Spec):
-    """One axis over the whole dataset: errors in `unit`, and the bars they are held to."""
+    """One axis over the whole dataset: errors in `unit`, and the bars they are held to.
+
+    `unproven` says in a line which clips of a scene of one's own have no proof and why; `accepted`: the recipe takes the axis
+    without one.
+    """
 
     axis: str
     unit: ErrorUnit
@@ -84,6 +89,8 @@ class AxisReport(Spec):
     clips_past_bar: tuple[str, ...]
     clips_unread: tuple[str, ...]
     ranks: tuple[SceneRank, ...]
+    unproven: str = ""
+    accepted: bool = False
 
     @computed_field  # type: ignore[prop-decorator]
     @property
@@ -103,10 +110,20 @@ class AxisReport(Spec):
         """Whether the probe read enough of the clips that show the effect; `unreadable_bar` is the share it may miss."""
         return self.unreadable <= self.unreadable_bar * (self.judged + self.unreadable)
 
+    @property
+    def accepted_without_proof(self) -> bool:
+        """Whether no clip of the axis has a proof, and the recipe accepts that."""
+        return self.accepted and self.judged + self.unreadable == 0
+
     @computed_field  # type: ignore[prop-decorator]
     @property
     def passed(self) -> bool:
-        """Whether median, readability and every scene's rank meet their bars; an axis with nothing judged does not pass."""
+        """Whether median, readability and every scene's rank meet their bars.
+
+        An axis with nothing judged does not pass, unless there is nothing to judge and the recipe accepts that.
+        """
+        if self.accepted_without_proof:
+            return True
         within = self.median_error is not None and self.median_error <= self.median_bar
         return within and self.reads_enough and not self.scenes_past_bar
 
@@ -183,12 +200,14 @@ def stored_measurements(dataset: WorkingFolder) -> tuple[ClipMeasurement, ...]:
 
 def axis_reports(plan: Plan, measurements: Sequence[ClipMeasurement]) -> tuple[AxisReport, ...]:
     """Return the statistics of every axis of a plan, held against the recipe's bars (default: the axis's tolerance)."""
+    lines = {one.axis: one.line for one in unproven(plan)}
     return tuple(
-        _axis_report(plan, axis, [entry for entry in measurements if entry.axis == axis]) for axis in plan.recipe.used_axes
+        _axis_report(plan, axis, [entry for entry in measurements if entry.axis == axis], lines.get(axis, ""))
+        for axis in plan.recipe.used_axes
     )
 
 
-def _axis_report(plan: Plan, axis: str, entries: Sequence[ClipMeasurement]) -> AxisReport:
+def _axis_report(plan: Plan, axis: str, entries: Sequence[ClipMeasurement], unproven_line: str) -> AxisReport:
     bar = plan.recipe.verify.median_error.get(axis, AXES[axis].tolerance)
     by_outcome: dict[Outcome, list[ClipMeasurement]] = defaultdict(list)
     for entry in entries:
@@ -212,6 +231,8 @@ def _axis_report(plan: Plan, axis: str, entries: Sequence[ClipMeasurement]) -> A
         clips_past_bar=tuple(entry.clip_id for entry in past),
         clips_unread=tuple(entry.clip_id for entry in by_outcome["unreadable"]),
         ranks=scene_ranks(entries),
+        unproven=unproven_line,
+        accepted=axis in plan.recipe.verify.accept_unproven,
     )
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import bpy  # noqa: TID251 - the one module of scenes/ that may
@@ -19,7 +18,7 @@ from scenes.errors import InputError
 from scenes.motion import location_at, orientation_at
 from scenes.primitives import mesh
 from scenes.shading import ANALYTIC, Fidelity, Nodes, shade, sky
-from scenes.spec import BlendSource, Camera, Light, Optics, SceneSpec, Shot, Solid
+from scenes.spec import Camera, Light, Optics, SceneSpec, Shot, Solid
 from scenes.white import REFERENCE_KELVIN, adaptation_33
 
 # Motion is keyed beyond the clip on both sides, so that an exposure centred on the first or last frame stays inside.
@@ -51,8 +50,9 @@ def build(spec: SceneSpec, fidelity: Fidelity) -> Handle:
 
 def place(scene: Any, spec: SceneSpec, fidelity: Fidelity) -> Handle:
     """Build a scene into an empty Blender scene and touch no other; data whose names are taken get others."""
-    _set_format(scene, spec.shot)
-    _set_color(scene)
+    set_format(scene, spec.shot)
+    scene.render.frame_map_old = scene.render.frame_map_new = 100
+    set_color(scene)
     camera = _add_camera(scene, spec.camera)
     objects = {solid.name: _add_solid(scene, solid, spec, fidelity) for solid in spec.solids}
     if fidelity != "flat":
@@ -62,27 +62,6 @@ def place(scene: Any, spec: SceneSpec, fidelity: Fidelity) -> Handle:
     handle = Handle(spec=spec, fidelity=fidelity, scene=scene, camera=camera, objects=objects)
     set_optics(handle, Optics())
     return handle
-
-
-def open_file(path: Path, spec: SceneSpec, source: BlendSource) -> Handle:
-    """Open a .blend in place of everything and set what a clip needs; no script, driver or handler in it is run.
-
-    Objects, materials, light and light transport stay as they are; format, engine, optics and output are set.
-    """
-    load_unscripted(path)
-    scene = bpy.data.scenes[source.scene]
-    bpy.context.window.scene = scene
-    _set_format(scene, spec.shot)
-    _set_color(scene)
-    scene.camera = bpy.data.objects[source.camera]
-    handle = Handle(spec=spec, fidelity="pbr", scene=scene, camera=scene.camera, objects={})
-    set_optics(handle, Optics())
-    return handle
-
-
-def load_unscripted(path: Path) -> None:
-    """Open a .blend without its interface and without running what is embedded in it: a person brings files of others."""
-    bpy.ops.wm.open_mainfile(filepath=str(path), load_ui=False, use_scripts=False)
 
 
 def set_optics(handle: Handle, optics: Optics) -> None:
@@ -162,14 +141,14 @@ def _cast_group(scene: Any, matrix_33: Any) -> Any:
     return group
 
 
-def _set_format(scene: Any, shot: Shot) -> None:
+def set_format(scene: Any, shot: Shot) -> None:
+    """Set size, frame rate, frames and engine, and switch off what would draw on the picture or cut it."""
     render = scene.render
     render.engine = "CYCLES"
     render.resolution_x, render.resolution_y = shot.width, shot.height
     render.resolution_percentage = 100
     render.pixel_aspect_x = render.pixel_aspect_y = 1.0
     render.fps, render.fps_base = shot.fps, 1.0
-    render.frame_map_old = render.frame_map_new = 100
     scene.frame_start, scene.frame_end, scene.frame_step = 0, shot.frames - 1, 1
     render.use_compositing = False
     render.use_sequencer = False
@@ -181,7 +160,7 @@ def _set_format(scene: Any, shot: Shot) -> None:
     render.film_transparent = False
 
 
-def _set_color(scene: Any) -> None:
+def set_color(scene: Any) -> None:
     """Show linear Rec.709 as plain sRGB; frames are read as linear floats, so this is for artists who open the file."""
     scene.display_settings.display_device = "sRGB"
     view = scene.view_settings

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -9,26 +10,53 @@ import typer
 
 from generator.build import blender_version
 from generator.commands.options import Json
-from generator.own_scene import file_sha256, marks_path
-from generator.render.single import in_render_process, mark_file
+from generator.own_scene import check_blend, marks_path, read_notes
+from generator.render.errors import RenderError
+from generator.render.single import RenderProcessDied, in_render_process, mark_file
+from scenes.errors import InputError
+from scenes.families.blend_marks import check_caption
 
 
 def command(
     file: Annotated[Path, typer.Argument(help="The .blend file.", show_default=False)],
     caption: Annotated[str, typer.Option(help="One sentence that says what is seen, without naming the effect.")],
-    subject: Annotated[str | None, typer.Option(help="The object that moves; needed for the shutter.")] = None,
+    subject: Annotated[
+        list[str] | None, typer.Option(help="The object that moves; needed for the shutter. Repeat it for several.")
+    ] = None,
     focus: Annotated[str | None, typer.Option(help="The object in focus; the camera's own focus if not given.")] = None,
     patch: Annotated[str | None, typer.Option(help="A neutral grey or white object; proves the temperature.")] = None,
     scene: Annotated[str | None, typer.Option(help="The scene of the file; the one it was saved with if not given.")] = None,
+    camera: Annotated[str | None, typer.Option(help="The camera; the scene's own if not given.")] = None,
     json: Json = False,
 ) -> None:
     """Mark a .blend file of yours as a scene for recipes, whose section `scene` names it; no script in it is run.
 
-    Writes FILE's marks beside it: the camera, the focus, and where the named objects are in every frame.
+    Writes FILE's marks beside it: the camera, the focus, and where the named objects are at every moment. A file whose clips
+    would not show what it shows is refused with the reason: unbaked simulations, hidden objects, clipped pictures.
     """
-    file_sha256(file)
+    check_blend(file)
+    try:
+        check_caption(caption)
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    if not os.access(file.resolve().parent, os.W_OK):
+        raise InputError(
+            f"{file.resolve().parent} cannot be written to, and marks lie beside the file; copy the .blend elsewhere"
+        )
     blender_version()
-    named = {"subject": subject, "focus": focus, "patch": patch, "scene": scene}
-    in_render_process(mark_file, file.resolve(), caption, named)
-    text = marks_path(file).read_text(encoding="utf-8")
-    print(text if json else f"{marks_path(file)} written")
+    named = {"subjects": tuple(subject or ()), "focus": focus, "patch": patch, "scene": scene, "camera": camera}
+    try:
+        in_render_process(mark_file, file.resolve(), caption, named)
+    except RenderProcessDied:
+        raise RenderError(
+            f"Blender died while it read {file}; the file is damaged, or needs more memory than there is: open it in Blender "
+            "and save it again"
+        ) from None
+    if json:
+        print(marks_path(file).read_text(encoding="utf-8"))
+        return
+    if os.environ.get("OCIO"):
+        print("note: the variable OCIO is not used: rendering has Blender's own colour configuration")
+    for note in read_notes(file):
+        print(f"note: {note}")
+    print(f"{marks_path(file)} written")

@@ -92,6 +92,11 @@ Not committed as a version when this card was written.
 
 Every label is a physical quantity. Errors are what a blind probe, which sees only the encoded frames, measured against
 the label. A clip is judged where the effect is large enough to be held to the bar; a probe that cannot read says so.
+{% for row in axes if row.unproven %}
+
+{{ row.unproven }} of {{ row.clips }} labels of {{ row.name }} have no proof: {{ row.why }}.\
+{{ " The recipe accepts that." if row.name in accepted else "" }}
+{% endfor %}
 {% for row in axes if row.unread %}
 The {{ row.name }} probe could not read {{ row.unread }} of {{ row.clips }} clips.
 {% endfor %}
@@ -172,6 +177,7 @@ def dataset_card(
         seconds=f"{facts.seconds:.1f} s",
         size=f"{facts.size_bytes / 1e6:.1f} MB",
         axes=facts.axes,
+        accepted={axis for part in origin.parts for axis in part.recipe.get("verify", {}).get("accept_unproven", ())},
         splits=facts.splits,
         layers=facts.layers,
         columns=_columns(facts.schema),

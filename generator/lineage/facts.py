@@ -57,6 +57,7 @@ class _AxisCount:
     low: float = float("inf")
     high: float = float("-inf")
     errors: array[float] = field(default_factory=lambda: array("d"))
+    unproven: Counter[str] = field(default_factory=Counter)
 
     def add(self, table: pa.Table) -> None:
         """Count some rows."""
@@ -65,6 +66,13 @@ class _AxisCount:
         self.low, self.high = min([self.low, *values]), max([self.high, *values])
         self.read += len(table) - table[f"{self.name}_measured"].null_count
         judged = zip(table[f"{self.name}_error"].to_pylist(), table[f"{self.name}_judged"].to_pylist(), strict=True)
+        own = zip(
+            table["family"].to_pylist(),
+            table[f"{self.name}_judged"].to_pylist(),
+            table[f"{self.name}_note"].to_pylist(),
+            strict=True,
+        )
+        self.unproven.update(note for family, was_judged, note in own if family == "blend" and was_judged is False and note)
         self.errors.extend(abs(error) for error, was_judged in judged if was_judged and error is not None)
 
     def row(self) -> dict[str, object]:
@@ -82,6 +90,8 @@ class _AxisCount:
             "unread": self.clips - self.read,
             "median": f"{_median(errors):.3g} {unit}" if len(errors) else "not judged",
             "worst": f"{errors[-1]:.3g} {unit}" if len(errors) else "not judged",
+            "unproven": self.unproven.total(),
+            "why": self.unproven.most_common(1)[0][0] if self.unproven else "",
         }
 
 

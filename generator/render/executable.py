@@ -24,6 +24,7 @@ BLENDER_USER_RESOURCES={user_files}
 TMPDIR={user_files}/temporary
 mkdir -p "$TMPDIR"
 export BLENDER_USER_RESOURCES TMPDIR
+unset OCIO
 exec {program} --background --factory-startup --disable-autoexec --python-exit-code 1 \\
   --python-expr "import sys; sys.argv[1:] = ['--multiprocessing-fork']; $2"
 """

@@ -39,17 +39,18 @@ class SceneRenderer:
         `files` is the folder of the .blend files by sha256; needed only for scenes that are rendered from one.
         """
         start_blender(threads)
-        from generator.render import cycles  # these two import bpy, which `start_blender` must do first
+        from generator.render import cycles, own_file  # these import bpy, which `start_blender` must do first
         from scenes import blender
 
         self._blender, self._cycles = blender, cycles
         self.scene = scene
         self.settings = settings
+        self._gain = 1.0
         if scene.blend is None:
             self._handle = self._blender.build(scene, settings.fidelity)
         else:
             assert files is not None, "scenes of one's own are rendered from a dataset's store"
-            self._handle = self._blender.open_file(files / f"{scene.blend.sha256}.blend", scene, scene.blend)
+            self._handle, self._gain = own_file.open_own(files / f"{scene.blend.sha256}.blend", scene, scene.blend)
         self._first_frame = scene.blend.first_frame if scene.blend is not None else 0
         self._cycles.set_output(self._handle.scene, settings, content_seed(scene, settings), threads)
         self._movers = tuple(solid for solid in scene.solids if solid.motion.moves)
@@ -105,7 +106,8 @@ class SceneRenderer:
 
     def _picture(self, frame: int, box: Box, optics: Optics, scratch: Scratch) -> Floats:
         samples = self.settings.samples_for(self._softness(frame, optics))
-        return self._cycles.render_frame(self._handle.scene, self._first_frame + frame, box, samples, scratch)
+        picture_HW3 = self._cycles.render_frame(self._handle.scene, self._first_frame + frame, box, samples, scratch)
+        return picture_HW3 if self._gain == 1.0 else picture_HW3 * np.float32(self._gain)
 
     def _softness(self, frame: int, optics: Optics) -> Softness:
         """Say what softens the edges of a frame: then the same noise takes fewer samples."""

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import ParamSpec
+from typing import Any, ParamSpec
 
 from generator.files import write_atomic
-from generator.own_scene import file_sha256, marks_path
+from generator.own_scene import file_sha256, write_marks
 from generator.render.errors import RenderError
 from generator.render.executable import render_python
 from generator.render.settings import RenderSettings
@@ -25,8 +25,15 @@ from scenes.spec import Optics, SceneSpec
 P = ParamSpec("P")
 
 
+class RenderProcessDied(RenderError):
+    """The render process ended without a word."""
+
+
 def in_render_process(function: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
-    """Run a top-level function in a fresh spawned process, where it may load Blender; its errors are raised here."""
+    """Run a top-level function in a fresh spawned process, where it may load Blender; its errors are raised here.
+
+    Raises RenderProcessDied where it ended without one.
+    """
     context = multiprocessing.get_context("spawn")
     with TemporaryDirectory() as name:
         folder = Path(name)
@@ -36,7 +43,7 @@ def in_render_process(function: Callable[P, None], *args: P.args, **kwargs: P.kw
                     waiting = pool.submit(function, *args, **kwargs)
                 waiting.result()
             except BrokenProcessPool:
-                raise RenderError("the render process died (out of memory?); try a smaller size") from None
+                raise RenderProcessDied("the render process died (out of memory?); try a smaller size") from None
 
 
 def save_blend(spec: SceneSpec, settings: RenderSettings, values: dict[str, float], path: Path, threads: int) -> None:
@@ -47,16 +54,17 @@ def save_blend(spec: SceneSpec, settings: RenderSettings, values: dict[str, floa
     renderer.save_blend(path.resolve(), optics_at(values), values.get("temperature"))
 
 
-def mark_file(file: Path, caption: str, named: dict[str, str | None]) -> None:
-    """Write the marks of a .blend file; `named` holds the names of subject, focus, patch and scene, or None for each.
+def mark_file(file: Path, caption: str, named: Mapping[str, Any]) -> None:
+    """Write the marks of a .blend file; `named` is what `generator.render.marks.Names` holds.
 
     Runs no script of the file. Raises InputError. Loads Blender: run it through `in_render_process`.
     """
+    _silence(2)  # what Blender says of drivers that it does not run
     start_blender(1)
-    from generator.render.marks import marks_of  # imports bpy, so only now
+    from generator.render.marks import Names, marks_of  # imports bpy, so only now
 
-    marks = marks_of(file, file_sha256(file), caption, named)
-    write_atomic(marks_path(file), (marks.model_dump_json(indent=1) + "\n").encode())
+    made = marks_of(file, file_sha256(file), caption, Names(**named))
+    write_marks(file, made.marks, made.cost, made.notes)
 
 
 def optics_at(values: dict[str, float]) -> Optics:
@@ -81,6 +89,10 @@ def save_stills(spec: SceneSpec, settings: RenderSettings, values: dict[str, flo
 def _prepare(user_files: Path) -> None:
     """Keep Blender from the person's settings, and its chatter off the terminal; its errors come back as exceptions."""
     use_own_settings(user_files)
+    _silence(1)
+
+
+def _silence(descriptor: int) -> None:
     null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 1)
+    os.dup2(null, descriptor)
     os.close(null)

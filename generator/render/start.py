@@ -35,6 +35,7 @@ def start_blender(threads: int) -> None:
     """
     if "bpy" in sys.modules:
         return
+    os.environ.pop("OCIO", None)  # a person's own colour configuration: labels hold in Blender's, which is everywhere the same
     if importlib.util.find_spec("bpy") is None:
         version = f"{sys.version_info.major}.{sys.version_info.minor}"
         raise InputError(

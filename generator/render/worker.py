@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from generator.own_scene import FOLDER
+from generator.reading import neutral_region, read
 from generator.render.messages import (
     ClipJob,
     Done,
@@ -43,6 +44,7 @@ from generator.video import decode, encode, encoder_version, frames_digest
 from scenes.axes import AXES
 from scenes.axes.base import Reading
 from scenes.palette import to_bytes
+from scenes.spec import SceneSpec
 
 if TYPE_CHECKING:
     from generator.render.scene_renderer import SceneRenderer
@@ -99,7 +101,7 @@ def _render_clips(job: SceneJob, settings: WorkerSettings, build: Callable[..., 
         try:
             renderer = renderer or build(job.spec)
             linear_THW3 = renderer.frames(clip.optics)
-            record = _store_clip(store, clip, linear_THW3, job.spec.shot.fps, settings, start_s)
+            record = _store_clip(store, clip, linear_THW3, job.spec, settings, start_s)
         except OSError as error:
             if error.errno in NO_SPACE:
                 send(NoSpace(f"{error.strerror} while writing clip {clip.clip_id}"))
@@ -112,17 +114,18 @@ def _render_clips(job: SceneJob, settings: WorkerSettings, build: Callable[..., 
 
 
 def _store_clip(
-    store: Store, clip: ClipJob, linear_THW3: Floats, fps: int, settings: WorkerSettings, start_s: float
+    store: Store, clip: ClipJob, linear_THW3: Floats, spec: SceneSpec, settings: WorkerSettings, start_s: float
 ) -> ClipRecord:
     """Develop, encode, measure and store a clip: objects first, the record last."""
-    video = settings.video
+    video, fps = settings.video, spec.shot.fps
     for name, axis in AXES.items():
         if name in clip.values:
             linear_THW3 = axis.apply_image(linear_THW3, clip.values[name])
     srgb_THW3 = to_bytes(linear_THW3)
     data = encode(srgb_THW3, fps, video.crf, video.preset)
     decoded_THW3 = decode(data)
-    readings = {name: _stored(AXES[name].probe(decoded_THW3, fps)) for name in AXES if name in clip.values}
+    where = neutral_region(spec)
+    readings = {name: _stored(read(name, decoded_THW3, fps, where)) for name in AXES if name in clip.values}
     stills = _stills(video.keep_frames, srgb_THW3, linear_THW3)
     record = ClipRecord(
         key=clip.key,

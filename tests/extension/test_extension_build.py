@@ -175,7 +175,7 @@ def test_marks_that_do_not_fit_are_refused(own: tuple[Path, dict[str, Any]], tmp
 def test_a_file_that_changed_since_it_was_marked_is_refused(own: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     for name in ("shot.blend", "shot.marks.json"):
         (tmp_path / name).write_bytes((own[0] / name).read_bytes())
-    marks = read_marks(tmp_path / "shot.blend")
+    marks, _ = read_marks(tmp_path / "shot.blend")
     assert marks.subject is not None and marks.unproven == "" and (marks.first_frame, marks.last_frame) == (1, 12)
     with open(tmp_path / "shot.blend", "ab") as file:
         file.write(b"more")

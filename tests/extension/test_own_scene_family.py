@@ -11,7 +11,8 @@ from scenes.axes import AXES
 from scenes.axes.shutter import expected_motion
 from scenes.errors import SceneError
 from scenes.families import draw_scene
-from scenes.families.blend import Marked, Marks, blend_family
+from scenes.families.blend import blend_family
+from scenes.families.blend_marks import Marked, Marks
 from scenes.spec import SceneSpec, Shot
 
 SHOT = Shot(width=64, height=48, fps=16, frames=5)

@@ -204,6 +204,7 @@ def dataset_plots(dataset: WorkingFolder | None) -> list[tuple[str, Plot | None,
         pyramid, labels = pyramid_figure(dataset.plan, one.axis), labels_figure(one.axis, measurements)
         median = "none" if one.median_error is None else f"{one.median_error:.3g} {one.unit}"
         told = f"{one.judged} of {one.clips} clips judged, median error {median} (bar {one.median_bar:g})"
+        told += f"; {one.unproven}" if one.unproven else ""
         found.append(
             (
                 one.axis,

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from generator.files import DamagedError
+from generator.proof import unproven
 from generator.versions.history import History
 from scenes.axes.base import PROBES_VERSION
-from scenes.errors import StopdownError
+from scenes.errors import InputError, StopdownError
 from trainer.run.child import run_command
 from trainer.run.recipe import RunRecipe
 from trainer.run.stages import Stage, StageRecord, digest_of, file_digests, read_state
@@ -81,7 +82,10 @@ class Build:
         return {"version": found.id}
 
     def run(self) -> Mapping[str, Any]:
-        """Build, as the command does."""
+        """Build, as the command does; refuses first what `verify` is bound to fail."""
+        hopeless = [one.line for one in unproven(self.place.recipe.plan()) if one.hopeless]
+        if hopeless:
+            raise InputError(hopeless[0])
         workers = [] if self.place.workers is None else ["--workers", str(self.place.workers)]
         overrides = [word for override in self.place.recipe.overrides for word in ("--set", override)]
         file = str(self.place.recipe_file)  # a .blend that it names lies beside it

@@ -1,0 +1,77 @@
+"""Which labels of a plan have no proof, and why: known from the plan, before anything is rendered.
+
+Only a scene of one's own has such labels; every other family is drawn so that its axes can be proven.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from generator.plan import ClipPlan, Plan
+from scenes.axes.shutter import JUDGED_PX, expected_motion
+from scenes.families.blend_proof import why_unproven
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unproven:
+    """The labels of an axis without proof: how many clips of how many, the reasons, and whether the recipe accepts it."""
+
+    axis: str
+    clips: int
+    of: int
+    reasons: tuple[tuple[str, int], ...]
+    accepted: bool
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether no clip of the axis can be proven and the recipe does not accept that: `verify` is bound to fail."""
+        return self.clips == self.of and not self.accepted
+
+    @property
+    def line(self) -> str:
+        """Return what a person needs to know, in one line."""
+        (reason, count), *rest = self.reasons
+        more = f" ({count} clips; {'; '.join(f'{other} ({number} clips)' for other, number in rest)})" if rest else ""
+        line = f"{self.axis}: {self.clips} of {self.of} clips cannot be proven: {reason}{more}"
+        if self.accepted:
+            return f"{line}; the recipe accepts it"
+        if not self.hopeless:
+            return line
+        return f'{line}; `stopdown verify` will fail, unless the recipe says verify.accept_unproven = ["{self.axis}"]'
+
+
+def why_no_proof(plan: Plan, clip: ClipPlan, axis: str) -> str:
+    """Return why the label of one axis of a clip has no closed form to be held against; empty where it has one."""
+    marks = plan.recipe.scene.marks if plan.recipe.scene is not None else None
+    scene = plan.scene_by_id[clip.scene_id].spec
+    if marks is None or scene.blend is None:
+        return ""
+    return why_unproven(marks, scene, axis, {name: plan.recipe.law(name) for name in clip.axes})
+
+
+def unproven(plan: Plan) -> tuple[Unproven, ...]:
+    """Return the axes that some clips leave without proof, in the plan's order; a blur too short to judge counts, too."""
+    found: list[Unproven] = []
+    for axis in plan.recipe.used_axes if plan.recipe.scene is not None else ():
+        clips = [clip for clip in plan.clips if axis in clip.axes and clip.family == "blend"]
+        reasons = Counter(why for clip in clips if (why := why_no_proof(plan, clip, axis) or _too_short(plan, clip, axis)))
+        if reasons:
+            found.append(
+                Unproven(
+                    axis=axis,
+                    clips=sum(reasons.values()),
+                    of=sum(axis in clip.axes for clip in plan.clips),
+                    reasons=tuple(reasons.most_common()),
+                    accepted=axis in plan.recipe.verify.accept_unproven,
+                )
+            )
+    return tuple(found)
+
+
+def _too_short(plan: Plan, clip: ClipPlan, axis: str) -> str:
+    if axis != "shutter":
+        return ""
+    scene = plan.scene_by_id[clip.scene_id].spec
+    longest_px = max((one.speed_px_per_s * clip.values[axis] for one in expected_motion(scene)), default=0.0)
+    return f"the blur is below {JUDGED_PX:g} px, too short to be judged" if longest_px < JUDGED_PX else ""
