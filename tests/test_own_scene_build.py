@@ -57,7 +57,7 @@ def keyed_and_blue(scene: Any) -> None:
 
     tree = bpy.data.objects["Wall"].data.materials[0].node_tree
     glow, place, parts = tree.nodes["Emission"], tree.nodes.new("ShaderNodeTexCoord"), tree.nodes.new("ShaderNodeSeparateXYZ")
-    glow.inputs[0].default_value = (*(0.9 * neutral_rgb(12000.0)).tolist(), 1.0)
+    glow.inputs[0].default_value = (*(0.45 * neutral_rgb(12000.0)).tolist(), 1.0)
     tree.links.new(place.outputs["Generated"], parts.inputs[0])
     tree.links.new(parts.outputs["X"], glow.inputs[1])  # dark to bright: many luminances of one chromaticity
     scene.render.motion_blur_shutter = 0.5
