@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from generator.labels import measure
 from generator.plan import Plan
+from generator.proof import unproven
 from scenes.axes import AXES
 from scenes.axes.base import Reading
 
@@ -19,17 +21,20 @@ def judged_clips(plan: Plan) -> Mapping[str, tuple[int, int]]:
     """
     counts = dict.fromkeys(plan.recipe.used_axes, (0, 0))
     for clip in plan.clips:
-        scene = plan.scene_by_id[clip.scene_id].spec
-        for axis, value in clip.values.items():
+        for axis in clip.values:
             judged, labelled = counts[axis]
-            large = AXES[axis].measure(UNREAD, scene, clip.optics, value).judged
+            large = measure(plan, clip, axis, UNREAD).judged
             counts[axis] = (judged + int(large), labelled + 1)
     return counts
 
 
 def concerns(plan: Plan) -> Iterator[str]:
-    """Yield a line for every axis whose law turns it round, exceeds what scenes have room for, or is too faint to be judged."""
+    """Yield a line for every axis whose law turns it round, exceeds what scenes have room for, or is too faint to be judged.
+
+    And for every axis of a scene of one's own that has labels without proof.
+    """
     recipe = plan.recipe
+    yield from (one.line for one in unproven(plan))
     for name, (judged, labelled) in judged_clips(plan).items():
         axis, law, layout = AXES[name], recipe.law(name), recipe.layout_law(name)
         if (law.ratio > 1) != (axis.default_law.ratio > 1):

@@ -16,7 +16,6 @@ from generator.commands.remote_options import Endpoint, Region
 from generator.plan import make_plan
 from generator.processors import allowed_processors
 from generator.progress import make_progress
-from generator.proof import unproven
 from generator.recipe import Recipe
 from generator.recipe_io import load_recipe
 from generator.versions.remote import RemoteOptions
@@ -77,11 +76,8 @@ def command(
 def _build_here(recipe: Recipe, request: FarmRequest) -> None:
     if request.remote != RemoteOptions():
         raise InputError(f"{request.out} is a folder, and --endpoint and --region mean nothing there; leave them out")
-    plan = make_plan(recipe)
-    for one in unproven(plan):
-        print(f"note: {one.line}", file=sys.stderr)
     report = build(
-        plan,
+        make_plan(recipe),
         Path(request.out),
         workers=request.workers if request.workers is not None else allowed_processors(),
         threads=request.threads,

@@ -14,7 +14,6 @@ from generator.commands.options import Json, Overrides, RecipeFile
 from generator.estimate import Estimate, estimate
 from generator.plan import Plan, layer_counts, make_plan
 from generator.plan_check import concerns, judged_clips
-from generator.proof import unproven
 from generator.recipe_io import load_recipe
 from generator.terminal import Console
 from scenes.axes import AXES
@@ -39,8 +38,6 @@ def command(
     for position, pyramid in enumerate(plan.recipe.pyramid):
         for axis in pyramid.axes:
             console.print(Text.from_ansi(_plot(plan, position, axis, console.width)))
-    for one in unproven(plan):
-        console.print(Text(one.line), style="yellow", soft_wrap=True)
     console.print(_cost(estimate(plan.recipe), len(plan.scenes)))
     console.print(f"plan {plan.digest}", style="dim", soft_wrap=True)
     if clips:
