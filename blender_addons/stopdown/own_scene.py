@@ -36,6 +36,8 @@ class STOPDOWN_OT_mark_scene(bpy.types.Operator):
             words += [f"--{role}", thing.name] if thing is not None else []
         made = subprocess.run(child_command(words), env=child_environment(), capture_output=True, text=True, check=False)
         said = (made.stdout if made.returncode == 0 else made.stderr).strip().splitlines() or ["stopdown mark said nothing"]
+        for line in said[:-1] if made.returncode == 0 else ():  # what of the file is not used
+            self.report({"INFO"}, line)
         self.report({"INFO" if made.returncode == 0 else "ERROR"}, said[-1].removeprefix("stopdown: error: "))
         if made.returncode != 0:
             return {"CANCELLED"}
