@@ -73,6 +73,36 @@ def mesh_cache(scene: Any) -> None:
     bpy.data.objects["Wall"].modifiers.new("Cache", "MESH_CACHE")
 
 
+def hair_dynamics(scene: Any) -> None:
+    import bpy
+
+    wall = bpy.data.objects["Wall"]
+    wall.modifiers.new("Grass", "PARTICLE_SYSTEM")
+    wall.particle_systems[0].settings.type = "HAIR"
+    wall.particle_systems[0].use_hair_dynamics = True
+
+
+def dynamic_paint(scene: Any) -> None:
+    import bpy
+
+    wall = bpy.data.objects["Wall"]
+    wall.modifiers.new("Paint", "DYNAMIC_PAINT")
+    with bpy.context.temp_override(object=wall, active_object=wall):
+        bpy.ops.dpaint.type_toggle(type="CANVAS")
+
+
+def linked_library(scene: Any) -> None:
+    import bpy
+
+    path = bpy.data.filepath.replace(".blend", ".library.blend")
+    thing = bpy.data.objects.new("Far", bpy.data.meshes.new("Far"))
+    bpy.data.libraries.write(path, {thing})
+    bpy.data.objects.remove(thing)
+    with bpy.data.libraries.load(path, link=True) as (there, here):
+        here.objects = there.objects
+    scene.collection.objects.link(bpy.data.objects["Far"])
+
+
 def simulation_zone(scene: Any) -> None:
     import bpy
 
@@ -185,6 +215,11 @@ def holdout(scene: Any) -> None:
     scene.view_layers[0].layer_collection.children["kept"].holdout = True
 
 
+def indirect_only(scene: Any) -> None:
+    in_a_collection(scene)
+    scene.view_layers[0].layer_collection.children["kept"].indirect_only = True
+
+
 def no_camera_rays(scene: Any) -> None:
     import bpy
 
@@ -263,6 +298,43 @@ def stepped(scene: Any) -> None:
             point.interpolation = "CONSTANT"
 
 
+def whole_frames(scene: Any) -> None:
+    import bpy
+
+    ball = bpy.data.objects["Ball"]
+    ball.animation_data_clear()
+    driver = ball.driver_add("location", 0).driver
+    variable = driver.variables.new()
+    variable.name, variable.type, variable.targets[0].data_path = "now", "CONTEXT_PROP", "frame_current"
+    driver.expression = "(now - 6.5) * 0.25"
+
+
+def by_nodes(scene: Any) -> None:
+    import bpy
+
+    ball = bpy.data.objects["Ball"]
+    ball.animation_data_clear()
+    ball.location.x = 0.0
+    tree = bpy.data.node_groups.new("Glide", "GeometryNodeTree")
+    for side in ("INPUT", "OUTPUT"):
+        tree.interface.new_socket("Geometry", in_out=side, socket_type="NodeSocketGeometry")
+    start, end, move = (tree.nodes.new(name) for name in ("NodeGroupInput", "NodeGroupOutput", "GeometryNodeTransform"))
+    now, along, place = (
+        tree.nodes.new(name) for name in ("GeometryNodeInputSceneTime", "ShaderNodeMath", "ShaderNodeCombineXYZ")
+    )
+    along.operation = "MULTIPLY_ADD"
+    along.inputs[1].default_value, along.inputs[2].default_value = STEP_M / 0.9, -6.5 * STEP_M / 0.9  # the box is 0.9 m wide
+    for one, other in (
+        (now.outputs["Frame"], along.inputs[0]),
+        (along.outputs[0], place.inputs[0]),
+        (place.outputs[0], move.inputs["Translation"]),
+        (start.outputs[0], move.inputs["Geometry"]),
+        (move.outputs[0], end.inputs[0]),
+    ):
+        tree.links.new(one, other)
+    ball.modifiers.new("Glide", "NODES").node_group = tree
+
+
 def rekey(first: int, last: int, kind: str) -> None:
     import bpy
 
@@ -324,6 +396,10 @@ REFUSED = {
     cloth: "cloth, 'Cloth' of 'Wall', is simulated and not baked",
     disk_cache: "outside the .blend",
     mesh_cache: "a mesh cache, 'Cache' of 'Wall', keeps its cache in a folder",
+    hair_dynamics: "particle system 'Grass' of 'Wall'",
+    dynamic_paint: "dynamic paint, 'Paint' of 'Wall'",
+    linked_library: "linked_library.library.blend",
+    indirect_only: "indirect-only collection",
     simulation_zone: "simulation zone in 'Drift' of 'Card'",
     driver_reads_shutter: "reads render.motion_blur_shutter",
     bright: "of the picture is clipped",
@@ -341,7 +417,7 @@ REFUSED = {
     missing_image: "gone.png",
 }
 MARKED = (plain, baked_body, keyed_optics, keyed_lens, marker_cameras, bright_but_exposed, unused_image, bezier, edge_keys,
-          only_five_frames, stepped, spinning, fan, shape_key, bone, remapped)  # fmt: skip
+          only_five_frames, stepped, spinning, fan, shape_key, bone, by_nodes, whole_frames, remapped)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -378,6 +454,8 @@ def reason(marks: Marks, axis: str = "shutter", seed: int = 0) -> str:
         (plain, ""),
         (baked_body, "'Card', which moves too, speeds up"),
         (bone, ""),
+        (by_nodes, ""),
+        (whole_frames, "moves in steps"),
         (remapped, ""),
         (marker_cameras, ""),
         (bezier, "speeds up or slows down"),
@@ -399,7 +477,7 @@ def test_keys_on_the_edge_of_the_range_spoil_a_clip_that_reaches_it_and_others_a
     assert "'Ball' starts or stops inside an exposure" in reason(told["only_five_frames"][0])
 
 
-@pytest.mark.parametrize("spoil", [plain, bone, remapped], ids=lambda spoil: spoil.__name__)
+@pytest.mark.parametrize("spoil", [plain, bone, by_nodes, remapped], ids=lambda spoil: spoil.__name__)
 def test_places_are_those_of_the_evaluated_thing(told: dict[str, Any], spoil: Any) -> None:
     ball = told[spoil.__name__][0].subject
     step_m = STEP_M / (2 if spoil is remapped else 1) / ball.steps
