@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from generator.files import write_atomic
+from generator.glossary import Glossary
 from generator.plan import ClipPlan, Plan, ScenePlan
 from generator.scales import scale_values
 from generator.verify_report import AxisReport, ClipMeasurement, axis_reports, stored_measurements
@@ -85,6 +86,7 @@ def gallery(
             axes=[_summary(report) for report in reports],
             embedded=embedded,
             ring=_aperture_ring(),
+            glossary=Glossary(),
             most_frames=max(clip.frames for clip in plan.clips),
         )
     )

@@ -327,6 +327,23 @@ def test_keys(watched: Watched) -> None:
 
 
 @needs_chromium
+def test_arrow_keys_after_one_tab_move_between_clips(watched: Watched) -> None:
+    page = watched.settle()
+    focused = "document.activeElement.closest('.clip').id"
+    ids = page.locator(".clip").evaluate_all("clips => clips.map((clip) => clip.id)")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip"
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate(focused) == ids[0]
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate(focused) == ids[1]
+    text = page.locator(".masthead").inner_text()
+    assert "the largest error, or the least rank correlation, that still passes" in text and "mired" in text
+    bar = page.locator(".bar").evaluate("bar => getComputedStyle(bar).backgroundColor")
+    assert bar.startswith("rgb("), "nothing shows through it"
+
+
+@needs_chromium
 def test_clips_out_of_sight_are_not_decoded(browser: Browser, page_file: Path) -> None:
     opened = Watched(browser, page_file, viewport={"width": 1280, "height": 300})
     opened.page.wait_for_timeout(800)

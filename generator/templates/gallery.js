@@ -209,6 +209,7 @@
     const others = row ? $$(".clip", row) : [];
     return others[Math.min(place, others.length - 1)];
   }
+  const skip = $(".skip"); // the first stop of the tab key: arrows go on from there
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     const at = document.activeElement, typing = at.matches("input, select, textarea");
@@ -229,9 +230,14 @@
     else if (event.key === ".") step(1);
     else if (event.key === "/") search.focus();
     else if (figure && moves[event.key]) moves[event.key]();
+    else if (at === skip && moves[event.key]) focus(visible()[0]);
     else if (event.key === "ArrowLeft") step(-1);
     else if (event.key === "ArrowRight") step(1);
     else return;
+    event.preventDefault();
+  });
+  skip.addEventListener("click", (event) => {
+    focus(visible()[0]);
     event.preventDefault();
   });
   document.addEventListener("keyup", (event) => {

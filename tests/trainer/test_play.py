@@ -5,6 +5,7 @@ Array legend: T frames, H rows, W columns, 3 channels.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import html
 import http.client
@@ -153,6 +154,11 @@ def test_comparing_reads_against_the_same_noise_at_neutral(served: Served) -> No
     assert "made before, shown again" in again
     distance = TEMPERATURE.axis.relative(decode(file_of(video)), decode(file_of(neutral)), 16)
     assert record["readings"][1]["read_distance"] == pytest.approx(distance)
+    videos = [base64.b64decode(data) for data in re.findall(r'src="data:video/mp4;base64,([^"]+)"', readings)]
+    asked, other = (Path(file_of(shown)).read_bytes() for shown in (video, neutral))
+    assert videos[0] == asked and other in videos[1:], "both are shown"
+    captions = re.findall(r"<figcaption>(.*?)</figcaption>", readings)
+    assert captions[0] == "asked: shutter 1/80, temperature 2000 K" and "temperature 6500 K (c = 0)" in captions
     line = table(readings)[1]
     assert line["read from c = 0"] == ("" if distance is None else f"{distance:+.0f} mired")
     assert line["asked from c = 0"] == "+346 mired" and (line["note"] or distance is not None)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import html
 import json
 import re
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +14,16 @@ import pytest
 from evaluation_support import report_of, synthetic
 from generation_support import output
 
+from generator.glossary import Glossary
 from generator.video import decode
 from generator.working_folder import WorkingFolder
 from scenes.errors import InputError
 from trainer.adapter.laws import axis_control
 from trainer.commands.report import command
 from trainer.evaluation.results import FILE, EvaluationReport, VideoReading
+from trainer.generation.values import controls_of
 from trainer.report import ReportParts, write_report
+from trainer.report.glossary import WORDS
 from trainer.report.plots import pyramid_figure, response_figure, training_figure
 from trainer.report.sweeps import make_stages, mosaic, step_of
 from trainer.report.tables import accuracy_table, published_table
@@ -74,6 +79,37 @@ def test_the_file_holds_everything_and_refers_to_nothing(evaluation: Path, run_f
     for words in ("not in this report: the dataset", "stopdown run x.toml", "30 s", "10 min", "abc", "training loss"):
         assert words in page
     assert "not in this report: training" not in page
+
+
+def test_it_names_the_adapter_and_commands_that_work(evaluation: Path, tmp_path: Path) -> None:
+    """The commands of the page are split as a shell splits them, and their commands take them."""
+    write_report(ReportParts(title="t", evaluation=evaluation), tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    shown = [html.unescape(text) for text in re.findall(r"<pre[^>]*>(.*?)</pre>", page, flags=re.S)]
+    generated, played = shown[0].splitlines()
+    assert "<dd>runs/drawn/adapter</dd>" in page
+    words = shlex.split(generated)
+    assert words[:4] == ["stopdown", "generate", "--adapter", "runs/drawn/adapter"] and "temperature 0" in words
+    controls = controls_of(axis_control("temperature"), words[words.index("--temperature") + 1])
+    assert controls == pytest.approx((-1.0, -0.5, 0.0, 0.5, 1.0), abs=0.01)
+    assert shlex.split(played) == ["stopdown", "play", "runs/drawn/adapter", "--size", "96x96", "--frames", "5"]
+    again = shlex.split(shown[1])
+    assert again == ["stopdown", "report", "report.html", "--evaluation", str(evaluation)]
+    output(command, tmp_path / "again.html", *again[3:], "--title", "t")
+    assert (tmp_path / "again.html").read_text() == (tmp_path / "report.html").read_text()
+
+
+def test_words_are_explained_where_they_first_stand_and_once(evaluation: Path, tmp_path: Path) -> None:
+    write_report(ReportParts(title="t", evaluation=evaluation), tmp_path / "report.html")
+    text = re.sub(r"<script.*?</script>", "", (tmp_path / "report.html").read_text(), flags=re.S)
+    explained = re.findall(r"<dfn>(.*?)</dfn>", text)
+    assert len(set(explained)) == len(explained) and set(explained) <= set(WORDS)
+    assert {"mired", "ρ", "arm", "decoupled", "c = 0", "SSF", "SS-FD"} <= set(explained)
+    for word in ("mired", "ρ"):
+        assert text.index(f"<dfn>{word}</dfn>") < text.index('class="axis"'), "they stand in the verdict"
+    glossary = Glossary({"bar": "x", "stop": "y"})
+    assert glossary.first("a barrel of non-stop") == () and glossary.first("two stops", "bar") == (("stop", "y"), ("bar", "x"))
+    assert glossary.first("stop, bar") == ()
 
 
 def test_a_tile_that_reads_another_value_than_commanded_explains_itself() -> None:

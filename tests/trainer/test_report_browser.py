@@ -165,6 +165,29 @@ def test_the_slider_and_the_buttons_work_by_keyboard(watched: Watched, report: E
     assert set(page.locator(".cell:visible").evaluate_all("cells => cells.map((cell) => cell.dataset.arm)")) == {"joint"}
 
 
+def test_arrow_keys_change_the_value_after_one_tab_and_from_anywhere(watched: Watched, report: EvaluationReport) -> None:
+    page = watched.settle()
+    labels = [video.label for video in report.sweeps[0].videos]
+    page.keyboard.press("ArrowRight")
+    assert page.locator(".value").inner_text() == labels[1]
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip" and page.locator(".skip").bounding_box()["y"] >= 0
+    page.keyboard.press("ArrowRight")
+    assert page.locator(".value").inner_text() == labels[2]
+    assert page.evaluate("document.activeElement.className") == "slider"
+    page.keyboard.press("ArrowLeft")
+    assert page.locator(".value").inner_text() == labels[1], "the slider's own key counts once"
+    page.locator(".wide").first.focus()
+    page.keyboard.press("ArrowRight")
+    assert page.locator(".value").inner_text() == labels[1], "a table scrolls"
+
+
+def test_nothing_shows_through_the_sticky_slider(watched: Watched) -> None:
+    page = watched.settle()
+    colour = page.locator(".dial").first.evaluate("dial => getComputedStyle(dial).backgroundColor")
+    assert colour.startswith("rgb(") and page.locator(".dial").first.evaluate("dial => getComputedStyle(dial).opacity") == "1"
+
+
 def test_plots_are_drawn_and_follow_the_theme(watched: Watched) -> None:
     page = watched.settle()
     assert page.locator(".plot").count() >= 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,7 +76,7 @@ def command(
     loading = {"backbone": backbone, "dtype": dtype, "device": device, "offload": offload, "quantize": quantize}
     sources = {"prompts": prompts, "dataset": dataset, "ref": ref, "adapter_only": adapter_only, "drift": tuple(drift or ())}
     request = _request(adapter, out, tree, loading | {"allow_other_backbone": allow_other_backbone}, sources)
-    report = _run(request, card)
+    report = _run(request, card, _repeated_by(request, tree, loading, card))
     if json:
         print(report.model_dump_json())
     else:
@@ -102,7 +103,26 @@ def _request(
     return EvaluateRequest(adapter=adapter_place(adapter), out=out, settings=checked, loading=Loading(**loading), **sources)
 
 
-def _run(request: EvaluateRequest, card: bool) -> EvaluationReport:
+def _repeated_by(request: EvaluateRequest, settings: dict[str, Any], loading: dict[str, Any], card: bool) -> str:
+    """Return the command that was given, without what it says by default."""
+    words = ["stopdown", "evaluate", "--adapter", str(request.adapter), "--out", str(request.out)]
+    sources: dict[str, Any] = {"prompts": request.prompts, "dataset": request.dataset, "adapter_only": request.adapter_only}
+    sources["ref"] = request.ref if request.dataset is not None and request.ref != "latest" else None
+    plain = {**sources, **{name: value for name, value in loading.items() if value != "none"}, **settings}
+    plain["modes"] = ",".join(settings["modes"]) if settings["modes"] else None
+    plain["axis"] = plain.pop("axes")
+    plain["drift"] = list(request.drift)
+    for name, value in plain.items():
+        option = f"--{name.replace('_', '-')}"
+        if isinstance(value, bool):
+            words += [] if value else [option.replace("--", "--no-", 1)]
+        elif value is not None:
+            words += [f"{option}={one}" for one in (value if isinstance(value, list) else [value])]
+    words += [*(["--card"] if card else []), *(["--allow-other-backbone"] if request.loading.allow_other_backbone else [])]
+    return shlex.join(words)
+
+
+def _run(request: EvaluateRequest, card: bool, command: str) -> EvaluationReport:
     from generator.working_folder import stored_plan
     from trainer.commands.generate_progress import GenerateProgress
     from trainer.evaluation.card import put_on_card
@@ -122,7 +142,7 @@ def _run(request: EvaluateRequest, card: bool) -> EvaluationReport:
         if dataset is not None and stored_plan(dataset) is None:  # a clone that was never restored, or other people's clips
             watch.note(f"{dataset} has no plan beside its history; the report leaves its plots out")
             dataset = None
-        parts = ReportParts(title=request.adapter.resolve().name, evaluation=request.out, dataset=dataset)
+        parts = ReportParts(title=request.adapter.resolve().name, evaluation=request.out, dataset=dataset, command=command)
         write_report(parts, request.out / "report.html")
     if card:
         put_on_card(request.adapter, report)

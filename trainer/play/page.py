@@ -12,6 +12,7 @@ from typing import Any
 import gradio as gr
 import jinja2
 
+from generator.gallery import data_uri
 from scenes.errors import InputError, StopdownError
 from trainer.adapter.laws import AxisControl
 from trainer.adapter.modes import Mode, check_mode, default_mode
@@ -86,7 +87,7 @@ def _fields(session: Session) -> tuple[Fields, Fields]:
     """Return the form's components, whose order is that of the endpoints' arguments, and the sliders by axis."""
     modes = [mode.value for mode in Mode if _possible(session, mode)]
     sliders: Fields = {}
-    fields: Fields = {"prompt": gr.Textbox(label="Prompt", lines=2, placeholder="a red ball rolls past")}
+    fields: Fields = {"prompt": gr.Textbox(label="Prompt", lines=2, placeholder="Describe what the video shows")}
     for axis in session.axes:
         fields[axis.name], sliders[axis.name] = _axis_fields(axis)
     with gr.Row():
@@ -100,7 +101,9 @@ def _fields(session: Session) -> tuple[Fields, Fields]:
         fields["guidance"] = gr.Number(session.sampling.guidance, label="Guidance")
     if session.axes:
         fields["compare"] = gr.Checkbox(
-            False, label="Compare with c = 0", info="Also makes each axis's neutral video, and reads the distance from it."
+            False,
+            label="Compare with c = 0",
+            info="Also makes and shows each axis's neutral video, and reads the distance.",
         )
     return fields, sliders
 
@@ -224,7 +227,9 @@ def _scale(axis: AxisControl, low: float, high: float) -> str:
 
 def _table(shown: Shown) -> str:
     rows = [{"cells": reading.cells(), "note": reading.note} for reading in shown.readings]
-    return _rendered("play_readings.html.j2", headings=HEADINGS, rows=rows)
+    beside = [{"label": label, "source": data_uri("video/mp4", path.read_bytes())} for label, path in shown.beside]
+    free = any(reading.value is not None for reading in shown.readings)
+    return _rendered("play_readings.html.j2", headings=HEADINGS, rows=rows, beside=beside, free=free)
 
 
 def _rendered(template: str, **values: Any) -> str:

@@ -43,6 +43,7 @@ class Shown:
     readings: tuple[AxisReading, ...]
     words: str
     record: dict[str, Any]
+    beside: tuple[tuple[str, Path], ...] = ()  # to compare with: what was asked for, and the same at c = 0, by label
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +91,17 @@ class Session:
             readings=readings,
             words=self._words(form, what or "no control", made, self.axes),
             record=_record(made.folder, video) | {"readings": [asdict(reading) for reading in readings]},
+            beside=self._beside(made, points) if compare else (),
         )
+
+    def _beside(self, made: _Made, points: Sequence[Point]) -> tuple[tuple[str, Path], ...]:
+        """Return the videos of a comparison with what each shows; the one asked for alone where it is neutral itself."""
+        found = []
+        for video, point in zip(made.videos, points, strict=True):
+            changed = [axis for axis in self.axes if point[axis.name] != points[0][axis.name]]
+            label = ", ".join(f"{axis.name} {axis.format(point[axis.name])}" for axis in (changed or self.axes))
+            found.append((f"{label} (c = 0)" if changed else f"asked: {label}", made.folder / f"{video.name}.mp4"))
+        return tuple(found)
 
     def sweep(self, form: Form, axis_name: str, count: int, *, heard: Heard | None = None) -> Shown:
         """Make `count` videos over the trained range of an axis from the same noise, as one strip, and read that axis.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -13,11 +14,13 @@ from markupsafe import Markup
 
 from generator.files import write_atomic
 from generator.gallery import environment, in_order, webp
+from generator.glossary import Glossary
 from generator.verify_report import axis_reports, stored_measurements
 from generator.working_folder import WorkingFolder
 from scenes.axes import AXES
 from scenes.errors import InputError
 from trainer.evaluation.results import EvaluationReport
+from trainer.report.glossary import WORDS
 from trainer.report.parts import Loaded, ReportParts, load_parts
 from trainer.report.plots import (
     Figure,
@@ -37,6 +40,7 @@ STRIP_PX = 128
 # The parts of the template that a page may leave out, and what stands for them.
 ABSENT: dict[str, Any] = {
     **dict.fromkeys(("notes", "absent", "stages", "plots", "tables", "training", "dataset", "strips", "facts"), ()),
+    "following": (),
     **dict.fromkeys(("leakage", "context", "drift", "recipe", "command")),
     "responses": {},
     "main_arm": "",
@@ -111,7 +115,8 @@ def _render(loaded: Loaded, media_bytes: int) -> str:
         dataset=dataset_plots(loaded.dataset),
         strips=[] if loaded.dataset is None else strips(loaded.dataset),
         recipe=parts.recipe,
-        command=parts.command,
+        command=parts.command or (None if report is None else _evaluated_by(loaded)),
+        following=() if report is None else next_commands(report),
         times=parts.stages,
         main_arm=report.main_arm if report else "",
     )
@@ -133,6 +138,7 @@ def fill(
         verdict=[_split(line) for line in verdict],
         times=[(name, _seconds(seconds)) for name, seconds in times],
         plotly=Markup(plotly_source()),
+        glossary=Glossary(WORDS),
     )
 
 
@@ -238,6 +244,29 @@ def strips(dataset: WorkingFolder) -> list[Strip]:
     return found
 
 
+def next_commands(report: EvaluationReport) -> tuple[str, ...]:
+    """Return what to run to see the adapter at work: a sweep of its first axis, and the page with sliders."""
+    curve = next((one.curve for one in report.accuracy if one.arm == report.main_arm), ())
+    ends = [point.label.replace(" ", "") for point in curve if abs(abs(point.control) - 1) < 1e-9]
+    axis = report.axes[0]
+    swept = [f"--{axis}", f"{ends[0]}..{ends[-1]}:5"] if len(ends) > 1 else ["--control=-1..1:5"]
+    prompt = report.prompts[axis][0]
+    size = ["--width", report.sampling["width"], "--height", report.sampling["height"], "--frames", report.sampling["frames"]]
+    guidance = report.sampling.get("control_guidance", 1.0)
+    pushed = [] if guidance == 1 else ["--control-guidance", f"{guidance:g}"]
+    words = ["stopdown", "generate", "--adapter", report.adapter, "--prompt", prompt, *swept, *size, *pushed]
+    play = ["stopdown", "play", report.adapter, "--size", f"{report.sampling['width']}x{report.sampling['height']}"]
+    return tuple(shlex.join(map(str, line)) for line in (words, [*play, "--frames", report.sampling["frames"]]))
+
+
+def _evaluated_by(loaded: Loaded) -> str | None:
+    """Return the command that writes this page again from what is there."""
+    parts = loaded.parts
+    given = {"--evaluation": parts.evaluation, "--run": parts.training, "--dataset": parts.dataset}
+    words = [word for option, path in given.items() if path is not None for word in (option, str(path))]
+    return shlex.join(["stopdown", "report", "report.html", *words])
+
+
 def _facts(loaded: Loaded) -> list[tuple[str, str]]:
     """Return what was run, by name."""
     found = list(loaded.parts.facts.items())
@@ -245,7 +274,7 @@ def _facts(loaded: Loaded) -> list[tuple[str, str]]:
     if report is not None:
         sampling = report.sampling
         found += [
-            ("adapter", Path(report.adapter).name),
+            ("adapter", report.adapter),
             ("trained", f"{report.adapter_step} steps"),
             ("dataset version", (report.dataset_version or "none recorded")[:12]),
             ("backbone", Path(report.backbone).name),

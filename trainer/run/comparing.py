@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,7 +50,18 @@ class Workshop:
             device=self.device,
             workers=self.workers,
             note=self.note,
+            cell=cell.name,
+            overrides=self.comparison.overrides,
         )
+
+    @property
+    def repeated_by(self) -> str:
+        """The command that makes every run of the comparison again."""
+        words = ["stopdown", "run", str(self.recipe_file), "--from", "build"]
+        words += [] if self.runs == Path("runs") else ["--out", str(self.runs)]
+        words += [] if self.datasets == Path("datasets") else ["--dataset", str(self.datasets)]
+        words += [] if self.device == "auto" else ["--device", self.device]
+        return shlex.join([*words, *(word for override in self.comparison.overrides for word in ("--set", override))])
 
 
 def run_cells(
@@ -101,8 +113,7 @@ def conclude(shop: Workshop) -> Compared:
             )
         )
     report = compare_cells(comparison.name, cells)
-    words = " ".join(["stopdown run", str(shop.recipe_file), *[f"--set {word}" for word in comparison.overrides]])
     write_atomic(folder / FILE, report.model_dump_json(indent=1).encode() + b"\n")
     write_atomic(folder / TEXT, comparison_text(report).encode())
-    write_comparison(report, ComparisonPage(folder=folder, recipe=comparison.text, command=words), folder / PAGE)
+    write_comparison(report, ComparisonPage(folder=folder, recipe=comparison.text, command=shop.repeated_by), folder / PAGE)
     return Compared(verdict=report.verdict, page=folder / PAGE, wall_s=sum(cell.wall_s for cell in cells))

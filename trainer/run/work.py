@@ -7,6 +7,7 @@ the rest works in this process, and loads torch only when there is something to 
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +40,27 @@ class Place:
     device: str
     workers: int | None
     note: Note
+    cell: str | None = None  # of a comparison, which has set some of the recipe's overrides itself
+    overrides: tuple[str, ...] | None = None  # those of the command line, where the recipe has more
+
+    @property
+    def repeated_by(self) -> str:
+        """The command that makes such a run again, in a folder of its own; a comparison's cell in the same one."""
+        root = self.folder.parent.parent
+        words = ["stopdown", "run", str(self.recipe_file)]
+        words += ["--new"] if self.cell is None else ["--cell", self.cell, "--from", "build"]
+        words += [] if root == Path("runs") else ["--out", str(root)]
+        if self.cell is None:
+            usual, given = Path("datasets") / self.recipe.dataset.name, self.dataset
+        else:
+            usual, given = Path("datasets"), self.dataset.parent
+        words += [] if given == usual else ["--dataset", str(given)]
+        words += [] if self.device == "auto" else ["--device", self.device]
+        return shlex.join([*words, *(word for override in self._told for word in ("--set", override))])
+
+    @property
+    def _told(self) -> tuple[str, ...]:
+        return self.recipe.overrides if self.overrides is None else self.overrides
 
     @property
     def tag(self) -> str:
@@ -268,14 +290,13 @@ class Report:
 
         folder, recipe = self.place.folder, self.place.recipe
         done = read_state(folder).stages
-        words = " ".join(["stopdown run", str(self.place.recipe_file), *[f"--set {word}" for word in recipe.overrides]])
         parts = ReportParts(
             title=f"{recipe.dataset.name}, run {folder.name}",
             evaluation=folder / EVALUATION,
             training=folder / "train",
             dataset=self.place.dataset,
             recipe=recipe.text,
-            command=words,
+            command=self.place.repeated_by,
             facts={"dataset version": self.place.version_id, "seed": str(recipe.dataset.seed), "folder": str(folder)},
             stages=tuple((name, record.wall_s) for name, record in done.items() if name != self.name),
         )
