@@ -9,7 +9,7 @@ WORDS: Mapping[str, str] = {
     "mired": "a million over the kelvins; equal steps of it look like equal steps of warmth",
     "stop": "a doubling or halving, of exposure time or of the width of the aperture",
     "bar": "the largest error, or the least rank correlation, that still passes",
-    "judged": "of the clips that show enough of the effect to be measured",
+    "judged": "how many clips were measured, of those that show enough of the effect",
     "rank": "rank correlation of label and reading within a scene: 1 where all are in order",
 }
 

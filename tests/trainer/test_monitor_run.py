@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shlex
 import time
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from trainer.run.folder import claim
 from trainer.run.monitor import NAMES, RunWatch, read_training, watch_run
 from trainer.run.recipe import load_run_recipe
 from trainer.run.stages import STATE, RunState, StageRecord
+from trainer.run.work import Place
 from trainer.training.watch.metrics import Event
 
 RECIPE = """
@@ -75,6 +77,25 @@ def text(board: Board) -> str:
     console = Console(width=160, file=io.StringIO(), highlight=False)
     console.print(board_text(board, width=160))
     return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_the_line_that_repeats_a_run_is_one_that_a_shell_and_the_command_take(tmp_path: Path) -> None:
+    (tmp_path / "my recipe.toml").write_text(RECIPE)
+    overrides = ('evaluate.prompts=["a red ball", "it\'s dusk"]', "evaluate.fast=false", "train.steps=50")
+    recipe = load_run_recipe(tmp_path / "my recipe.toml", overrides)
+
+    def place(root: Path, dataset: Path, **more: Any) -> Place:
+        where = {"device": "cpu", "workers": None, "note": print, "recipe_file": tmp_path / "my recipe.toml"}
+        return Place(folder=root / "tints" / "001", recipe=recipe, dataset=dataset, **(where | more))
+
+    words = shlex.split(place(tmp_path / "out", tmp_path / "data").repeated_by)
+    given = [words[at + 1] for at, word in enumerate(words) if word == "--set"]
+    assert load_run_recipe(Path(words[2]), given) == recipe
+    assert words[3:10] == ["--new", "--out", str(tmp_path / "out"), "--dataset", str(tmp_path / "data"), "--device", "cpu"]
+    plain = place(Path("runs"), Path("datasets/tints"), device="auto").repeated_by
+    assert "--out" not in plain and "--dataset" not in plain and "--device" not in plain
+    cell = place(Path("runs"), Path("datasets/tints-flat"), cell="flat-0", overrides=("train.steps=50",)).repeated_by
+    assert shlex.split(cell)[3:] == ["--cell", "flat-0", "--from", "build", "--device", "cpu", "--set", "train.steps=50"]
 
 
 def test_a_run_that_has_done_nothing_has_its_build_at_hand(run: Path) -> None:
