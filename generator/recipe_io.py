@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from generator.own_scene import with_marks
 from generator.recipe import Recipe
 from scenes.errors import InputError, closest
 
 Model = TypeVar("Model", bound=BaseModel)
+MISTAKES_TOLD = 5
 
 LARGEST_BYTES = 1 << 20  # a recipe with a thousand prompts is a tenth of this
 LONGEST_SHOWN = 60
@@ -141,24 +143,26 @@ def _position(node: list[Any], part: str, where: str, override: str) -> int:
 
 
 def _explain(source: str, error: ValidationError, root: type[BaseModel]) -> str:
+    """Return what is wrong, in one line: every mistake up to `MISTAKES_TOLD`, and how many more there are."""
     details = error.errors(include_url=False)
-    first = details[0]
-    location = [part for part in first["loc"] if part != "[key]"]
+    told = [_mistake(detail, root) for detail in details[:MISTAKES_TOLD]]
+    more = f"; and {len(details) - MISTAKES_TOLD} more" if len(details) > MISTAKES_TOLD else ""
+    return f"{source}: {'; '.join(told)}{more}"
+
+
+def _mistake(detail: ErrorDetails, root: type[BaseModel]) -> str:
+    location = [part for part in detail["loc"] if part != "[key]"]
     key = _key(location)
-    more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
-    if first["type"] == "extra_forbidden":
+    if detail["type"] == "extra_forbidden":
         known = _known_keys(root, location[:-1])
         section = f"[{_key(location[:-1])}]" if len(location) > 1 else "the recipe"
-        return (
-            f"{source}: unknown key '{location[-1]}' in {section}{closest(str(location[-1]), known)}; "
-            f"allowed: {', '.join(known)}{more}"
-        )
-    message = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "missing":
-        return f"{source}: key '{key}' is missing; {_describe(root, location)}{more}"
+        return f"unknown key '{location[-1]}' in {section}{closest(str(location[-1]), known)}; allowed: {', '.join(known)}"
+    message = detail["msg"].removeprefix("Value error, ")
+    if detail["type"] == "missing":
+        return f"key '{key}' is missing; {_describe(root, location)}"
     if not location:
-        return f"{source}: {message}{more}"
-    return f"{source}: key '{key}' = {_shown(first['input'])}: {message[:1].lower() + message[1:]}{more}"
+        return message
+    return f"key '{key}' = {_shown(detail['input'])}: {message[:1].lower() + message[1:]}"
 
 
 def _shown(value: Any) -> str:

@@ -114,6 +114,13 @@ def test_bad_values_are_named(override: str, words: list[str]) -> None:
         assert word in message, message
 
 
+def test_every_mistake_is_told() -> None:
+    message = complaint(MINIMAL, "seed=-1", "sede=1", "video.crf=99")
+    assert "'seed' = -1" in message and "unknown key 'sede'" in message and "'video.crf' = 99" in message
+    many = complaint(MINIMAL, *(f"{name}=1" for name in "abcdefg"))
+    assert many.count("unknown key") == 5 and many.endswith("and 2 more")
+
+
 def test_kelvin_outside_the_locus_and_impossible_f_numbers_are_refused() -> None:
     warm = MINIMAL.replace("shutter", "temperature").replace("flyby", "tabletop")
     assert "axes.temperature" in complaint(warm, "axes.temperature.neutral=900")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import sys
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import pyarrow as pa
@@ -47,7 +49,7 @@ def command(
         pyarrow.csv.write_csv(flat, text)
         sys.stdout.write(text.getvalue().to_pybytes().decode())
     else:
-        _print(found)
+        _print(found, question)
 
 
 def _labels(history: History, ref: str | None) -> pa.Table:
@@ -60,14 +62,39 @@ def _labels(history: History, ref: str | None) -> pa.Table:
     return pq.read_table(path)
 
 
-def _print(found: pa.Table) -> None:
+def _print(found: pa.Table, question: str) -> None:
     console = Console()
     narrow = [name for name in found.column_names if not name.startswith("sha256_") and name not in ("key", "lossless")]
     # A column of nulls, or of one value everywhere, tells a person nothing; --format json has all.
     shown = [name for name in narrow if found[name].null_count < len(found)] or narrow
-    table = Table(*shown[:10], title=f"{found.num_rows:,} rows", title_justify="left")
-    for row in found.slice(0, _ROWS).select(shown[:10]).to_pylist():
-        table.add_row(*(Text(f"{value:.6g}" if isinstance(value, float) else str(value)) for value in row.values()))
+    rows = [[_cell(value) for value in row.values()] for row in found.slice(0, _ROWS).select(shown).to_pylist()]
+    table = Table(title=f"{found.num_rows:,} rows", title_justify="left")
+    chosen = fitting(shown, rows, question, console.width)
+    for place in chosen:
+        table.add_column(shown[place], overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(row[place]) for place in chosen))
     console.print(table)
-    if found.num_rows > _ROWS or len(shown) > 10:
+    if found.num_rows > _ROWS or len(chosen) < len(shown):
         console.print("more rows or columns are there; --format csv or json prints all")
+
+
+def _cell(value: object) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def fitting(names: Sequence[str], rows: Sequence[Sequence[str]], question: str, width: int) -> list[int]:
+    """Return the places of the columns that fit a terminal whole: the clip, those that the question names, then the rest.
+
+    What the question names is always shown, folded where there is no room.
+    """
+    asked = {name for name in names if re.search(rf"(?<![A-Za-z0-9_]){re.escape(name)}(?![A-Za-z0-9_])", question)}
+    order = sorted(range(len(names)), key=lambda place: (names[place] != "clip_id", names[place] not in asked, place))
+    chosen: list[int] = []
+    room = width - 1
+    for place in order:
+        needed = 3 + max([len(names[place]), *(len(row[place]) for row in rows)])
+        if needed <= room or not chosen or names[place] in asked:
+            chosen.append(place)
+            room -= needed
+    return chosen

@@ -4,6 +4,7 @@
     train = snapshot.split("train")
     for clip in train.shuffled(seed=0):
         frames_THW3, exposure_s = clip.frames(), clip["shutter_exposure_s"]
+    loader = torch.utils.data.DataLoader(train.where("frames = 9").samples(), batch_size=4, num_workers=2)
 
 Everything comes from the store, so the working folder may show another version, or be edited, meanwhile.
 """
@@ -25,7 +26,10 @@ from generator.versions.manifest import read_rows
 from generator.versions.splits import SPLITS
 from generator.versions.version import Version
 from generator.video import decode
+from scenes.axes import AXES
 from scenes.errors import InputError, closest
+
+VIDEO = "video"  # of a sample; the label `frames` is their number
 
 
 class Clip:
@@ -58,6 +62,12 @@ class Clip:
         """Where the clip's MP4 lies in the store, read-only."""
         return self._snapshot.history.store.path(self._snapshot.digests[self._position])
 
+    def __repr__(self) -> str:
+        labels = self.labels
+        picture = f"{labels['frames']} frames of {labels['width']}x{labels['height']}" if "width" in labels else ""
+        said = [axis.format(labels[axis.column]) for axis in AXES.values() if labels.get(axis.column) is not None]
+        return f"Clip({', '.join([self.clip_id, *filter(None, [picture, *said])])}, {labels['caption']!r})"
+
     def data(self) -> bytes:
         """Return the clip's MP4, proven by its hash; raises DamagedError."""
         return self._snapshot.history.store.read(self._snapshot.digests[self._position])
@@ -80,6 +90,9 @@ class Snapshot:
         """Open a version of the dataset in a folder; raises InputError for a folder or a REF that is none."""
         history = History.open(path)
         return cls(history, history.version(ref))
+
+    def __repr__(self) -> str:
+        return f"Snapshot({self.history.path}, version {self.version.short}, {len(self)} clips)"
 
     def __len__(self) -> int:
         return self.version.summary.clips if self._rows is None else int(self._rows.num_rows)
@@ -146,8 +159,46 @@ class Snapshot:
         """Return the clips at some positions, in that order."""
         return Snapshot(self.history, self.version, self.labels.take(pa.array(positions, pa.int64())))
 
+    def samples(self, *columns: str) -> Samples:
+        """Return a view that torch's DataLoader takes as it is: `DataLoader(snapshot.split("train").samples())`.
+
+        A sample is a dict of `video` (uint8 `[T, H, W, 3]`) and columns: id, caption and the controls that all clips have, or
+        those that are named. Raises InputError for a column that is not there, or empty or nested in some clip.
+        """
+        return Samples(self, columns)
+
     def where(self, condition: str) -> Snapshot:
         """Return the clips that meet an SQL condition, as in `stopdown query`."""
         from generator.versions.query import positions_where  # DuckDB is loaded only where it is asked
 
         return self.take(positions_where(self.labels, condition))
+
+
+class Samples:
+    """The clips of a snapshot as plain dicts by position: map-style, of values that collate, and cheap to send to workers."""
+
+    def __init__(self, snapshot: Snapshot, columns: Sequence[str] = ()) -> None:
+        labels = snapshot.labels
+        whole = [name for name in labels.column_names if labels[name].null_count == 0]
+        controls = [f"{axis}_control" for axis in AXES if f"{axis}_control" in whole]
+        self.columns = tuple(columns) or ("clip_id", "caption", *controls)
+        for name in self.columns:
+            if name not in labels.column_names:
+                near = closest(name, labels.column_names)
+                raise InputError(f"no label '{name}'{near}; there are {', '.join(labels.column_names)}")
+            if name not in whole or pa.types.is_nested(labels.schema.field(name).type):
+                raise InputError(f"the label '{name}' is empty or nested in some clip, and no batch holds that; choose others")
+        self._rows = labels.select(self.columns).to_pylist()
+        self._digests = snapshot.digests
+        self._store = snapshot.history.store
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, position: int) -> dict[str, Any]:
+        """Return one clip's columns and its frames under `video`, proven by their hash; raises IndexError, DamagedError."""
+        place = range(len(self))[position]
+        return {**self._rows[place], VIDEO: decode(self._store.read(self._digests[place]))}
+
+    def __repr__(self) -> str:
+        return f"Samples({len(self)} clips: {', '.join(self.columns)}, {VIDEO})"

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from versions_support import built, commit_clips, evidence, make_clips, make_row, origin, sha, table, without
 
+from generator.commands.query import fitting
 from generator.files import DamagedError
 from generator.store import ClipRecord, Store
 from generator.versions.commit import commit
@@ -68,6 +69,45 @@ def test_a_snapshot_gives_labels_and_frames(tmp_path: Path) -> None:
     assert snapshot[-1].clip_id == max(data) and snapshot[2:5].clip_ids == tuple(sorted(data))[2:5]
     assert max(data) in snapshot and "no" not in snapshot
     np.testing.assert_array_equal(snapshot.frames(max(data)), snapshot[max(data)].frames())
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_torch_loader_takes_the_samples_of_a_snapshot(tmp_path: Path, workers: int) -> None:
+    from torch.utils.data import DataLoader
+
+    film(tmp_path, 2)
+    snapshot = Snapshot.open(tmp_path)
+    context = "spawn" if workers else None
+    batches = list(DataLoader(snapshot.samples(), batch_size=3, num_workers=workers, multiprocessing_context=context))
+    assert [clip_id for batch in batches for clip_id in batch["clip_id"]] == list(snapshot.clip_ids)
+    for position, clip in enumerate(snapshot):
+        batch = batches[position // 3]
+        assert np.array_equal(batch["video"][position % 3].numpy(), clip.frames())
+        assert batch["caption"][position % 3] == clip["caption"]
+
+
+def test_samples_and_clips_say_what_they_are(tmp_path: Path) -> None:
+    film(tmp_path, 2)
+    snapshot = Snapshot.open(tmp_path)
+    clip = snapshot[0]
+    assert clip.clip_id in repr(clip) and repr(clip["caption"]) in repr(clip)
+    assert "4 clips" in repr(snapshot.samples()) and snapshot.version.short in repr(snapshot)
+    assert snapshot.samples("caption", "frames")[0].keys() == {"caption", "frames", "video"}
+    with pytest.raises(IndexError):
+        snapshot.samples()[len(snapshot)]
+    with pytest.raises(InputError, match=r"no label 'captoin'.*did you mean 'caption'"):
+        snapshot.samples("captoin")
+    with pytest.raises(InputError, match="'lossless' is empty or nested"):
+        snapshot.samples("lossless")
+
+
+def test_a_table_shows_the_columns_that_the_question_names() -> None:
+    names = ["clip_id", "family", "layer", "caption", "temperature_k"]
+    rows = [["tabletop-s3-n3-f5-0000-1", "tabletop", "3", "A view of a cone " * 4, "4321.12"]]
+    shown = [names[place] for place in fitting(names, rows, "temperature_k < 5000", 80)]
+    assert shown == ["clip_id", "temperature_k", "family", "layer"]
+    assert [names[place] for place in fitting(names, rows, "caption LIKE '%cone%'", 40)] == ["clip_id", "caption"]
+    assert fitting(names, [], "layer = 1", 80)[:2] == [0, 2]
 
 
 def test_a_seeded_order_is_a_permutation_that_seed_and_epoch_decide(tmp_path: Path) -> None:

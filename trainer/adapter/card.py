@@ -179,5 +179,12 @@ def _usage(card: AdapterCard) -> list[str]:
         f'video = pipe("a ball rolls past"{example}).frames[0]',
         "```",
         "",
-        "The LoRA alone loads in diffusers (`pipe.load_lora_weights`).",
+        "| file | for whom |",
+        "|---|---|",
+        "| `control.json`, `control_adapter.safetensors` | Stopdown: the control, which no other program reads |",
+        "| `pytorch_lora_weights.safetensors` | plain diffusers (`pipe.load_lora_weights`): the LoRA alone, without control |",
+        "",
+        "ComfyUI loads neither: of `pytorch_lora_weights.safetensors` it applies nothing and says so in its log only. "
+        "`stopdown adapter convert THIS_FOLDER lora.safetensors --to comfyui` writes what it reads, the LoRA alone; "
+        "`--to published` writes the file of the method's own code.",
     ]
