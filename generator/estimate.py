@@ -15,6 +15,7 @@ CPU_S_PER_MEGAPIXEL = {"sharp": 0.8, "shutter": 0.8, "aperture": 0.75}
 FIDELITY_FACTOR = {"flat": 1.0, "textured": 1.5, "lit": 5.0, "pbr": 12.0}
 OWN_FACTOR = {"sharp": 1.0, "shutter": 1.2, "aperture": 1.2}  # a sharp frame is what was marked
 CPU_S_PER_CLIP = 0.25
+START_S = 8.0  # of this program and of the first render process with Blender, before the first clip is there
 BYTES_PER_PIXEL = 0.035  # 110 kB for 12 frames of 512x512 at CRF 12
 
 
@@ -31,7 +32,7 @@ class Estimate:
     @property
     def wall_s(self) -> float:
         """Seconds on this machine with all its cores."""
-        return self.cpu_s / allowed_processors()
+        return START_S + self.cpu_s / allowed_processors()
 
 
 def estimate(recipe: Recipe) -> Estimate:

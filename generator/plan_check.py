@@ -7,11 +7,25 @@ from collections.abc import Iterator, Mapping
 from generator.labels import measure
 from generator.plan import Plan
 from generator.proof import unproven
+from generator.recipe import Recipe
 from scenes.axes import AXES
 from scenes.axes.base import Reading
+from scenes.errors import InputError
 
 UNREAD = Reading(value=None, confidence=0.0)
+AUTOENCODER_STEP = 8  # pixels: no backbone's autoencoder has a finer grid, and training refuses clips that do not fit it
 SLACK = 1e-6  # of an error unit: laws that are written to nine digits
+
+
+def check_trainable(recipe: Recipe) -> None:
+    """Raise InputError for a picture size that training will refuse, where the recipe has a [train] section."""
+    width, height = recipe.video.width, recipe.video.height
+    if recipe.train and (width % AUTOENCODER_STEP or height % AUTOENCODER_STEP):
+        fit = [max(16, round(side / 16) * 16) for side in (width, height)]
+        raise InputError(
+            f"video.width x video.height is {width}x{height}, and this recipe trains: no backbone's autoencoder takes sizes "
+            f"that are no multiples of {AUTOENCODER_STEP}, and most take multiples of 16; write {fit[0]}x{fit[1]}"
+        )
 
 
 def judged_clips(plan: Plan) -> Mapping[str, tuple[int, int]]:

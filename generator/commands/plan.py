@@ -13,7 +13,7 @@ from rich.text import Text
 from generator.commands.options import Json, Overrides, RecipeFile
 from generator.estimate import Estimate, estimate
 from generator.plan import Plan, layer_counts, make_plan
-from generator.plan_check import concerns, judged_clips
+from generator.plan_check import check_trainable, concerns, judged_clips
 from generator.recipe_io import load_recipe
 from generator.terminal import Console
 from scenes.axes import AXES
@@ -26,7 +26,9 @@ def command(
     json: Json = False,
 ) -> None:
     """Show what a recipe implies, without rendering: clips per layer, drawn values, ranges, size and time."""
-    plan = make_plan(load_recipe(recipe, overrides or ()))
+    loaded = load_recipe(recipe, overrides or ())
+    check_trainable(loaded)
+    plan = make_plan(loaded)
     for words in concerns(plan):
         print(f"stopdown: {words}", file=sys.stderr)
     if json:
@@ -93,9 +95,7 @@ def _plot(plan: Plan, position: int, axis: str, width: int) -> str:
 
 def _cost(cost: Estimate, scenes: int) -> str:
     minutes = cost.wall_s / 60
-    time = (
-        f"{max(1.0, cost.wall_s):.0f} s" if minutes < 2 else f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
-    )
+    time = f"{cost.wall_s:.0f} s" if minutes < 2 else f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
     return (
         f"expected: {cost.frames} frames ({cost.rendered_frames} rendered), about {cost.size_bytes / 1e6:.1f} MB, "
         f"{cost.cpu_s:.0f} CPU s, {time} on this machine"
