@@ -24,6 +24,8 @@ from trainer.adapter.folder import attach_saved
 from trainer.adapter.modes import PARTS
 from trainer.adapter.place import adapter_place
 from trainer.backbone import EXPERTS, experts, load_backbone
+from trainer.generation.schedulers import use_scheduler
+from trainer.lora_calls import GuardedLora
 from trainer.numbers import finite_number, is_number
 from trainer.text_length import WAN_TOKENS
 
@@ -33,7 +35,7 @@ Values = Value | Sequence[Value]
 Numbers = float | Sequence[float]
 
 
-class ControlledWan(WanPipeline):
+class ControlledWan(GuardedLora):
     """A WanPipeline with an adapter: schedulers, offloading, quantization and callbacks work as diffusers documents them.
 
     `pipe = ControlledWan.from_pretrained(backbone, adapter)`, then `pipe("a car passes", shutter="1/50")`.
@@ -72,6 +74,10 @@ class ControlledWan(WanPipeline):
         made = cls(**pipe.components, boundary_ratio=pipe.config.boundary_ratio, expand_timesteps=pipe.config.expand_timesteps)
         made.adapters, made.card = dict(adapters), card
         return made
+
+    def set_scheduler(self, name: str | None = None, *, flow_shift: float | None = None) -> None:
+        """Choose a scheduler (`trainer.generation.schedulers`), a shift of the noise levels, or both; the rest stays."""
+        use_scheduler(self, name, flow_shift)
 
     @property
     def axes(self) -> tuple[AxisControl, ...]:
@@ -146,6 +152,7 @@ class ControlledWan(WanPipeline):
         `WanAdapter.set_mode` and `unguided_share` do.
         """
         values = {name: options.pop(name) for name in list(options) if name in AXES}
+        self.check_intact()
         per_prompt = self.controls(_prompts(prompt, options), values, control, limit)
         controls_NA = per_prompt.repeat_interleave(options.get("num_videos_per_prompt") or 1, dim=0)
         for adapter in self.adapters.values():

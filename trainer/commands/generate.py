@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from trainer.adapter.card import AdapterCard
     from trainer.adapter.laws import AxisControl
+    from trainer.generation.extra_loras import ExtraLora
     from trainer.generation.plan import Point, Row
     from trainer.generation.run import Report
     from trainer.generation.sampler import Sampling
@@ -47,6 +48,9 @@ def command(
     guidance: given.Guidance = None,
     control_guidance: given.ControlGuidance = None,
     text_tokens: given.TextTokens = None,
+    scheduler: given.Scheduler = None,
+    flow_shift: given.FlowShift = None,
+    lora: given.Lora = None,
     dtype: given.Dtype = None,
     device: given.Device = None,
     offload: given.Offload = "none",
@@ -74,7 +78,8 @@ def command(
     }
     sampling |= {"guidance": guidance, "control_guidance": control_guidance}
     loading = {"backbone": backbone, "allow_other_backbone": allow_other_backbone, "dtype": dtype, "device": device}
-    loading |= {"offload": offload, "quantize": quantize}
+    loading |= {"offload": offload, "quantize": quantize, "scheduler": scheduler, "flow_shift": flow_shift}
+    loading |= {"loras": _loras(lora or ())}
     rest = {"out": out, "fps": fps, "batch": batch, "force": force}
     if dry_run:
         _check(adapter, card, rows, sampling, loading, rest)
@@ -117,6 +122,12 @@ def _plan(
     return adapter, card, rows
 
 
+def _loras(words: Sequence[str]) -> tuple[ExtraLora, ...]:
+    from trainer.generation.extra_loras import parse_loras
+
+    return parse_loras(words)
+
+
 def _check(
     adapter: Path,
     card: AdapterCard,
@@ -128,6 +139,7 @@ def _check(
     """Raise InputError for all that a generation would refuse and that no weight is needed to tell."""
     from trainer.adapter.attach import check_backbone
     from trainer.backbone import experts
+    from trainer.generation.extra_loras import check_loras
     from trainer.generation.load import Loading, resolved
     from trainer.generation.run import Request, check_guided, check_request, request_notes
     from trainer.weightless import weightless_pipeline
@@ -136,6 +148,7 @@ def _check(
     pipe = weightless_pipeline(str(used.backbone))
     for expert in experts(pipe).values():
         check_backbone(expert, card.config)
+    check_loras(used.loras, pipe)
     request = Request(adapter=adapter, rows=rows, sampling=_asked(pipe, card, sampling), **rest)
     check_request(pipe, request)
     check_guided([card.config], request)
@@ -180,7 +193,7 @@ def _run(
         watch.note(f"loading {used.backbone} ({used.dtype} on {used.device})")
         if card.weights is None:
             watch.note(f"adapter {adapter} has no hashes, not verified")
-        pipe = load_controlled(adapter, used)
+        pipe = load_controlled(adapter, used, note=watch.note)
         how = _asked(pipe, card, sampling)
         watch.note(
             f"{how.width}x{how.height}, {how.frames} frames, {how.steps} steps, guidance {how.guidance:g}, "

@@ -90,13 +90,34 @@ TextTokens = Annotated[
     int | None, typer.Option(help="Text tokens; as in training, or 512, if not given.", rich_help_panel=SAMPLING)
 ]
 
+Scheduler = Annotated[str | None, typer.Option(help=f"unipc, dpm++, euler or lcm; {FROM_BACKBONE}.", rich_help_panel=SAMPLING)]
+FlowShift = Annotated[
+    float | None,
+    typer.Option(
+        help=f"Shift of the noise levels: more of the steps go to high ones; {FROM_BACKBONE}.", rich_help_panel=SAMPLING
+    ),
+]
+Lora = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="FILE[:WEIGHT]",
+        help="Another program's LoRA beside the adapter (musubi, kohya, ComfyUI, DiffSynth, peft, diffusers); repeatable, "
+        "and transformer_2=FILE for one of two experts.",
+        rich_help_panel=SAMPLING,
+    ),
+]
+
 Dtype = Annotated[
     str | None,
     typer.Option(help="bf16, fp16 or fp32; bf16 on a GPU and fp32 on the CPU if not given.", rich_help_panel=MACHINE),
 ]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N; a GPU if there is one.", rich_help_panel=MACHINE)]
 Offload = Annotated[
-    str, typer.Option(help="none, model or sequential: keep weights in main memory until used.", rich_help_panel=MACHINE)
+    str,
+    typer.Option(
+        help="none, model, group (a block at a time: 14B on 24 GB) or sequential: keep weights in main memory until used.",
+        rich_help_panel=MACHINE,
+    ),
 ]
 Quantize = Annotated[str, typer.Option(help="none, fp8 or nf4: pack the frozen backbone.", rich_help_panel=MACHINE)]
 Batch = Annotated[int, typer.Option(help="Videos at a time.", rich_help_panel=MACHINE)]

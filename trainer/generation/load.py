@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,14 @@ from diffusers import AutoencoderKLWan, WanPipeline
 from scenes.errors import InputError, closest
 from trainer.adapter.card import AdapterCard
 from trainer.backbone import experts, load_component
+from trainer.generation.extra_loras import ExtraLora
 from trainer.generation.sampler import Sampling
+from trainer.generation.schedulers import check_scheduler
 from trainer.pipeline import ControlledWan
 from trainer.quantize import check_quantization, load_quantized
 
 DTYPES: dict[str, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
-OFFLOADS = ("none", "model", "sequential")
+OFFLOADS = ("none", "model", "group", "sequential")
 TOY_WIDTH = 512  # of the model; no Wan that people use is narrower than 1536
 TOY = Sampling(width=64, height=64, frames=9, steps=20)
 
@@ -32,6 +35,9 @@ class Loading:
     offload: str = "none"
     quantize: str = "none"
     allow_other_backbone: bool = False
+    scheduler: str | None = None
+    flow_shift: float | None = None
+    loras: tuple[ExtraLora, ...] = ()  # of other programs, beside the adapter
 
 
 def resolved(loading: Loading, card: AdapterCard) -> Loading:
@@ -40,6 +46,7 @@ def resolved(loading: Loading, card: AdapterCard) -> Loading:
     Raises InputError for words that are unknown, CUDA where there is none, and offloading or packing without a GPU.
     """
     _one_of("offload", loading.offload, OFFLOADS)
+    check_scheduler(loading.scheduler, loading.flow_shift)
     device = loading.device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         kind = torch.device(device).type
@@ -67,8 +74,13 @@ def checked_dtype(word: str) -> torch.dtype:
     return DTYPES[word]
 
 
-def load_controlled(adapter: Path, loading: Loading, *, cache: Path | None = None) -> ControlledWan:
-    """Return the pipeline of a resolved loading, on its device or under its offloading, without progress bars of its own."""
+def load_controlled(
+    adapter: Path, loading: Loading, *, cache: Path | None = None, note: Callable[[str], None] | None = None
+) -> ControlledWan:
+    """Return the pipeline of a resolved loading, on its device or under its offloading, without progress bars of its own.
+
+    `note` is told what was assumed or left out of extra LoRAs.
+    """
     assert loading.backbone is not None and loading.dtype is not None and loading.device is not None
     dtype = checked_dtype(loading.dtype)
     parts: dict[str, Any] = {}
@@ -78,19 +90,37 @@ def load_controlled(adapter: Path, loading: Loading, *, cache: Path | None = Non
         bare = load_quantized(loading.backbone, loading.quantize, device=loading.device, dtype=dtype, cache=cache, **parts)
         pipe = ControlledWan.from_pipeline(bare, adapter, allow_other_backbone=loading.allow_other_backbone)
         pipe.set_progress_bar_config(disable=True)
+        pipe.set_scheduler(loading.scheduler, flow_shift=loading.flow_shift)
+        for lora in loading.loras:
+            for words in pipe.add_lora(lora.path, lora.weight, expert=lora.expert):
+                (note or _silent)(f"{lora.path}: {words}")
         place(pipe, loading.device, loading.offload)
     except torch.OutOfMemoryError as error:
         raise InputError(
             f"backbone {loading.backbone} does not fit into the memory of {loading.device} as {loading.dtype}; "
-            "use --offload model or sequential, --quantize fp8 or nf4"
+            "use --offload model, group or sequential, --quantize fp8 or nf4"
         ) from error
     return pipe
+
+
+def _silent(_words: str) -> None:
+    """Tell nobody."""
 
 
 def place(pipe: ControlledWan, device: str, offload: str) -> None:
     """Move a pipeline to a device, or let its parts move there when they are used."""
     if offload == "model":
         pipe.enable_model_cpu_offload(device=device)
+    elif offload == "group":  # a block of a transformer at a time; on CUDA the next one comes while one computes
+        streams = torch.device(device).type == "cuda"
+        pipe.enable_group_offload(
+            torch.device(device),
+            offload_type="block_level",
+            num_blocks_per_group=1,
+            use_stream=streams,
+            low_cpu_mem_usage=streams,
+            exclude_modules=["vae"],
+        )
     elif offload == "sequential":
         pipe.enable_sequential_cpu_offload(device=device)
     else:

@@ -20,6 +20,7 @@ from trainer.adapter.config import AdapterConfig
 from trainer.adapter.laws import AxisControl
 from trainer.adapter.modes import PARTS, Mode
 from trainer.backbone import experts, fingerprint
+from trainer.generation.extra_loras import lora_record
 from trainer.generation.fonts import not_drawable, one_line
 from trainer.generation.grid import Bytes, lay_out, moving_grid, still_grid
 from trainer.generation.load import Loading
@@ -146,7 +147,7 @@ def _recipes(pipe: ControlledWan, card: AdapterCard, request: Request, loading: 
         scheduler={"class": type(pipe.scheduler).__name__, **pipe.scheduler.config},
         dtype=str(loading.dtype),
         quantize=loading.quantize,
-    )
+    ) | lora_record(loading.loras)
     return {
         video.name: video_recipe(video, request.sampling, request.fps, source, pipe.axes)
         for row in request.rows

@@ -183,8 +183,8 @@ def _batch(
             raise
         size = f"{sampling.width}x{sampling.height}x{sampling.frames}, {len(points)} at a time"
         raise InputError(
-            f"out of memory at {size}; lower --batch, --frames, --width and --height, or use --offload model or sequential, "
-            "--quantize fp8 or nf4"
+            f"out of memory at {size}; lower --batch, --frames, --width and --height, or use --offload model, group or "
+            "sequential, --quantize fp8 or nf4"
         ) from error
     return to_bytes(made)
 
