@@ -8,6 +8,7 @@ from pathlib import Path
 
 from scenes.errors import InputError, closest
 from trainer.backbone_files import INDEX, check_index, other_layout
+from trainer.hub import hub_errors
 
 TINY = re.compile(r"tiny-random(?::(\d+))?")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -57,27 +58,8 @@ def locate_backbone(name: str, *, cache: Path | None = None, revision: str | Non
 
 
 def _hub_index(name: str, revision: str | None) -> Path:
-    from huggingface_hub import errors as hub
     from huggingface_hub import hf_hub_download
 
-    try:
+    absent = f"repository {name} is no diffusers pipeline: it has no {INDEX}; its name may want -Diffusers"
+    with hub_errors(f"backbone {name}", name, revision, absent=absent, near=closest(name, KNOWN)):
         return Path(hf_hub_download(name, INDEX, revision=revision))
-    except hub.GatedRepoError as error:
-        raise InputError(f"backbone {name} is gated; accept its terms on the hub and log in with 'hf auth login'") from error
-    except hub.RepositoryNotFoundError as error:
-        raise InputError(f"the hub has no repository {name}, or none open to you{closest(name, KNOWN)}") from error
-    except hub.RevisionNotFoundError as error:
-        raise InputError(f"backbone {name} has no revision '{revision}'; leave it out for the newest") from error
-    except (hub.LocalEntryNotFoundError, hub.OfflineModeIsEnabled) as error:
-        raise InputError(
-            f"backbone {name} is not in the local hub cache and the hub cannot be reached; connect, or give a local folder"
-        ) from error
-    except hub.EntryNotFoundError as error:
-        raise InputError(
-            f"repository {name} is no diffusers pipeline: it has no {INDEX}; its name may want -Diffusers"
-        ) from error
-    except (hub.HfHubHTTPError, OSError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(
-            f"backbone {name} cannot be fetched from the hub ({first}); try again, or give a local folder"
-        ) from error

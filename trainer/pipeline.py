@@ -54,7 +54,7 @@ class ControlledWan(GuardedLora):
         cache: Path | None = None,
         **options: Any,
     ) -> ControlledWan:
-        """Load a backbone (folder, hub id, `tiny-random`) and put an adapter's folder on it.
+        """Load a backbone (folder, hub id, `tiny-random`) and put an adapter on it: a folder, or `owner/name@revision`.
 
         Options are those of `WanPipeline.from_pretrained` (`dtype`, `quantization_config`, …). Raises InputError in
         one line for what cannot be found, and for an adapter that does not belong to the backbone.

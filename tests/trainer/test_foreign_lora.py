@@ -13,8 +13,10 @@ from torch import Tensor
 from trainer_support import adapted, predict, tiny_config, tiny_inputs, tiny_transformer
 
 from scenes.errors import InputError
+from trainer.formats.describe import describe
 from trainer.formats.foreign_lora import check_fits, plain_weights, read_lora
 from trainer.formats.names import PROJECTIONS
+from trainer.formats.sources import read_source
 
 RANK, ALPHA, LAYERS = 4, 2.0, 4
 ATTENTION = [name for name in PROJECTIONS if "attn" in name]
@@ -162,3 +164,13 @@ def test_a_lora_of_another_backbone_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is for another backbone"):
         check_fits(lora, tiny_transformer(heads=8, head_dim=8))
     check_fits(lora, adapted(tiny_config()).transformer)
+
+
+def test_info_says_what_a_lora_of_another_program_is(tmp_path: Path) -> None:
+    tree = describe(written("musubi", tmp_path / "x.safetensors", ATTENTION))
+    assert (tree["lora_rank"], tree["lora_alpha"]) == (RANK, ALPHA) and "--lora" in tree["format"]
+    assert tree["projections"] == {PROJECTIONS[name]: LAYERS for name in ATTENTION}
+    partly = written("comfyui", tmp_path / "y.safetensors", ATTENTION)
+    assert "--lora" in describe(partly)["format"]
+    with pytest.raises(InputError, match="stopdown generate --lora takes it as it is"):
+        read_source(partly)

@@ -100,7 +100,7 @@ def read_card(folder: Path) -> AdapterCard:
     except (OSError, ValueError) as error:
         if isinstance(error, FileNotFoundError | NotADirectoryError) or not isinstance(error, OSError):
             state = f"has no {CARD}" if folder.is_dir() else "does not exist"
-            raise InputError(f"adapter {folder} {state}; give an adapter's folder") from None
+            raise InputError(f"adapter {folder} {state}; give an adapter's folder, or owner/name@revision") from None
         raise InputError(f"{path} cannot be read ({error.strerror}); check its permissions") from None
     return parse_card(data, path)
 

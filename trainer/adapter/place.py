@@ -1,4 +1,4 @@
-"""Where the adapter lies that a person named: its own folder, a checkpoint's, or a run's."""
+"""Where the adapter lies that a person named: its own folder, a checkpoint's, a run's, or one on the hub."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 
 from scenes.errors import InputError
 from trainer.adapter.card import CARD
+from trainer.hub import locate_adapter
 
 IN_CHECKPOINT = "adapter"  # the folder of the adapter in a checkpoint's folder, and in a run's
 STATE = "state.json"  # of a checkpoint
@@ -14,8 +15,11 @@ STATE = "state.json"  # of a checkpoint
 def adapter_place(named: Path) -> Path:
     """Return the adapter's folder in a checkpoint (`RUN/checkpoint-250`) or run (`RUN`); any other path as it is.
 
+    `owner/name@revision` is fetched from the hub (`trainer.hub`).
+
     Raises InputError for a checkpoint that holds no adapter, and for a run that has checkpoints only.
     """
+    named = locate_adapter(named)
     if not named.is_dir() or (named / CARD).exists():
         return named
     if (named / IN_CHECKPOINT / CARD).is_file():

@@ -22,6 +22,12 @@ app = typer.Typer(
     help="Show an adapter, take it out of a checkpoint, convert it between formats, or merge its LoRA into a backbone.",
 )
 
+Source = Annotated[
+    Path,
+    typer.Argument(
+        help="An adapter's or checkpoint's folder, a .safetensors file, or owner/name@revision.", show_default=False
+    ),
+]
 Axes = Annotated[
     str | None, typer.Option(help="The axes of a published file, in the order of its scalar: shutter or shutter,temperature.")
 ]
@@ -35,9 +41,7 @@ AllowOther = Annotated[bool, typer.Option("--allow-other-backbone", help="Use a 
 
 @app.command()
 def info(
-    adapter: Annotated[
-        Path, typer.Argument(help="An adapter's folder, a checkpoint's, or a .safetensors file.", show_default=False)
-    ],
+    adapter: Source,
     axes: Axes = None,
     json: Json = False,
 ) -> None:
@@ -70,9 +74,7 @@ def extract(
 
 @app.command()
 def convert(
-    source: Annotated[
-        Path, typer.Argument(help="An adapter's folder, a checkpoint's, or a .safetensors file.", show_default=False)
-    ],
+    source: Source,
     target: Annotated[Path, typer.Argument(help="The new file; a new folder for diffusers.", show_default=False)],
     to: Annotated[str, typer.Option(help="diffusers (an adapter's folder), comfyui or published.", show_default=False)],
     preset: Preset = "keep",

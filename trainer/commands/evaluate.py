@@ -97,10 +97,12 @@ def _request(
     from trainer.evaluation.run import EvaluateRequest
     from trainer.evaluation.settings import EvaluateSettings
     from trainer.generation.load import Loading
+    from trainer.hub import locate_dataset
 
     told = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items() if value is not None}
     checked = validate(EvaluateSettings, told, "evaluate")
-    return EvaluateRequest(adapter=adapter_place(adapter), out=out, settings=checked, loading=Loading(**loading), **sources)
+    found = {**sources, "dataset": None if sources["dataset"] is None else locate_dataset(sources["dataset"])}
+    return EvaluateRequest(adapter=adapter_place(adapter), out=out, settings=checked, loading=Loading(**loading), **found)
 
 
 def _repeated_by(request: EvaluateRequest, settings: dict[str, Any], loading: dict[str, Any], card: bool) -> str:

@@ -77,7 +77,12 @@ def command(
         "text_tokens": text_tokens,
     }
     sampling |= {"guidance": guidance, "control_guidance": control_guidance}
-    loading = {"backbone": backbone, "allow_other_backbone": allow_other_backbone, "dtype": dtype, "device": device}
+    loading: dict[str, Any] = {
+        "backbone": backbone,
+        "allow_other_backbone": allow_other_backbone,
+        "dtype": dtype,
+        "device": device,
+    }
     loading |= {"offload": offload, "quantize": quantize, "scheduler": scheduler, "flow_shift": flow_shift}
     loading |= {"loras": _loras(lora or ())}
     rest = {"out": out, "fps": fps, "batch": batch, "force": force}

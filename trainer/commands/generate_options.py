@@ -9,7 +9,9 @@ import typer
 
 PROMPTS, VALUES, SAMPLING, MACHINE = "What to show", "Control", "Sampling", "Machine"
 
-Adapter = Annotated[Path, typer.Option(help="The adapter's folder, or a checkpoint's.", show_default=False)]
+Adapter = Annotated[
+    Path, typer.Option(help="The adapter's folder, a checkpoint's, or owner/name@revision on the hub.", show_default=False)
+]
 Backbone = Annotated[
     str | None, typer.Option(help="Hub id, folder, tiny or tiny-random; the one that the adapter was trained on if not given.")
 ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,9 @@ from trainer.adapter.config import AdapterConfig
 from trainer.adapter.digest import adapter_digest
 from trainer.adapter.modes import default_mode
 from trainer.formats.convert import written_axes
+from trainer.formats.foreign_lora import read_lora
 from trainer.formats.published import LORA_BLOCK
-from trainer.formats.sources import AXES_KEY, Format, format_of, malformed, read_file, read_source
+from trainer.formats.sources import AXES_KEY, EMBEDDING, Format, format_of, is_whole, malformed, read_file, read_source
 
 
 def describe(path: Path, axes: Sequence[str] | None = None) -> dict[str, Any]:
@@ -26,6 +29,8 @@ def describe(path: Path, axes: Sequence[str] | None = None) -> dict[str, Any]:
     if path.is_dir():
         return _folder(path)
     weights, metadata = read_file(path)
+    if EMBEDDING not in weights and not is_whole(path):
+        return _other_lora(path)
     kind = format_of(weights, path)
     tree: dict[str, Any] = {"adapter": str(path), "format": str(kind)}
     try:
@@ -35,13 +40,32 @@ def describe(path: Path, axes: Sequence[str] | None = None) -> dict[str, Any]:
         if kind is not Format.PUBLISHED or axes is not None or AXES_KEY in metadata:
             raise
         with malformed(path):
-            count = weights["diffusion_model.fps_conditioning.lin1.weight"].shape[1]
+            count = weights[EMBEDDING].shape[1]
         tree |= {
             "axes": [],
             "controls": f"{count} axes, which the file does not name; give --axes",
             "lora_blocks": sum(LORA_BLOCK.fullmatch(name) is not None for name in weights) or None,
         }
     return tree | {"parameters": _parameters(weights), "bytes": {path.name: path.stat().st_size}}
+
+
+def _other_lora(path: Path) -> dict[str, Any]:
+    """Return what a LoRA says that is none of this project's formats: `stopdown generate --lora` takes it as it is."""
+    lora = read_lora(path)
+    ranks = sorted({module.down.shape[0] for module in lora.modules.values()})
+    alphas = sorted({module.alpha for module in lora.modules.values()})
+    kinds = Counter(re.sub(r"^blocks\.\d+\.", "", name) for name in lora.modules)
+    return {
+        "adapter": str(path),
+        "format": "a LoRA of another program, for stopdown generate --lora",
+        "lora_rank": ranks[0] if len(ranks) == 1 else ranks,
+        "lora_alpha": alphas[0] if len(alphas) == 1 else alphas[:8],
+        "projections": dict(kinds),
+        "notes": "; ".join(lora.notes) or None,
+        "axes": [],
+        "parameters": sum(module.down.numel() + module.up.numel() for module in lora.modules.values()),
+        "bytes": {path.name: path.stat().st_size},
+    }
 
 
 def _folder(path: Path) -> dict[str, Any]:

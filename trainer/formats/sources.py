@@ -19,13 +19,15 @@ from trainer.adapter.config import AdapterConfig, LoraSettings
 from trainer.adapter.laws import AxisControl
 from trainer.adapter.verify import LORA_PREFIX, peft_names, read_weights, verify_adapter
 from trainer.formats.comfyui import from_comfyui
+from trainer.formats.foreign_lora import read_lora
 from trainer.formats.names import PROJECTIONS, inverse, lora_names
-from trainer.formats.published import LORA_BLOCK, control_names, published_axes, read_published
+from trainer.formats.published import LORA_BLOCK, published_axes, read_published
 from trainer.formats.strict import printable, rename
 from trainer.formats.weights_file import check_floats, read_header, read_tensors
 
 AXES_KEY = "stopdown_axes"  # metadata of published files written here; others' readers pass over it
 SETTINGS_KEY = "config"
+EMBEDDING = "diffusion_model.fps_conditioning.lin1.weight"  # only a published checkpoint has it
 PER_BLOCK = 2 * len(PROJECTIONS)  # LoRA tensors of a block
 
 
@@ -81,37 +83,49 @@ def malformed(path: Path) -> Iterator[None]:
         ) from error
 
 
+def is_whole(path: Path) -> bool:
+    """Return whether a file is a LoRA of every projection of all blocks, in one rank, as an adapter's own must be."""
+    try:
+        read_source(path)
+    except InputError:
+        return False
+    return True
+
+
 def _of_file(path: Path, weights: dict[str, Tensor], metadata: dict[str, str], axes: Sequence[str] | None) -> Source:
     kind = format_of(weights, path)
     if kind is Format.PUBLISHED:
         return _published(path, weights, metadata, axes)
     if axes is not None:
         raise InputError(f"{path} is a LoRA without control; leave out --axes")
-    if kind is Format.COMFYUI:
-        lora, settings = from_comfyui(weights, _lora_blocks(weights), str(path))
-    else:
-        lora, settings = _diffusers_lora(path, weights, metadata)
+    try:
+        if kind is Format.COMFYUI:
+            lora, settings = from_comfyui(weights, _lora_blocks(weights), str(path))
+        else:
+            lora, settings = _diffusers_lora(path, weights, metadata)
+    except InputError as error:
+        read_lora(path)  # says what is wrong with it as any LoRA
+        raise InputError(f"{error}; it is a LoRA of another program: stopdown generate --lora takes it as it is") from error
     return Source(path=path, format=kind, config=AdapterConfig(control=None, lora=settings), control={}, lora=lora)
 
 
 def read_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Return the tensors and metadata of a safetensors file; raises InputError for one that cannot be read."""
     header = read_header(path)
-    check_floats(str(path), header.tensors)
+    check_floats(str(path), {name: tensor for name, tensor in header.tensors.items() if not name.endswith(".alpha")})
     return read_tensors(path), header.metadata
 
 
 def format_of(names: Mapping[str, Any], path: Path) -> Format:
     """Return the format of a file by its tensors' names; raises InputError for none of them, or a mixture."""
     if names and all(name.startswith("diffusion_model.") for name in names):
-        embedding = next(iter(control_names([])))
-        return Format.PUBLISHED if embedding in names else Format.COMFYUI
+        return Format.PUBLISHED if EMBEDDING in names else Format.COMFYUI
     if names and all(name.startswith(LORA_PREFIX) for name in names):
         return Format.DIFFUSERS
     strange = next((name for name in names if not name.startswith(("diffusion_model.", LORA_PREFIX))), "no tensor")
     raise InputError(
         f"{path} is in no known format (it has {printable(strange)}); names begin with diffusion_model. (published, ComfyUI) "
-        f"or {LORA_PREFIX} (diffusers)"
+        f"or {LORA_PREFIX} (diffusers); LoRAs of other programs go to stopdown generate --lora"
     )
 
 

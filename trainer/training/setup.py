@@ -20,6 +20,7 @@ from trainer.backbone import EXPERTS, experts, fingerprint
 from trainer.data.batches import FlowBatches
 from trainer.data.frames import FrameBatches
 from trainer.data.records import TrainingData, check_sizes, open_data
+from trainer.hub import locate_dataset
 from trainer.locate import cache_folder
 from trainer.quantize import check_quantization, load_quantized
 from trainer.settings import CLIPS, TrainSettings, decisive
@@ -131,7 +132,7 @@ def open_run(settings: TrainSettings, device: torch.device, *, weightless: bool 
     """
     axes = settings.adapter.axes if settings.what == "control" else ()
     data = open_data(
-        Path(settings.dataset).expanduser(),
+        locate_dataset(Path(settings.dataset).expanduser()),
         settings.ref,
         axes,
         train_split=settings.train_split,
