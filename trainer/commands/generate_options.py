@@ -117,7 +117,7 @@ Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N; a GPU if 
 Offload = Annotated[
     str,
     typer.Option(
-        help="none, model, group (a block at a time: 14B on 24 GB) or sequential: keep weights in main memory until used.",
+        help="none, model, group (one block of a transformer at a time) or sequential: keep weights in main memory until used.",
         rich_help_panel=MACHINE,
     ),
 ]
