@@ -168,7 +168,11 @@ READERS = [
     Reader(name="export", prepare=an_export, read=exported_again, skip=lambda path: path.parts[0] != "out", copied=True),
     Reader(name="adapter", prepare=an_adapter, read=attached, skip=lambda path: path.name == "README.md"),
     Reader(
-        name="checkpoints", prepare=a_training, read=trained_on, skip=lambda path: "checkpoint" not in str(path), copied=True
+        name="checkpoints",
+        prepare=a_training,
+        read=trained_on,
+        skip=lambda path: "checkpoint-5" not in path.parts,  # the newest; one before it is read only where that is damaged
+        copied=True,
     ),
     Reader(name="training cache", prepare=a_cache, read=cached, copied=True),
     Reader(name="run folder", prepare=a_run, read=run_on, copied=True),
