@@ -187,7 +187,7 @@ class TinySettings(Settings):
         phases=(Phase(frames=9, batch=4, steps=2000),),
         optimizing=Optimizing(rate=1e-3, matrix_rate=0.01, plain="^$", warmup=50, hold=0.3, average=0.995),
     )  # the decoder alone, on frozen latents
-    transformer: TransformerSettings = TransformerSettings(start="shipped", things=3.0)
+    transformer: TransformerSettings = TransformerSettings(start="shipped", things=3.0, batch=16)
     recogniser: RecogniserSettings = RecogniserSettings()
     captions_per_family: int = Field(default=200, gt=0)  # drawn for the tokenizer
 
