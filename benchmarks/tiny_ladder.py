@@ -59,10 +59,10 @@ def trained(
     began_s = time.process_time()
     stage = TransformerStage(settings, latents, tokenizer(work), vae)
     tried = Run(stage, settings.optimizing, folder / "tried")
-    tried.steps = TRIED
+    tried.steps = TRIED + 1  # the end would measure and draw
     tried.train(until=TRIED)
     steps = max(TRIED, int(cpu_s / ((time.process_time() - began_s) / TRIED)))
-    settings = settings.model_copy(update={"steps": steps, "optimizing": schedule(steps)})
+    settings = settings.model_copy(update={"steps": steps + 1, "optimizing": schedule(steps)})
     stage = TransformerStage(settings, latents, tokenizer(work), vae)
     run = Run(stage, settings.optimizing, folder / "run")
     began_s = time.process_time()

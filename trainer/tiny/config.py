@@ -179,7 +179,9 @@ class TinySettings(Settings):
         noise=0.07,
         kl=0.0,
         phases=(Phase(frames=9, batch=4, steps=900),),
-        optimizing=Optimizing(rate=1e-3, matrix_rate=0.01, plain="^$", warmup=50, hold=0.3, average=0.99, validate_every=250),
+        optimizing=Optimizing(  # at five times these rates what had been learned was lost within a hundred steps
+            rate=2e-4, matrix_rate=0.002, plain="^$", warmup=30, hold=0.3, average=0.99, log_every=25, validate_every=300
+        ),
     )
     polish: VaeSettings = VaeSettings(
         noise=0.07,
