@@ -136,13 +136,9 @@ class Recognised:
 def recognise(model: Recogniser, videos: Sequence[NDArray[np.uint8]]) -> Recognised:
     """Look at clips of at least one frame each."""
     frames = torch.from_numpy(np.stack([picked(video) for video in videos]))
-    features, kinds, colors, sizes = [], [], [], []
-    for part in frames.split(64):
-        features.append(model.features(part))
-        for kept, head in zip((kinds, colors, sizes), model.heads, strict=True):
-            kept.append(head(features[-1]))
-    stacked = [torch.cat(parts).double().numpy() for parts in (features, kinds, colors, sizes)]
-    return Recognised(stacked[0], stacked[1], stacked[2], stacked[3].argmax(1))
+    features = torch.cat([model.features(part) for part in frames.split(64)])
+    kinds, colors, sizes = (head(features).double().numpy() for head in model.heads)
+    return Recognised(features.double().numpy(), kinds, colors, sizes.argmax(1))
 
 
 def shares_recognised(seen: Recognised, captions: Sequence[str]) -> dict[str, float]:
