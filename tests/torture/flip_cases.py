@@ -154,18 +154,27 @@ def run_on(folder: Path) -> tuple[Hashable, bool]:
     """Go through them again, and return what the run then says of itself."""
     from torch_work import told_stages
 
+    from trainer.run.compare import summarise
     from trainer.run.stages import read_state
 
+    settings = summarise(folder / "run").settings  # as `stopdown runs` does, before the next run writes some files anew
     said = told_stages(folder / "run")
     state = read_state(folder / "run").stages
     summaries = json.dumps({name: record.model_dump(exclude={"wall_s"}) for name, record in state.items()})
-    return summaries, said
+    return (summaries, repr(settings)), said
 
 
 READERS = [
     Reader(name="dataset, proven", prepare=versions, read=proven),
     Reader(name="dataset, read", prepare=versions, read=read_versions, partial=True),
-    Reader(name="export", prepare=an_export, read=exported_again, skip=lambda path: path.parts[0] != "out", copied=True),
+    Reader(
+        name="export",
+        prepare=an_export,
+        read=exported_again,
+        skip=lambda path: path.parts[0] != "out",
+        partial=True,
+        copied=True,
+    ),
     Reader(name="adapter", prepare=an_adapter, read=attached, skip=lambda path: path.name == "README.md"),
     Reader(
         name="checkpoints",
@@ -175,5 +184,5 @@ READERS = [
         copied=True,
     ),
     Reader(name="training cache", prepare=a_cache, read=cached, copied=True),
-    Reader(name="run folder", prepare=a_run, read=run_on, copied=True),
+    Reader(name="run folder", prepare=a_run, read=run_on, skip=lambda path: path.parts[0] != "run", copied=True),
 ]

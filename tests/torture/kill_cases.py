@@ -23,6 +23,23 @@ from generator.versions.remote_push import push
 from generator.versions.restore import restore
 from generator.versions.status import status
 
+BUILD_RECIPE = """
+name = "killed"
+seed = 3
+[video]
+width = 64
+height = 64
+keep_frames = ["png"]
+[render]
+samples = 4
+[[pyramid]]
+axes = ["temperature"]
+family = ["tabletop"]
+layers = [2]
+scenes_per_layer = 1
+frames = [1]
+"""
+
 
 def dataset(path: Path) -> Path:
     """Make a dataset of two versions that differ in every kind of file; the second is shown. Some clips have frames."""
@@ -208,6 +225,17 @@ def commands() -> list[Case]:
     ]
 
 
+def a_recipe(path: Path) -> None:
+    """Write a recipe of two stills."""
+    (path / "recipe.toml").write_text(BUILD_RECIPE)
+
+
+def builds() -> list[Case]:
+    """Return a build by a real Blender, which takes seconds a kill: `make test` has `test_kill.py` for it."""
+    words = ["build", "{}/recipe.toml", "--out", "{}/ds", "--workers", "1"]
+    return [Case(name="build", prepare=a_recipe, words=words, outcome=outcome_of("ds"), sound=whole("ds"), long_only=True)]
+
+
 def exports() -> list[Case]:
     """Return an export of every format."""
     return [
@@ -271,13 +299,14 @@ def trained(folder: Path) -> dict[str, Any]:
 
 
 def staged(folder: Path) -> dict[str, Any]:
-    """Return what a run's state says of its stages, but for their times, and their files."""
+    """Return what a run's state says of its stages, but for their times, its settings, and its files."""
+    from trainer.run.compare import summarise
     from trainer.run.stages import read_state
 
     state = read_state(folder / "run")
     told = {name: record.model_dump(exclude={"wall_s"}) for name, record in state.stages.items()}
     files = {path.name: digest(path) for path in (folder / "run").iterdir() if path.name != "state.json"}
-    return {"state": told, "files": files}
+    return {"state": told, "files": files, "settings": summarise(folder / "run").settings}
 
 
 def stages_sound(folder: Path) -> list[str]:

@@ -47,7 +47,8 @@ class Case:
     """Work that is killed. `words` may name the folder it works in as `{}`.
 
     `sound` returns what is wrong right after a kill, in words; `outcome` what the work came to, in a form to compare. `again`
-    is the second run, where that is not the same words. Both may raise: that is what is wrong, then.
+    is the second run, where that is not the same words. Both may raise: that is what is wrong, then. `long_only` cases are too
+    slow for a sample.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Case:
     again: Sequence[str] | None = None
     work: str = "killable:stopdown"
     server: str = "data"
+    long_only: bool = False
 
 
 SERVERS = {

@@ -11,13 +11,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from kill_cases import commands, exports, training
+from kill_cases import builds, commands, exports, training
 from kills import SERVERS, Case, Server, need_compiler, torture
 
 SAMPLE = 3  # events of each case
 WANTED = os.environ.get("STOPDOWN_TORTURE", str(SAMPLE))
 POINTS = None if WANTED == "all" else int(WANTED)
-CASES = {case.name: case for case in (*commands(), *exports(), *training())}
+ALL = (*commands(), *exports(), *training(), *builds())
+CASES = {case.name: case for case in ALL if "STOPDOWN_TORTURE" in os.environ or not case.long_only}
 pytestmark = pytest.mark.timeout(600 if str(SAMPLE) == WANTED else 0)
 
 

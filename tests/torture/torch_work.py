@@ -13,9 +13,26 @@ from trainer_support import adapted
 
 from generator.files import write_atomic
 from trainer.adapter.folder import save_adapter
+from trainer.run.folder import claim
+from trainer.run.recipe import load_run_recipe
 from trainer.run.stages import StageRecord, digest_of, file_digests, run_stages
 from trainer.training.loop import Loop
 from trainer.training.setup import make_accelerator
+
+RUN_RECIPE = """
+name = "micro"
+seed = 3
+[[pyramid]]
+axes = ["temperature"]
+family = ["tabletop"]
+layers = [3]
+scenes_per_layer = 1
+frames = [5]
+[train]
+steps = 2
+[train.backbone]
+name = "tiny-random"
+"""
 
 
 def save(words: Sequence[str]) -> None:
@@ -69,13 +86,16 @@ class Count:
 
 
 def stages(words: Sequence[str]) -> None:
-    """Go through four stages in a folder."""
+    """Claim a run's folder, as `stopdown run` does, and go through four stages in it."""
     told_stages(Path(words[0]))
 
 
 def told_stages(folder: Path) -> bool:
     """Go through the stages; return whether anything was said to be damaged or done again."""
-    folder.mkdir(parents=True, exist_ok=True)
+    recipe = folder.parent / "recipe.toml"
+    if not recipe.exists():
+        recipe.write_text(RUN_RECIPE)
+    claim(folder, load_run_recipe(recipe), Path("data"))
     events: list[str] = []
     run_stages([Count(folder, number) for number in range(4)], folder, lambda event, name, words: events.append(event))
     return "damaged" in events or "started" in events

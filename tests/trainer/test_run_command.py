@@ -14,7 +14,9 @@ import pytest
 from run_support import Started, finished
 
 from scenes.errors import InputError
+from trainer.run.checked import checked
 from trainer.run.compare import differing, summarise
+from trainer.run.folder import read_facts
 from trainer.run.recipe import load_run_recipe
 from trainer.run.stages import read_state
 
@@ -225,7 +227,7 @@ def test_bad_input_ends_with_exit_code_2_before_anything_is_made(whole: Path, ca
     (tmp_path / "recipe.toml").write_text(RECIPE)
     shutil.copytree(whole / "runs", tmp_path / "runs")
     facts = tmp_path / RUN / "run.json"
-    facts.write_text(facts.read_text().replace('"micro"', '"other"'))
+    facts.write_bytes(checked(read_facts(tmp_path / RUN).model_copy(update={"name": "other"})))
     assert "is a run of recipe 'other', not of 'micro'" in run(tmp_path, cache, "--run", "001", code=2)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from generator.recipe_io import parse_tree
-from trainer.run.folder import read_facts
+from trainer.run.folder import read_facts, read_recipe
 from trainer.run.stages import read_state
 from trainer.settings import flat
 
@@ -27,7 +27,7 @@ class RunSummary:
 def summarise(folder: Path) -> RunSummary:
     """Return a run's summary; raises InputError for a folder that is no run or cannot be read."""
     facts, state = read_facts(folder), read_state(folder)
-    text = (folder / "recipe.toml").read_text(encoding="utf-8-sig")
+    text = read_recipe(folder, facts)
     tree = parse_tree(text, source=str(folder / "recipe.toml"), overrides=facts.overrides)
     results = {name: value for record in state.stages.values() for name, value in record.summary.items()}
     return RunSummary(

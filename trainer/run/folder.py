@@ -12,17 +12,19 @@ import platform
 from collections.abc import Iterator
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from generator.files import write_atomic
+from generator.sealed import sha256
 from scenes.errors import InputError, closest
+from trainer.run.checked import checked, proven
 from trainer.run.recipe import RunRecipe
 
-FACTS = "run.json"
+FACTS, RECIPE = "run.json", "recipe.toml"
 
 
 class RunFacts(BaseModel):
-    """What a run is, beside its recipe."""
+    """What a run is, beside its recipe, of which it knows the sha256 (empty in runs of before)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -31,6 +33,7 @@ class RunFacts(BaseModel):
     dataset: str
     overrides: tuple[str, ...]
     machine: str
+    recipe_sha256: str = ""
 
 
 def run_folders(root: Path, name: str | None = None) -> list[Path]:
@@ -71,20 +74,39 @@ def claim(folder: Path, recipe: RunRecipe, dataset: Path) -> RunFacts:
             raise InputError(
                 f"{folder} trains on {before.dataset}, not on {dataset}; give --dataset {before.dataset}, or --new"
             )
-    elif folder.exists() and any(folder.iterdir()):
+    elif folder.exists() and any(entry.name != RECIPE and not entry.name.startswith(".tmp-") for entry in folder.iterdir()):
         raise InputError(f"{folder} is there and is no run; choose another with --run")
-    facts = RunFacts(name=name, run=folder.name, dataset=str(dataset), overrides=recipe.overrides, machine=platform.platform())
-    write_atomic(folder / "recipe.toml", recipe.text.encode())
-    write_atomic(folder / FACTS, (facts.model_dump_json(indent=1) + "\n").encode())
+    facts = RunFacts(
+        name=name,
+        run=folder.name,
+        dataset=str(dataset),
+        overrides=recipe.overrides,
+        machine=platform.platform(),
+        recipe_sha256=sha256(recipe.text.encode()),
+    )
+    write_atomic(folder / RECIPE, recipe.text.encode())
+    write_atomic(folder / FACTS, checked(facts))
     return facts
 
 
 def read_facts(folder: Path) -> RunFacts:
     """Return what a run is; raises InputError for a folder that is none."""
     try:
-        return RunFacts.model_validate_json((folder / FACTS).read_text())
+        return RunFacts.model_validate(proven((folder / FACTS).read_bytes()))
     except FileNotFoundError:
         siblings = [path.name for path in _folders(folder.parent)] if folder.parent.is_dir() else []
         raise InputError(f"{folder} is no run{closest(folder.name, siblings)}; `stopdown runs` lists them") from None
-    except (OSError, ValidationError) as error:
+    except (OSError, ValueError) as error:  # pydantic's errors are among them
         raise InputError(f"{folder / FACTS} cannot be read ({type(error).__name__}); start again with --new") from error
+
+
+def read_recipe(folder: Path, facts: RunFacts) -> str:
+    """Return the text of a run's recipe; raises InputError where it is not the one that the run was made with."""
+    try:
+        data = (folder / RECIPE).read_bytes()
+        text = data.decode("utf-8-sig")
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder / RECIPE} cannot be read ({type(error).__name__}); start again with --new") from error
+    if facts.recipe_sha256 not in ("", sha256(data)):
+        raise InputError(f"{folder / RECIPE} is not the recipe of this run; run it again with its recipe to write it anew")
+    return text

@@ -13,12 +13,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from generator.file_lock import alone
 from generator.files import DamagedError, write_atomic
 from scenes.errors import InputError, closest
 from trainer.disk import full_disk_in_words
+from trainer.run.checked import checked, proven
 
 STATE = "state.json"
 Event = Literal["skipped", "started", "finished", "damaged"]
@@ -68,10 +69,10 @@ class RunState(BaseModel):
 def read_state(folder: Path) -> RunState:
     """Return what a run has done; raises InputError for a state file that cannot be read."""
     try:
-        return RunState.model_validate_json((folder / STATE).read_text())
+        return RunState.model_validate(proven((folder / STATE).read_bytes()))
     except FileNotFoundError:
         return RunState()
-    except (OSError, ValidationError, ValueError) as error:
+    except (OSError, ValueError) as error:  # pydantic's errors are among them
         raise InputError(
             f"{folder / STATE} cannot be read ({type(error).__name__}); remove it to do every stage again"
         ) from error
@@ -137,7 +138,7 @@ def _one(
         summary = dict(stage.run())
     record = StageRecord(inputs=inputs, made=dict(stage.made()), summary=summary, wall_s=round(time.monotonic() - begun, 3))
     done[stage.name] = record
-    write_atomic(folder / STATE, (RunState(stages=done).model_dump_json(indent=1) + "\n").encode())
+    write_atomic(folder / STATE, checked(RunState(stages=done)))
     tell("finished", stage.name, "")
     return record
 
