@@ -26,7 +26,7 @@ from trainer.evaluation.prior import at_checkpoint
 from trainer.evaluation.probing import Prober
 from trainer.evaluation.prompts import gather
 from trainer.evaluation.results import Accuracy, Validated, read_report
-from trainer.evaluation.run import EvaluateRequest, evaluate, generate_videos
+from trainer.evaluation.run import EvaluateRequest, evaluate, generate_videos, held_out
 from trainer.evaluation.settings import EvaluateSettings, parse_controls
 from trainer.evaluation.verdict import axis_line
 from trainer.pipeline import ControlledWan
@@ -332,6 +332,23 @@ def test_an_adapter_in_whose_videos_nothing_can_be_read_ends_with_exit_code_1(ho
     assert report.verdict[0].startswith("shutter: the probe could read 0 % of the videos, too few to say")
     assert report.validated == {"shutter": Validated(step=40, loss=0.5, gap=-0.001)}
     assert (tmp_path / "out" / "report.html").is_file(), "what there is to see is written all the same"
+
+
+@pytest.mark.parametrize(
+    ("named", "step", "gap"), [("adapter", 80, 0.1), ("checkpoint-40", 40, -0.001), ("checkpoint-20", 20, None)]
+)
+def test_validation_is_that_of_the_step_wherever_the_adapter_lies_in_its_run(
+    named: str, step: int, gap: float | None, tmp_path: Path
+) -> None:
+    checks = [(40, 0.5, -0.001), (80, 0.4, 0.1)]
+    events = [Event(step=s, kind="validation", values={"loss/shutter": loss, "gap/shutter": gap}) for s, loss, gap in checks]
+    (tmp_path / "metrics.jsonl").write_text("".join(event.line() for event in events))
+    folder = tmp_path / named if named == "adapter" else tmp_path / named / "adapter"
+    folder.mkdir(parents=True)
+    (folder / "control.json").write_text("{}")
+    assert {axis: one.gap for axis, one in held_out(tmp_path / named, step).items()} == (
+        {} if gap is None else {"shutter": gap}
+    )
 
 
 def test_clip_from_a_folder_scores_videos_against_their_words(home: Path) -> None:

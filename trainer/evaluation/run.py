@@ -20,6 +20,7 @@ from scenes.errors import InputError
 from trainer.adapter.card import AdapterCard, installed_versions, read_card
 from trainer.adapter.laws import AxisControl
 from trainer.adapter.modes import Mode, default_mode
+from trainer.adapter.place import adapter_place
 from trainer.evaluation.card import results_text
 from trainer.evaluation.context import PUBLISHED
 from trainer.evaluation.features import BackboneFeatures, ClipFeatures, VideoFeatures, XClipFeatures
@@ -195,10 +196,12 @@ def evaluate(request: EvaluateRequest, watch: Watch) -> EvaluationReport:
 def held_out(adapter: Path, step: int) -> dict[str, Validated]:
     """Return what the training in whose folder an adapter lies found on held-out clips, by axis, up to the adapter's step.
 
-    Nothing where there is no log beside it, or the training did not validate. Raises DamagedError for a log that is none.
+    The log lies beside the adapter, or beside its checkpoint. Nothing where there is none, or the training did not validate.
+    Raises DamagedError for a log that is none.
     """
-    log = adapter.resolve().parent / METRICS
-    if not log.is_file():
+    above = list(adapter_place(adapter).resolve().parents)[:2]
+    log = next((folder / METRICS for folder in above if (folder / METRICS).is_file()), None)
+    if log is None:
         return {}
     checks = [event for event in read_events(log) if event.kind == "validation" and event.step <= step]
     if not checks:
