@@ -23,7 +23,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 WARM = tuple(f"generator.commands.{name}" for name in ("build", "verify", "log", "commit", "clone", "export", "query", "merge"))
 FILE_EVENTS = ("open", "os.scandir", "os.link", "os.rename", "os.mkdir", "os.remove", "os.utime")
-LONGEST_S = 120
+LONGEST_S = 600
 
 
 @dataclass(frozen=True, kw_only=True)

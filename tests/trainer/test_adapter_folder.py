@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import resource
+import signal
+import stat
 from pathlib import Path
 
 import pytest
@@ -19,6 +22,7 @@ from trainer.adapter import attach, axis_control
 from trainer.adapter.card import AdapterCard, installed_versions, read_card
 from trainer.adapter.folder import CONTROL_FILE, LORA_FILE, attach_saved, save_adapter
 from trainer.backbone import fingerprint
+from trainer.disk import DiskFullError, full_disk_in_words
 
 RECIPE = {"name": "demo", "train": {"steps": 12}}
 
@@ -221,3 +225,20 @@ def test_fingerprints_tell_backbones_apart_and_nothing_else() -> None:
     with torch.no_grad():
         nudged.blocks[1].attn1.to_q.bias[3] += 0.1
     assert fingerprint(nudged) != own
+
+
+def test_files_are_for_all_that_the_umask_allows_and_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
+    before, limits = os.umask(0o002), resource.getrlimit(resource.RLIMIT_FSIZE)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        saved(tmp_path / "a")
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
+        with pytest.raises(DiskFullError), full_disk_in_words(tmp_path, "free some"):
+            saved(tmp_path / "b")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+        os.umask(before)
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    modes = {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "a").rglob("*") if path.is_file()}
+    assert modes == {0o664} and stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o775

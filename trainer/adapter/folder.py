@@ -54,8 +54,8 @@ def save_adapter(
     `weights` are written in the place of the adapters' own (averages, or what a sharded module holds), under the names of
     `WanAdapter.parameters`; `fingerprints` are the backbone's, taken before it was sharded.
     All files are written and synced beside it and then renamed into place; what a killed save of this folder left is removed.
-    Raises InputError if the folder exists and
-    `overwrite` is not set, and if the experts' adapters differ in configuration.
+    Raises InputError if the folder exists and `overwrite` is not set, and if the experts' adapters differ in configuration;
+    when the disk is full, nothing is left behind.
     """
     configs = {adapter.config for adapter in adapters.values()}
     if len(configs) != 1 or not set(adapters) <= set(EXPERTS):
