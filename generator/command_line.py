@@ -38,8 +38,7 @@ class ReaderGoneError(StopdownError):
 
 def command_line(call: Callable[[], object]) -> NoReturn:
     """Run a program and end the process; its own exits stay what they are."""
-    own_streams()
-    code = _ended(call)
+    code = _ended(own_streams) or _ended(call)
     unwritten = _ended(lambda: sys.stdout.flush())  # what it printed is in a buffer until now
     sys.exit(code or unwritten)
 
@@ -71,7 +70,8 @@ def _ended(call: Callable[[], object]) -> int:
         if not isinstance(error, ReaderGoneError):
             kind = "" if isinstance(error, InterruptedByPersonError) else "error: "
             words = str(error).replace("\n", "\\n")  # of a path, or of what was typed
-            sys.stderr.write(f"stopdown: {kind}{words}\n")
+            if sys.stderr is not None:  # it was closed, and Ctrl-C came before it could be given a place
+                sys.stderr.write(f"stopdown: {kind}{words}\n")
         return error.exit_code
     return 0
 
