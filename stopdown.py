@@ -111,9 +111,13 @@ for _name, (_module, _words) in COMMANDS.items():
 
 def main() -> None:
     """Run the command line; what a person, a disk or a terminal can cause ends as one line on stderr and an exit code."""
+    command_line(_start)
+
+
+def _start() -> None:
     guard_children()
     share_processors()  # before a command loads numpy, torch or Blender
-    command_line(lambda: app(prog_name="stopdown"))
+    app(prog_name="stopdown")
 
 
 if __name__ == "__main__":
