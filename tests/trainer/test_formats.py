@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -9,12 +10,14 @@ import torch
 from diffusers import WanPipeline
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from trainer_support import LAYERS, adapted, tiny_config, tiny_transformer
 
 from scenes.errors import InputError
 from trainer.adapter import AdapterConfig, ControlConfig, LoraSettings, axis_control, resolve_blocks
+from trainer.adapter.folder import save_adapter
 from trainer.formats.comfyui import from_comfyui, to_comfyui
+from trainer.formats.convert import condition_blocks, convert
 from trainer.formats.names import backbone_names, inverse, lora_names
 from trainer.formats.published import (
     Published,
@@ -27,6 +30,7 @@ from trainer.formats.published import (
     save_published,
     write_published,
 )
+from trainer.formats.sources import Source, read_source
 from trainer.formats.strict import check_exact
 
 
@@ -247,3 +251,33 @@ def test_configurations_refuse_nonsense() -> None:
             ControlConfig(axes=axes, blocks=blocks)
     with pytest.raises(ValueError):
         AdapterConfig(control=None, lora=None)
+
+
+def test_the_methods_code_is_told_where_the_control_is_or_the_file_is_refused(tmp_path: Path) -> None:
+    last = convert(made(tmp_path / "last", blocks=(2, 3)), tmp_path / "last.safetensors", "published")
+    assert last.settings[0] == "[model]"
+    lines = tomllib.loads("\n".join(last.settings))["model"]
+    assert (lines["fps_condition_blocks"], lines["fps_lora_alpha"], lines["fps_adapter_rank"]) == (2, 7.0, 5)
+    assert any("decoupled mode" in words and "27 to 39" in words for words in last.left_out)
+    with pytest.raises(InputError, match=r"last blocks of a backbone, and this one's is in \[0, 2\]"):
+        convert(made(tmp_path / "odd", blocks=(0, 2)), tmp_path / "odd.safetensors", "published")
+    assert not (tmp_path / "odd.safetensors").exists()
+    assert condition_blocks(range(27, 40), 40) == condition_blocks(range(20, 30), 30) == "deepest_third"
+    assert condition_blocks(range(30, 40), 40) == 10
+
+
+def made(folder: Path, blocks: tuple[int, ...]) -> Source:
+    adapter = adapted(tiny_config("shutter", blocks=blocks).model_copy(update={"lora": LoraSettings(rank=4, alpha=4.0)}))
+    save_adapter(folder, {"transformer": adapter}, backbone_id="tiny", step=1)
+    return read_source(folder)
+
+
+def test_a_published_file_takes_its_alpha_from_the_toml_beside_it_or_from_whoever_reads_it(tmp_path: Path) -> None:
+    file = tmp_path / "theirs.safetensors"
+    convert(made(tmp_path / "a", blocks=(2, 3)), file, "published")
+    save_file(load_file(file), file)  # theirs say nothing of themselves
+    with pytest.raises(InputError, match="give --alpha or its TOML"):
+        read_source(file, axes=["shutter"])
+    assert read_source(file, axes=["shutter"], alpha=7.0).config.control.alpha == 7.0
+    (tmp_path / "train.toml").write_text("[model]\nfps_lora_alpha = 9.0\n")
+    assert read_source(file, axes=["shutter"]).config.control.alpha == 9.0

@@ -31,6 +31,12 @@ Source = Annotated[
 Axes = Annotated[
     str | None, typer.Option(help="The axes of a published file, in the order of its scalar: shutter or shutter,temperature.")
 ]
+Alpha = Annotated[
+    float | None,
+    typer.Option(
+        help="The control's alpha of a published file (fps_lora_alpha of its TOML, which is read where it lies beside)."
+    ),
+]
 Expert = Annotated[str | None, typer.Option(help="transformer or transformer_2, where an adapter has both.")]
 Preset = Annotated[
     str,
@@ -83,6 +89,7 @@ def convert(
         str | None, typer.Option(help="The backbone that a folder is to belong to: hub id, folder, tiny or tiny-random.")
     ] = None,
     expert: Expert = None,
+    alpha: Alpha = None,
     json: Json = False,
 ) -> None:
     """Write an adapter in another program's format, and say what that format cannot carry. Nothing is overwritten."""
@@ -94,7 +101,7 @@ def convert(
     from trainer.formats.sources import read_source
 
     source = adapter_place(source)
-    made_of = read_source(source, axes=_names(axes), expert=expert if source.is_dir() else None)
+    made_of = read_source(source, axes=_names(axes), expert=expert if source.is_dir() else None, alpha=alpha)
     done = write(made_of, target, to, preset=preset, backbone=backbone, expert=expert or "transformer")
     if json:
         print(json_module.dumps(asdict(done), default=str))
@@ -102,6 +109,10 @@ def convert(
     print(f"{done.path}: {done.tensors} tensors as {done.format}, from {made_of.format}")
     for words in done.left_out:
         print(f"not in it: {words}")
+    if done.settings:
+        print("the method's code reads the rest from its TOML; give it these lines:")
+        for line in done.settings:
+            print(f"    {line}")
 
 
 @app.command()

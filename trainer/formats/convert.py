@@ -25,15 +25,18 @@ from trainer.formats.published import original_settings, write_published
 from trainer.formats.restate import preset_axes, restate
 from trainer.formats.sources import AXES_KEY, SETTINGS_KEY, Format, Source
 
+METHOD_BLOCKS = tuple(range(27, 40))  # of 40: what the method's inference code assumes in its decoupled mode
+
 
 @dataclass(frozen=True, kw_only=True)
 class Converted:
-    """What was written, and what the format could not say of it, a sentence each."""
+    """What was written, what the format could not say of it, a sentence each, and the lines of TOML that its reader needs."""
 
     path: Path
     format: Format
     tensors: int
     left_out: tuple[str, ...]
+    settings: tuple[str, ...] = ()
 
 
 def convert(
@@ -82,8 +85,9 @@ def _stated(source: Source, preset: str) -> Source:
 
 def _to_published(source: Source, target: Path) -> Converted:
     weights = write_published(source.config, source.control, source.lora)
-    assert source.config.control is not None  # write_published refused otherwise
-    axes = source.config.control.axes
+    control = source.config.control
+    assert control is not None  # write_published refused otherwise
+    axes, where = control.axes, condition_blocks(control.blocks, source.layers)
     metadata = {
         "format": "pt",
         SETTINGS_KEY: json.dumps(original_settings(source.config.control)),
@@ -94,7 +98,33 @@ def _to_published(source: Source, target: Path) -> Converted:
     if len(axes) > 1:
         left_out.append(f"the axes' names: its scalar's components are {', '.join(axis.name for axis in axes)}, in this order")
     left_out.append("the backbone, dataset version, step and recipe")
-    return Converted(path=target, format=Format.PUBLISHED, tensors=len(weights), left_out=tuple(left_out))
+    if control.blocks != METHOD_BLOCKS:
+        left_out.append(
+            "its code's decoupled mode: that takes the control to be in blocks 27 to 39, and here it is in "
+            f"{control.blocks[0]} to {control.blocks[-1]}; use its joint mode"
+        )
+    stated = {**original_settings(control), "fps_condition_blocks": where}
+    return Converted(
+        path=target,
+        format=Format.PUBLISHED,
+        tensors=len(weights),
+        left_out=tuple(left_out),
+        settings=("[model]", *(f"{key} = {json.dumps(value)}" for key, value in stated.items())),
+    )
+
+
+def condition_blocks(blocks: Sequence[int], layers: int) -> str | int:
+    """Return how the method's code is told which blocks have a control: its last third, or so many of its last ones.
+
+    `layers` is how many there are, 0 where that is not known. Raises InputError for other blocks, which it would misplace.
+    """
+    end = layers or blocks[-1] + 1
+    if tuple(blocks) != tuple(range(end - len(blocks), end)):
+        raise InputError(
+            f"the method's code has its control in the last blocks of a backbone, and this one's is in {list(blocks)} of "
+            f"{layers or 'unknown'}; it would be read into others without a word. Keep this adapter in its folder"
+        )
+    return "deepest_third" if layers and len(blocks) == layers // 3 else len(blocks)
 
 
 def _to_comfyui(source: Source, target: Path) -> Converted:

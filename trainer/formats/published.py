@@ -170,7 +170,9 @@ def _control_config(
         )
     _check_settings(settings, count, source)
     if "fps_lora_alpha" not in settings and rank != DEFAULT_ALPHA:
-        raise InputError(f"{source} does not say its alpha and has rank {rank}, not the usual 32; give fps_lora_alpha")
+        raise InputError(
+            f"{source} does not say its alpha and has rank {rank}, not 32; give --alpha or its TOML (fps_lora_alpha)"
+        )
     config = ControlConfig(
         axes=tuple(axes),
         blocks=blocks,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -56,10 +57,13 @@ class Source:
         return len(self.lora) // PER_BLOCK
 
 
-def read_source(path: Path, *, axes: Sequence[str] | None = None, expert: str | None = None) -> Source:
+def read_source(
+    path: Path, *, axes: Sequence[str] | None = None, expert: str | None = None, alpha: float | None = None
+) -> Source:
     """Return what a folder or file holds; every tensor is accounted for.
 
-    `axes` names a published file's axes in the order of its scalar's components, `expert` one of several adapted transformers.
+    `axes` names a published file's axes in the order of its scalar's components, `alpha` is its control's where neither the
+    file nor a TOML beside it says so, `expert` one of several adapted transformers.
     Raises InputError for what is no adapter, unknown, missing or misshapen tensors, and what must be named and is not.
     """
     if path.is_dir():
@@ -68,7 +72,7 @@ def read_source(path: Path, *, axes: Sequence[str] | None = None, expert: str | 
         raise InputError(f"{path} holds one transformer's adapter; leave out --expert")
     weights, metadata = read_file(path)
     with malformed(path):
-        return _of_file(path, weights, metadata, axes)
+        return _of_file(path, weights, metadata, axes, alpha)
 
 
 @contextmanager
@@ -92,10 +96,12 @@ def is_whole(path: Path) -> bool:
     return True
 
 
-def _of_file(path: Path, weights: dict[str, Tensor], metadata: dict[str, str], axes: Sequence[str] | None) -> Source:
+def _of_file(
+    path: Path, weights: dict[str, Tensor], metadata: dict[str, str], axes: Sequence[str] | None, alpha: float | None
+) -> Source:
     kind = format_of(weights, path)
     if kind is Format.PUBLISHED:
-        return _published(path, weights, metadata, axes)
+        return _published(path, weights, metadata, axes, alpha)
     if axes is not None:
         raise InputError(f"{path} is a LoRA without control; leave out --axes")
     try:
@@ -141,21 +147,43 @@ def _folder(path: Path, expert: str | None) -> Source:
     return Source(path=path, format=Format.DIFFUSERS, config=card.config, control=weights.control, lora=weights.lora, card=card)
 
 
-def _published(path: Path, weights: dict[str, Tensor], metadata: Mapping[str, str], names: Sequence[str] | None) -> Source:
+def _published(
+    path: Path, weights: dict[str, Tensor], metadata: Mapping[str, str], names: Sequence[str] | None, alpha: float | None
+) -> Source:
     stored = metadata.get(AXES_KEY)
     if names is None and stored is None:
         count = weights["diffusion_model.fps_conditioning.lin1.weight"].shape[1]
         raise InputError(f"{path} does not say which axes it controls; name its {count} with --axes, such as --axes shutter")
     try:
         own = TypeAdapter(tuple[AxisControl, ...]).validate_json(stored) if stored is not None else None
-        settings = json.loads(metadata.get(SETTINGS_KEY, "{}"))
+        settings = json.loads(metadata[SETTINGS_KEY]) if SETTINGS_KEY in metadata else _beside(path)
     except (ValidationError, ValueError) as error:
         raise InputError(f"{path} has metadata that cannot be read ({str(error).splitlines()[0]}); name its --axes") from error
     if own is not None and names is not None and [axis.name for axis in own] != list(names):
         raise InputError(f"{path} controls {', '.join(axis.name for axis in own)}, named were {', '.join(names)}")
     axes = own if own is not None else published_axes(names or ())
+    if alpha is not None:
+        settings = {**settings, "fps_lora_alpha": alpha}
     found = read_published(weights, axes, settings=settings, source=str(path))
     return Source(path=path, format=Format.PUBLISHED, config=found.config, control=found.control, lora=found.lora)
+
+
+def _beside(path: Path) -> dict[str, Any]:
+    """Return the method's settings (`fps_…` of [model]) from the TOML beside a published file, where one lies."""
+    found: dict[Path, dict[str, Any]] = {}
+    for file in sorted(path.parent.glob("*.toml")):
+        try:
+            model = tomllib.loads(file.read_text(encoding="utf-8")).get("model", {})
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError):
+            continue  # somebody else's file
+        settings = {key: value for key, value in model.items() if key.startswith("fps_")} if isinstance(model, dict) else {}
+        if settings:
+            found[file] = settings
+    if len(found) > 1 and len({json.dumps(settings, sort_keys=True) for settings in found.values()}) > 1:
+        raise InputError(
+            f"beside {path} lie {' and '.join(file.name for file in found)} with different fps_ settings; keep one"
+        )
+    return next(iter(found.values()), {})
 
 
 def _diffusers_lora(
