@@ -90,7 +90,7 @@ def _to_published(source: Source, target: Path) -> Converted:
     axes, where = control.axes, condition_blocks(control.blocks, source.layers)
     metadata = {
         "format": "pt",
-        SETTINGS_KEY: json.dumps(original_settings(source.config.control)),
+        SETTINGS_KEY: json.dumps(original_settings(control)),
         AXES_KEY: json.dumps([axis.model_dump(mode="json") for axis in axes]),
     }
     _write(target, weights, metadata)
