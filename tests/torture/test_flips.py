@@ -12,7 +12,7 @@ import pytest
 from flip_cases import READERS
 from flips import Reader, flip_all
 
-SAMPLE, MANY = 6, 150
+SAMPLE, MANY = 4, 150
 WANTED = os.environ.get("STOPDOWN_TORTURE", str(SAMPLE))
 FLIPS = MANY if WANTED == "all" else int(WANTED)
 pytestmark = pytest.mark.timeout(600 if str(SAMPLE) == WANTED else 0)

@@ -14,7 +14,7 @@ import pytest
 from kill_cases import builds, commands, exports, training
 from kills import SERVERS, Case, Server, need_compiler, torture
 
-SAMPLE = 3  # events of each case
+SAMPLE = 2  # events of each case
 WANTED = os.environ.get("STOPDOWN_TORTURE", str(SAMPLE))
 POINTS = None if WANTED == "all" else int(WANTED)
 ALL = (*commands(), *exports(), *training(), *builds())
