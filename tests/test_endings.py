@@ -85,7 +85,6 @@ def test_paths_and_disks_that_cannot_be_are_one_line(dataset: Path, tmp_path: Pa
         ["plan", lines],
         ["verify", f"{long}/{long}"],
         ["gallery", long],
-        ["mark", long],
         ["runs", long],
     ]
     paths += [["query", long, "1=1"], ["merge", "ds", long]]
