@@ -4,12 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 OUT := out
 
-.PHONY: help demo test torture explore lint bench extension tiny clean
+.PHONY: help demo test torture fuzz explore lint bench extension tiny clean
 
 help:
 	@echo "make demo   from nothing to a proven control on the tiny backbone: examples/demo.toml in $(OUT) (minutes; resumable)"
 	@echo "make test   run the test suite"
 	@echo "make torture  kill every command at each of its file events, flip bits: the long form of tests/torture (an hour or two)"
+	@echo "make fuzz   odd recipes, overrides and command lines, drawn anew (ten minutes on two cores; FUZZ=20 times the tests' number)"
 	@echo "make explore  draw the property tests anew, with more examples (minutes)"
 	@echo "make lint   run ruff and mypy"
 	@echo "make extension  build the Blender extension's zip in dist (PLATFORM=any for one without wheels)"
@@ -31,6 +32,10 @@ test: $(VENV)/.ready
 
 torture: $(VENV)/.ready
 	STOPDOWN_TORTURE=all $(BIN)/pytest tests/torture -s
+
+FUZZ ?= 20
+fuzz: $(VENV)/.ready
+	STOPDOWN_FUZZ=$(FUZZ) $(BIN)/pytest tests/test_fuzz.py --hypothesis-profile explore
 
 explore: $(VENV)/.ready
 	$(BIN)/pytest -m hypothesis --hypothesis-profile explore

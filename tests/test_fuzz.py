@@ -1,4 +1,7 @@
-"""Nothing that a person can write gives a traceback: recipes, overrides, command lines. `make explore` draws more, and anew."""
+"""Nothing that a person can write gives a traceback: recipes, overrides, command lines.
+
+A minute of draws that are the same every time; `make fuzz` draws anew, and STOPDOWN_FUZZ times as many.
+"""
 
 from __future__ import annotations
 
@@ -29,6 +32,7 @@ from fuzz_support import RECIPE, VALUES, mangled, overrides
 
 from trainer.recipe import parse_settings
 
+TIMES = int(os.environ.get("STOPDOWN_FUZZ", "1"))
 MOST_CLIPS = 60  # of recipes that are planned, too
 ENDLESS = {"play", "monitor"}  # they would serve or watch; their own tests give them odd words
 
@@ -44,7 +48,7 @@ def one_line_or_nothing(call: Callable[[], Any]) -> Any:
         return None
 
 
-@settings(max_examples=400)
+@settings(max_examples=400 * TIMES)
 @given(overrides)
 def test_odd_overrides_are_refused_in_one_line(given_overrides: list[str]) -> None:
     recipe = one_line_or_nothing(lambda: parse_recipe(RECIPE, source="fuzz.toml", overrides=given_overrides))
@@ -55,14 +59,14 @@ def test_odd_overrides_are_refused_in_one_line(given_overrides: list[str]) -> No
             one_line_or_nothing(lambda: make_plan(recipe).to_json())
 
 
-@settings(max_examples=300)
+@settings(max_examples=300 * TIMES)
 @given(mangled(RECIPE))
 def test_mangled_recipes_are_refused_in_one_line(text: str) -> None:
     one_line_or_nothing(lambda: parse_recipe(text, source="fuzz.toml"))
     one_line_or_nothing(lambda: parse_settings(text, source="fuzz.toml"))
 
 
-@settings(max_examples=100)
+@settings(max_examples=100 * TIMES)
 @given(st.binary(max_size=200), st.sampled_from(["a.toml", "x" * 300, "a\x00b", ".", ""]))
 def test_mangled_files_are_refused_in_one_line(tmp_path_factory: pytest.TempPathFactory, data: bytes, name: str) -> None:
     folder = Path(tmp_path_factory.getbasetemp())
@@ -122,7 +126,8 @@ def lines(draw: st.DrawFn) -> list[str]:
     return words
 
 
-@settings(max_examples=120)
+@pytest.mark.timeout(300 * TIMES)
+@settings(max_examples=120 * TIMES)
 @given(line=lines())
 def test_odd_command_lines_end_in_order(tmp_path_factory: pytest.TempPathFactory, line: list[str]) -> None:
     folder = tmp_path_factory.mktemp("cwd")

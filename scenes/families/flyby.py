@@ -45,6 +45,8 @@ READABLE_PX = 2.0  # at the longest exposure; a clip of very many frames leaves 
 SPIN_SHARE = 0.04  # the rim turns at most at this share of the speed
 GENTLE_SPEED = (0.01, 0.04)  # unit_px per frame, where shutter is not an axis
 PLACE_TRIES = 30
+PATH_STEPS = np.linspace(0.0, 1.0, 60)[:, None]
+COARSE = 6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,10 +84,15 @@ class Capsule:
 
     def apart(self, other: Capsule, gap_px: float) -> bool:
         """Return whether two capsules keep a gap (pixels), to a hundredth of their paths."""
-        steps = np.linspace(0.0, 1.0, 60)[:, None]
-        mine, theirs = (one.start_2 + steps * (one.stop_2 - one.start_2) for one in (self, other))
-        nearest = np.hypot(*(mine[:, None, :] - theirs[None, :, :]).transpose(2, 0, 1)).min()
-        return bool(nearest > self.radius_px + other.radius_px + gap_px)
+        least_px = self.radius_px + other.radius_px + gap_px
+        mine, theirs = (one.start_2 + PATH_STEPS * (one.stop_2 - one.start_2) for one in (self, other))
+        # A few points of the same paths refuse most pairs, and cost a thirtieth of all of them.
+        return _nearest_px(mine[::COARSE], theirs[::COARSE]) > least_px and _nearest_px(mine, theirs) > least_px
+
+
+def _nearest_px(mine_2: Floats, theirs_2: Floats) -> float:
+    """Return the least distance between points of two paths."""
+    return float(np.hypot(*(mine_2[:, None, :] - theirs_2[None, :, :]).transpose(2, 0, 1)).min())
 
 
 def camera_rand(rng: np.random.Generator) -> Camera:
