@@ -81,7 +81,7 @@ def recipe_schema() -> dict[str, Any]:
 def _override(tree: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key.strip():
-        raise InputError(f"--set '{override}' is not key=value; for example --set render.samples=32")
+        raise InputError(f"--set '{_short(override)}' is not key=value; for example --set render.samples=32")
     value = _override_value(text, override)
     *parents, last = key.strip().split(".")
     node: Any = tree
@@ -119,8 +119,13 @@ def _toml(text: str, source: str) -> dict[str, Any]:
 
 def _short(words: str) -> str:
     """Return words for a message: on one line, and cut off where they are long."""
-    line = " ".join(words.split())
+    line = _printable(" ".join(words.split()))
     return line if len(line) <= LONGEST_SHOWN else line[: LONGEST_SHOWN - 3] + "..."
+
+
+def _printable(words: str) -> str:
+    """Return words with what cannot be printed, line ends among it, as Python writes it: keys may be any text."""
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in words)
 
 
 def _child(node: Any, part: str, where: str, override: str) -> Any:
@@ -129,14 +134,14 @@ def _child(node: Any, part: str, where: str, override: str) -> Any:
     else:
         child = node.setdefault(part, {})
     if not isinstance(child, dict | list):
-        raise InputError(f"--set '{override}': {where} is a value, not a section; name one of its own keys")
+        raise InputError(f"--set '{_short(override)}': {_short(where)} is a value, not a section; name one of its own keys")
     return child
 
 
 def _position(node: list[Any], part: str, where: str, override: str) -> int:
     if not (part.isascii() and part.isdecimal() and len(part) <= 9 and int(part) < len(node)):
         raise InputError(
-            f"--set '{override}': {where} is a list of {len(node)}; number its entries 0 to {len(node) - 1}, "
+            f"--set '{_short(override)}': {_short(where)} is a list of {len(node)}; number its entries 0 to {len(node) - 1}, "
             "as in --set pyramid.0.scenes_per_layer=1"
         )
     return int(part)
@@ -147,7 +152,7 @@ def _explain(source: str, error: ValidationError, root: type[BaseModel]) -> str:
     details = error.errors(include_url=False)
     told = [_mistake(detail, root) for detail in details[:MISTAKES_TOLD]]
     more = f"; and {len(details) - MISTAKES_TOLD} more" if len(details) > MISTAKES_TOLD else ""
-    return f"{source}: {'; '.join(told)}{more}"
+    return f"{source}: {_printable('; '.join(told))}{more}"
 
 
 def _mistake(detail: ErrorDetails, root: type[BaseModel]) -> str:
