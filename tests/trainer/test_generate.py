@@ -275,7 +275,7 @@ def test_a_dry_run_makes_nothing(home: Path, tmp_path: Path) -> None:
         (["--backbone", "tiny-rndom"], "neither a folder nor a hub id"),
         (["--device", "tpu9"], "device 'tpu9'"),
         (["--offload", "model", "--device", "cpu"], "leave it out on the CPU"),
-        (["--offload", "disc"], r"--offload disc is unknown; allowed are none, model, sequential"),
+        (["--offload", "disc"], r"--offload disc is unknown; allowed are none, model, group, sequential"),
         (["--quantize", "fp3"], "quantization 'fp3' is unknown"),
         (["--dtype", "bf61"], "--dtype bf61 is unknown"),
         (["--fps", "0"], "0 fps"),
