@@ -38,12 +38,22 @@ def _made(target: Path) -> tuple[int, Path]:
         scratch.mkdir()
         with suppress(FileNotFoundError):
             descriptor = os.open(scratch, os.O_RDONLY)
-            with suppress(OSError):  # a file system without locks: then nobody can tell the dead from the living, or sweeps
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            with suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(descriptor), scratch.stat()):
-                    return descriptor, scratch
+            if _held(descriptor):
+                with suppress(FileNotFoundError):
+                    if os.path.samestat(os.fstat(descriptor), scratch.stat()):
+                        return descriptor, scratch
             os.close(descriptor)
+
+
+def _held(descriptor: int) -> bool:
+    """Lock a folder just made, and return whether that was not too late: another process may hold it, to sweep it."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks: then nobody can tell the dead from the living, or sweeps
+        return True
+    return True
 
 
 def _sweep(target: Path) -> None:

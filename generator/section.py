@@ -21,13 +21,15 @@ class Section(BaseModel):
             for name, value in tree.items():
                 field = cls.model_fields.get(str(name))
                 if field is not None and _holds_boolean(value) and not _admits(field.annotation):
-                    shown = value if isinstance(value, bool) else list(value)
+                    shown = list(value) if isinstance(value, tuple) else value
                     raise ValueError(f"{name} = {str(shown).lower()}: true and false are no numbers; give a number")
         return tree
 
 
 def _holds_boolean(value: Any) -> bool:
-    return isinstance(value, bool) or (isinstance(value, list | tuple) and any(isinstance(part, bool) for part in value))
+    if isinstance(value, dict):
+        return any(map(_holds_boolean, value.values()))
+    return isinstance(value, bool) or (isinstance(value, list | tuple) and any(map(_holds_boolean, value)))
 
 
 def _admits(annotation: Any) -> bool:

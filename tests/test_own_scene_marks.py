@@ -169,6 +169,18 @@ def bright_but_exposed(scene: Any) -> None:
     scene.view_settings.exposure = -2.0
 
 
+def bright_speck(scene: Any) -> None:
+    import bpy
+
+    ball = bpy.data.objects["Ball"]
+    ball.scale = (0.3, 0.3, 0.3)
+    ball.data.materials[0].node_tree.nodes["Emission"].inputs[1].default_value = 8.0
+
+
+def tiny_picture(scene: Any) -> None:
+    scene.render.resolution_x = scene.render.resolution_y = 32
+
+
 def other_space(scene: Any) -> None:
     import bpy
 
@@ -403,6 +415,7 @@ REFUSED = {
     simulation_zone: "simulation zone in 'Drift' of 'Card'",
     driver_reads_shutter: "reads render.motion_blur_shutter",
     bright: "of the picture is clipped",
+    bright_speck: "set Color Management > Exposure to about -",
     other_space: "working colour space is ACEScg",
     hidden: "'Ball' is hidden in renders",
     hidden_by_keys: "'Ball' has keys on hide_render",
@@ -417,7 +430,8 @@ REFUSED = {
     missing_image: "gone.png",
 }
 MARKED = (plain, baked_body, keyed_optics, keyed_lens, marker_cameras, bright_but_exposed, unused_image, bezier, edge_keys,
-          only_five_frames, stepped, spinning, fan, shape_key, bone, by_nodes, whole_frames, remapped)  # fmt: skip
+          only_five_frames, stepped, spinning, fan, shape_key, bone, by_nodes, whole_frames, remapped,
+          tiny_picture)  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -104,6 +104,7 @@ def test_recipes_are_frozen() -> None:
         ("seed=-1", ["seed", "= -1"]),
         ("seed=one", ["seed", "one", "integer"]),
         ("verify.median_error.shuter=1", ["shuter", "did you mean"]),
+        ("verify.median_error.shutter=true", ["median_error", "true and false are no numbers"]),
         ("video.fps=inf", ["video.fps"]),
     ],
 )

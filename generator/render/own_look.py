@@ -29,7 +29,7 @@ from scenes.spec import Camera, Shot
 Floats = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
-LONGEST_PX, SMALL = 128, 40
+LONGEST_PX, LEAST_PX, SMALL = 128, 64, 40
 SAMPLES = (16, 96)  # fewer and more, so that the cost of one is known
 CHANGED = 0.02  # relative: less is noise
 LEAST_PIXELS = 4  # of a thing, for it to be seen
@@ -103,17 +103,18 @@ def look(viewer: Viewer, moving: list[Any], still: list[Any], frames: list[int],
                 f"'{thing.name}' is nowhere to be seen (frames {words}): it is behind something, outside the picture, or not "
                 "rendered; mark an object that is seen"
             )
-    shares = {"the picture": max(_clipped(picture_HW3) for picture_HW3 in pictures.values())}
-    shares |= {f"'{name}'": _clipped(pictures[where[name]][mask_HW]) for name, mask_HW in seen.items()}
-    brightest = max(float(np.quantile(picture_HW3.max(axis=-1), 1 - MOST_CLIPPED / 5)) for picture_HW3 in pictures.values())
-    for what, share in shares.items():
+    worst_HW3 = max(pictures.values(), key=_clipped)
+    parts = {"the picture": worst_HW3} | {f"'{name}'": pictures[where[name]][mask_HW] for name, mask_HW in seen.items()}
+    for what, pixels_3 in parts.items():
+        share = _clipped(pixels_3)
         if share > MOST_CLIPPED:
+            brightest = float(np.quantile(pixels_3.max(axis=-1), 1 - MOST_CLIPPED / 5))
             stops = float(np.floor(10 * np.log2(viewer.settled.gain / brightest)) / 10)
             raise InputError(
                 f"{share:.1%} of {what} is clipped (at most {MOST_CLIPPED:.0%} may be): pictures are plain sRGB, no filmic "
                 f"view; set Color Management > Exposure to about {stops:.1f}, save, and mark the file again"
             )
-    return Look(clipped=shares["the picture"], seen=seen, frames=where, cost=_cost(viewer, frames, open_s), shot=viewer.shot)
+    return Look(clipped=_clipped(worst_HW3), seen=seen, frames=where, cost=_cost(viewer, frames, open_s), shot=viewer.shot)
 
 
 def spot_of(marked: Marked, mask_HW: Mask, camera: Camera, shot: Shot, depth_m: float) -> Marked:
@@ -130,7 +131,9 @@ def spot_of(marked: Marked, mask_HW: Mask, camera: Camera, shot: Shot, depth_m: 
 
 def _shot(scene: Any, fps: int, longest_px: int) -> Shot:
     width, height = scene.render.resolution_x, scene.render.resolution_y
-    scale = min(1.0, longest_px / max(width, height))
+    scale = longest_px / max(width, height)
+    if max(width, height) >= LEAST_PX:  # smaller ones are enlarged: `_cost` compares pictures of two sizes
+        scale = min(1.0, scale)
     return Shot(width=max(16, round(width * scale)), height=max(16, round(height * scale)), fps=fps, frames=1)
 
 

@@ -40,7 +40,7 @@ def positions_where(labels: pa.Table, condition: str) -> list[int]:
 def _run(labels: pa.Table, question: str, time_limit_s: float) -> pa.Table:
     # Split by scene and shared buffers are of no use to SQL; maps and text pass through Arrow as they are.
     connection = duckdb.connect(":memory:", config={"threads": 1, "memory_limit": MEMORY_LIMIT})
-    alarm = threading.Timer(time_limit_s, connection.interrupt)
+    alarm = threading.Timer(min(time_limit_s, threading.TIMEOUT_MAX), connection.interrupt)
     alarm.daemon = True
     try:
         connection.register(TABLE, labels)

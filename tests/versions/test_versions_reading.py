@@ -216,6 +216,7 @@ def test_questions_are_answered(tmp_path: Path) -> None:
     assert query(labels, "SELECT count(*) AS n FROM clips;")["n"].to_pylist() == [30]
     assert query(labels, "index = 1").num_rows == 10 and query(labels, "lossless['x'] IS NULL").num_rows == 30
     assert query(labels, "caption LIKE '%über%' -- a remark").num_rows == 30
+    assert query(labels, "index = 1", time_limit_s=float("inf")).num_rows == 10
     endless = "WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r) SELECT count(*) FROM r"
     with pytest.raises(InputError, match=r"not answered within 0\.2 s"):
         query(labels, endless, time_limit_s=0.2)

@@ -9,6 +9,7 @@ from typing import Any
 
 from generator.own_scene import with_marks
 from generator.plan import Plan, make_plan
+from generator.plan_check import check_trainable
 from generator.recipe import Recipe
 from generator.recipe_io import parse_tree, read_text, validate
 from generator.section import Section
@@ -59,6 +60,7 @@ def load_run_recipe(path: Path, overrides: Sequence[str] = ()) -> RunRecipe:
     mine = [key for key in ("dataset", "ref", "out") if key in tree["train"]]
     if mine:
         raise InputError(f"{path}: train.{mine[0]} cannot be set in a run, which trains on the dataset it builds; remove it")
+    check_trainable(dataset)
     evaluate = validate(EvaluateRecipe, {"evaluate": tree.get("evaluate", {})}, str(path)).evaluate
     made = RunRecipe(dataset=dataset, evaluate=evaluate, text=text, overrides=tuple(overrides), tree=tree, source=str(path))
     settings = made.train(Path(), "latest", Path())  # its mistakes are told now, not after an hour of rendering
