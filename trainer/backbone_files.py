@@ -77,7 +77,8 @@ def other_layout(path: Path, name: str) -> str:
     if (path / "config.json").is_file() and not (path / INDEX).exists():
         config = read_json(path / "config.json", f"backbone {name}")
         if config.get("_class_name") == "WanModel" or any((path / file).exists() for file in ORIGINAL_FILES):
-            like = DIFFUSERS_IDS.get(config.get("dim", 0), DIFFUSERS_IDS[1536])
+            width = config.get("dim")
+            like = DIFFUSERS_IDS.get(width if isinstance(width, int) else 0, DIFFUSERS_IDS[1536])
             return (
                 f"backbone {name} has the layout of the original Wan code; give {like}, the same model for diffusers, or "
                 "convert yours with diffusers' scripts/convert_wan_to_diffusers.py"

@@ -18,7 +18,9 @@ def is_number(value: Any) -> bool:
         return value.ndim == 0 and value.dtype != torch.bool and not value.is_complex()
     if isinstance(value, np.ndarray | np.generic):
         return value.ndim == 0 and value.dtype.kind in "iuf"
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    if isinstance(value, int):
+        return not isinstance(value, bool) and abs(value) <= sys.float_info.max  # a larger one is no float
+    return isinstance(value, float)
 
 
 def finite_number(value: Any, name: str) -> float:

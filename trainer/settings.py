@@ -61,7 +61,7 @@ class AdapterSettings(Section):
         default="deepest_third", description="conditioned blocks: deepest_third, all, or a list of indices"
     )
     gate: Literal["fixed", "learned"] = Field(default="fixed", description="whether the gate g of the control attention learns")
-    gate_value: float = Field(default=0.5, description="the gate's value, or where it starts")
+    gate_value: float = Field(default=0.5, ge=-1e6, le=1e6, description="the gate's value, or where it starts")
     rank: int = Field(default=32, ge=1, le=4096, description="rank of the control projections")
     alpha: float = Field(default=32.0, gt=0, le=1e6, description="scale of the control projections, over the rank")
     tokens: int = Field(default=4, ge=1, le=1024, description="control tokens")
@@ -226,7 +226,6 @@ NO_LONGER_COMPARED = frozenset(
         "train_split",
         "gradient_checkpointing",
         "compile",
-        "crop_frames",
         "optimizer.max_loss_factor",
     }
 )
@@ -265,8 +264,10 @@ def digest(values: Mapping[str, Any]) -> str:
 def require_same(before: Mapping[str, Any], now: Mapping[str, Any], run: str) -> None:
     """Raise InputError naming what differs between a run's first settings and those to go on with."""
     compared = {*before, *now} - NO_LONGER_COMPARED
-    if "encodings" in before:  # of a version that hashed more than the clips to learn from, so that it cannot be compared
-        compared -= {CLIPS}
+    if "crop_frames" not in now:  # earlier versions recorded it of what crops nothing, too
+        compared -= {"crop_frames"}
+    if CLIPS not in before:  # of an earlier version, which knows its clips by the dataset's version only
+        compared = (compared - {CLIPS}) | {"dataset version"}
     different = [key for key in sorted(compared) if before.get(key) != now.get(key)]
     if different:
         shown = ", ".join(f"{key} was {_words(before, key)}, is {_words(now, key)}" for key in different[:3])

@@ -120,6 +120,23 @@ def test_a_run_of_other_settings_says_what_differs() -> None:
         require_same(before, now, "runs/a")
 
 
+def test_an_autoencoder_goes_on_with_its_own_crops_only() -> None:
+    before, now = decisive(settings("train.what=vae")), decisive(settings("train.what=vae", "train.crop_frames=[1]"))
+    with pytest.raises(InputError, match="crop_frames was"):
+        require_same(before, now, "runs/a")
+    require_same(
+        {**decisive(settings()), "crop_frames": [1, 5]}, decisive(settings()), "runs/a"
+    )  # as once recorded of controls
+
+
+def test_a_run_of_an_earlier_version_goes_on_with_its_own_dataset_only() -> None:
+    now = {"clips to learn from": "3 clips, abc", "dataset version": "one"}
+    require_same({"encodings": "abc", "dataset version": "one"}, now, "runs/a")
+    require_same({"clips to learn from": "3 clips, abc", "dataset version": "two"}, now, "runs/a")
+    with pytest.raises(InputError, match="dataset version was"):
+        require_same({"encodings": "abc", "dataset version": "two"}, now, "runs/a")
+
+
 def test_flat_names_every_leaf() -> None:
     assert flat({"a": {"b": 1, "c": {"d": 2}}, "e": [3]}) == {"a.b": 1, "a.c.d": 2, "e": [3]}
 

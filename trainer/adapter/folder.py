@@ -106,11 +106,8 @@ def attach_saved(
     """
     card = verify_adapter(folder)
     _check_axes(card, folder, axes)
+    check_experts(card, folder, transformers)
     for expert, expected in card.backbone.fingerprints.items():
-        if expert not in transformers:
-            raise InputError(
-                f"adapter {folder} adapts '{expert}', which this backbone lacks; it was trained on {card.backbone.id}"
-            )
         if not allow_other_backbone and fingerprint(transformers[expert]) != expected:
             raise InputError(
                 f"adapter {folder} was trained on {card.backbone.id} and this backbone's '{expert}' is another one; "
@@ -128,6 +125,15 @@ def attach_saved(
             adapter.detach()
         raise
     return card, adapters
+
+
+def check_experts(card: AdapterCard, folder: Path, transformers: Mapping[str, WanTransformer3DModel]) -> None:
+    """Raise InputError for an adapter of a transformer that a backbone lacks."""
+    for expert in card.backbone.fingerprints:
+        if expert not in transformers:
+            raise InputError(
+                f"adapter {folder} adapts '{expert}', which this backbone lacks; it was trained on {card.backbone.id}"
+            )
 
 
 def _check_axes(card: AdapterCard, folder: Path, axes: Sequence[str] | None) -> None:

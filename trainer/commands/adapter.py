@@ -49,6 +49,7 @@ AllowOther = Annotated[bool, typer.Option("--allow-other-backbone", help="Use a 
 def info(
     adapter: Source,
     axes: Axes = None,
+    alpha: Alpha = None,
     json: Json = False,
 ) -> None:
     """Show what an adapter controls, how, and where it comes from."""
@@ -56,7 +57,7 @@ def info(
     from trainer.adapter.place import adapter_place
     from trainer.formats.describe import describe
 
-    tree = describe(adapter_place(adapter), _names(axes))
+    tree = describe(adapter_place(adapter), _names(axes), alpha)
     if json:
         print(json_module.dumps(tree, indent=2, ensure_ascii=False))
     else:

@@ -102,6 +102,7 @@ def _request(
     told = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items() if value is not None}
     checked = validate(EvaluateSettings, told, "evaluate")
     found = {**sources, "dataset": None if sources["dataset"] is None else locate_dataset(sources["dataset"])}
+    found["adapter_only"] = None if sources["adapter_only"] is None else adapter_place(sources["adapter_only"])
     return EvaluateRequest(adapter=adapter_place(adapter), out=out, settings=checked, loading=Loading(**loading), **found)
 
 

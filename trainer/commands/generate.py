@@ -143,6 +143,8 @@ def _check(
 ) -> None:
     """Raise InputError for all that a generation would refuse and that no weight is needed to tell."""
     from trainer.adapter.attach import check_backbone
+    from trainer.adapter.folder import check_experts
+    from trainer.adapter.verify import verify_adapter
     from trainer.backbone import experts
     from trainer.generation.extra_loras import check_loras
     from trainer.generation.load import Loading, resolved
@@ -150,7 +152,9 @@ def _check(
     from trainer.weightless import weightless_pipeline
 
     used = resolved(Loading(**loading), card)
+    verify_adapter(adapter)
     pipe = weightless_pipeline(str(used.backbone))
+    check_experts(card, adapter, experts(pipe))
     for expert in experts(pipe).values():
         check_backbone(expert, card.config)
     check_loras(used.loras, pipe)

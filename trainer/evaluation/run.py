@@ -148,6 +148,7 @@ def evaluate(request: EvaluateRequest, watch: Watch) -> EvaluationReport:
     """
     begun = time.monotonic()
     ready = prepare(request)
+    held = held_out(request.adapter, ready.card.step)  # a log that cannot be read ends it early, too
     named = _named_extractors(request.settings, str(ready.loading.device))  # before the backbone: a missing one ends it early
     pipe = _load(request, ready, watch)
     extractors = [*named, *([BackboneFeatures(pipe)] if "tiny" in request.settings.features else [])]
@@ -156,7 +157,6 @@ def evaluate(request: EvaluateRequest, watch: Watch) -> EvaluationReport:
     fast, drifted = _prior(pipe, request, ready, sampling, extractors, watch)
     for adapter in pipe.adapters.values():
         adapter.set_mode(Mode.BACKBONE_ONLY)  # as the backbone's own features want it, once instead of for each video
-    held = held_out(request.adapter, ready.card.step)
     found = measure(ready.plan.sweeps, other_axes(ready.card), request.out, request.settings.fps, extractors, watch.note)
     report = EvaluationReport(
         adapter=str(request.adapter),

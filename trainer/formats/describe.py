@@ -21,7 +21,7 @@ from trainer.formats.published import LORA_BLOCK
 from trainer.formats.sources import AXES_KEY, EMBEDDING, Format, format_of, is_whole, malformed, read_file, read_source
 
 
-def describe(path: Path, axes: Sequence[str] | None = None) -> dict[str, Any]:
+def describe(path: Path, axes: Sequence[str] | None = None, alpha: float | None = None) -> dict[str, Any]:
     """Return what a folder or file says of itself, weights checked; raises InputError as `read_source` does.
 
     A published file that does not name its axes, and for which none are named, is described without them.
@@ -34,7 +34,7 @@ def describe(path: Path, axes: Sequence[str] | None = None) -> dict[str, Any]:
     kind = format_of(weights, path)
     tree: dict[str, Any] = {"adapter": str(path), "format": str(kind)}
     try:
-        source = read_source(path, axes=axes)
+        source = read_source(path, axes=axes, alpha=alpha)
         tree |= {**_config(source.config), "axes": _axes(source.config)}
     except InputError:
         if kind is not Format.PUBLISHED or axes is not None or AXES_KEY in metadata:

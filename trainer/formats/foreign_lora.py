@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -169,8 +170,8 @@ class _Settings:
         pattern = self.tree.get("alpha_pattern") or {}
         found = [value for name, value in pattern.items() if re.fullmatch(rf"(?:.*\.)?{re.escape(name.lstrip('^'))}", module)]
         alpha = found[0] if found else self.tree.get("lora_alpha", rank)
-        if not isinstance(alpha, int | float) or isinstance(alpha, bool):
-            raise InputError(f"lora_alpha of {module} is {printable(alpha)}; it must be a number")
+        if not isinstance(alpha, int | float) or isinstance(alpha, bool) or not abs(alpha) < sys.float_info.max:
+            raise InputError(f"lora_alpha of {module} is {printable(alpha, 40)}; it must be a finite number")
         return float(alpha) * math.sqrt(rank) if self.tree.get("use_rslora") else float(alpha)
 
 

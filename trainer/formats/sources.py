@@ -16,7 +16,7 @@ from torch import Tensor
 
 from scenes.errors import InputError
 from trainer.adapter.card import AdapterCard
-from trainer.adapter.config import AdapterConfig, LoraSettings
+from trainer.adapter.config import MAX_ALPHA, AdapterConfig, LoraSettings
 from trainer.adapter.laws import AxisControl
 from trainer.adapter.verify import LORA_PREFIX, peft_names, read_weights, verify_adapter
 from trainer.formats.comfyui import from_comfyui
@@ -67,6 +67,8 @@ def read_source(
     Raises InputError for what is no adapter, unknown, missing or misshapen tensors, and what must be named and is not.
     """
     if path.is_dir():
+        if alpha is not None:
+            raise InputError(f"{path} is an adapter's folder, which says its alpha; leave out --alpha")
         return _folder(path, expert)
     if expert is not None:
         raise InputError(f"{path} holds one transformer's adapter; leave out --expert")
@@ -104,6 +106,8 @@ def _of_file(
         return _published(path, weights, metadata, axes, alpha)
     if axes is not None:
         raise InputError(f"{path} is a LoRA without control; leave out --axes")
+    if alpha is not None:
+        raise InputError(f"{path} is a LoRA without control; leave out --alpha")
     try:
         if kind is Format.COMFYUI:
             lora, settings = from_comfyui(weights, _lora_blocks(weights), str(path))
@@ -163,6 +167,10 @@ def _published(
         raise InputError(f"{path} controls {', '.join(axis.name for axis in own)}, named were {', '.join(names)}")
     axes = own if own is not None else published_axes(names or ())
     if alpha is not None:
+        said = settings.get("fps_lora_alpha", alpha)
+        if said != alpha or not 0 < alpha <= MAX_ALPHA:
+            own = f"its settings say {printable(said)}" if said != alpha else f"it must be above 0, at most {MAX_ALPHA:g}"
+            raise InputError(f"--alpha {alpha:g} is not the alpha of {path}: {own}; leave it out, or give the true one")
         settings = {**settings, "fps_lora_alpha": alpha}
     found = read_published(weights, axes, settings=settings, source=str(path))
     return Source(path=path, format=Format.PUBLISHED, config=found.config, control=found.control, lora=found.lora)
@@ -174,7 +182,7 @@ def _beside(path: Path) -> dict[str, Any]:
     for file in sorted(path.parent.glob("*.toml")):
         try:
             model = tomllib.loads(file.read_text(encoding="utf-8")).get("model", {})
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError):
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError, RecursionError):
             continue  # somebody else's file
         settings = {key: value for key, value in model.items() if key.startswith("fps_")} if isinstance(model, dict) else {}
         if settings:

@@ -247,7 +247,7 @@ def strips(dataset: WorkingFolder) -> list[Strip]:
 def next_commands(report: EvaluationReport) -> tuple[str, ...]:
     """Return what to run to see the adapter at work: a sweep of its first axis, and the page with sliders."""
     curve = next((one.curve for one in report.accuracy if one.arm == report.main_arm), ())
-    ends = [point.label.replace(" ", "") for point in curve if abs(abs(point.control) - 1) < 1e-9]
+    ends = [point.label.replace(" ", "") for point in curve if point.value is not None and abs(abs(point.control) - 1) < 1e-9]
     axis = report.axes[0]
     swept = [f"--{axis}", f"{ends[0]}..{ends[-1]}:5"] if len(ends) > 1 else ["--control=-1..1:5"]
     prompt = report.prompts[axis][0]
