@@ -49,10 +49,15 @@ def held(place: Path, kind: int, *, busy: str = "", patience_s: float | None = N
 def shared_if_possible(place: Path) -> Iterator[None]:
     """Share a lock file with other readers and writers, or go without where it can be neither made nor locked."""
     with contextlib.ExitStack() as stack:
-        with contextlib.suppress(OSError, InputError):
+        try:
             descriptor = _opened(place)
             stack.callback(os.close, descriptor)
             _take(descriptor, fcntl.LOCK_SH, place, "", None)
+        except InputError:
+            pass  # the file system has no locks
+        except OSError as error:
+            if error.errno not in (*NOT_WRITABLE, errno.ENOENT):
+                raise
         yield
 
 

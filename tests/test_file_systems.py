@@ -49,7 +49,12 @@ REFUSING = r"""
 #include <unistd.h>
 #define NEXT(type, name) ((type)dlsym(RTLD_NEXT, name))
 static int refused(const char *call) { const char *all = getenv("REFUSED"); return all && strstr(all, call); }
-static int below(const char *path) { const char *root = getenv("REFUSED_BELOW"); return root && strstr(path, root); }
+static int below(const char *path) {
+    char here[4096];
+    const char *root = getenv("REFUSED_BELOW");
+    if (path[0] != '/' && getcwd(here, sizeof here)) path = here;
+    return root && strstr(path, root);
+}
 static int open_below(int file) {
     char link[64], path[4096];
     snprintf(link, sizeof link, "/proc/self/fd/%d", file);
@@ -118,7 +123,8 @@ def test_every_command_works_without_links_fchmod_and_flushing_of_folders(refusi
     env = {"LD_PRELOAD": str(refusing), "REFUSED": "fchmod fsync link", "REFUSED_BELOW": str(tmp_path)}
     for command, answer in zip(commands, run_commands(cases, env=env), strict=True):
         assert answer.code == 0, f"{command}: {answer}"
-    assert all(view.stat().st_nlink == 1 for view in (tmp_path / "ds" / "clips").iterdir())
+    linked = sorted(view.name for view in (tmp_path / "ds" / "clips").iterdir() if view.stat().st_nlink > 1)
+    assert not linked
 
 
 def test_without_locks_readers_read_and_writers_say_so_in_one_line(refusing: Path, tmp_path: Path) -> None:
@@ -172,8 +178,8 @@ def test_a_dataset_that_cannot_be_written_to_is_read(open_folder: Path, copied_d
     (open_folder / "ds").chmod(0o555)
     before = {path: path.stat().st_mtime_ns for path in (open_folder / "ds").rglob("*")}
     reading = ["status ds", "log ds", "verify ds --workers 1", "verify ds --json --workers 1", "clone ds cloned"]
-    reading += ["export ds diffsynth exported"]
-    writing = ["gallery ds", "tag ds a", "gc ds", "restore ds latest"]
+    reading += ["export ds diffsynth exported", "gc ds"]  # there is nothing to remove
+    writing = ["gallery ds", "tag ds a", "restore ds latest"]
     cases = [{"args": [*words.split()], "cwd": str(open_folder)} for words in reading + writing]
     home = {"HOME": str(open_folder), "MPLCONFIGDIR": str(open_folder / "mpl"), "TMPDIR": str(open_folder)}
     answers = dict(zip(reading + writing, run_commands(cases, before=as_user(61003), env=home), strict=True))

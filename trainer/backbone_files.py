@@ -106,10 +106,28 @@ def check_files(folder: Path, name: str) -> None:
             _check_component(folder / part, f"'{part}' of backbone {name}")
 
 
+def check_sizes(folder: Path, name: str) -> None:
+    """Raise InputError for a pipeline's folder with a component of absurd size by its configuration, weights or not."""
+    index = check_index(folder / INDEX, name)
+    for part in WEIGHTED:
+        made_by = index.get(part)
+        if isinstance(made_by, list) and made_by[0] is not None:
+            source = f"'{part}' of backbone {name}"
+            _check_depth(read_json(folder / part / "config.json", source), source)
+
+
+def _check_depth(config: Mapping[str, Any], source: str) -> None:
+    """Raise InputError for a number of layers that no model has: each costs memory even without weights."""
+    for key, value in config.items():
+        if key.startswith("num_") and key.endswith(("layers", "blocks")) and isinstance(value, int) and value > MAX_LAYERS:
+            raise InputError(f"{source}: {printable(key)} is {printable(value)}; at most {MAX_LAYERS} are taken: {RESTORE}")
+
+
 def _check_component(folder: Path, source: str) -> None:
     from trainer.formats.weights_file import read_header  # needs torch, the rest of this module does not
 
     config = read_json(folder / "config.json", source)
+    _check_depth(config, source)
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         pickled = [path.name for pattern in PICKLES for path in sorted(folder.glob(pattern))]

@@ -15,6 +15,7 @@ from typing import Literal
 from scenes.errors import InputError
 
 PINNED = re.compile(r"(?P<name>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)@(?P<revision>[\w.][\w./-]*)")
+BRANCHES = ("main", "master", "HEAD")
 ADAPTER_FILES = ("control.json", "README.md", "*.safetensors")  # nothing else of a repository is fetched
 
 
@@ -33,6 +34,8 @@ def _locate(given: str | Path, kind: Literal["model", "dataset"], patterns: list
     pinned = PINNED.fullmatch(str(given))
     if pinned is None or Path(given).exists():
         return Path(given)
+    if pinned["revision"] in BRANCHES:
+        raise InputError(f"{given}: '{pinned['revision']}' is a branch, whose files change; give a tag or a commit")
     from huggingface_hub import snapshot_download
 
     words = "adapter" if kind == "model" else "dataset"

@@ -14,8 +14,8 @@ import torch
 from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline, WanTransformer3DModel
 from transformers import UMT5Config, UMT5EncoderModel
 
-from scenes.errors import InputError
-from trainer.backbone import EXPERTS
+from trainer.backbone import EXPERTS, one_line
+from trainer.backbone_files import check_sizes
 from trainer.locate import locate_backbone
 from trainer.wan_configs import UMT5_XXL, WanConfig, known_config, meta_vae, random_transformer
 
@@ -29,11 +29,10 @@ def weightless_pipeline(name: str, *, cache: Path | None = None) -> WanPipeline:
     if config is not None:
         return _known(config)
     location = locate_backbone(name, cache=cache)
-    try:
+    if Path(location).is_dir():
+        check_sizes(Path(location), name)
+    with one_line(f"backbone {name}"):
         return _described(location)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(f"backbone {name} cannot be described ({first}); check that its files are complete") from error
 
 
 def _known(config: WanConfig) -> WanPipeline:

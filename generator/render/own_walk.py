@@ -25,6 +25,7 @@ from scenes.spec import Vec3
 Floats = NDArray[np.float64]
 
 STEPS = 4  # moments a frame
+MOST_FRAMES = 20_000
 MOST_POINTS = 256  # of a thing that are followed
 MOST_OTHERS = 24  # things beside the marked ones that are followed, the largest
 JUMPS = 5
@@ -95,6 +96,11 @@ def walk(scene: Any, layer: Any, camera: Any, named: list[Any], first: int, last
 
     Raises InputError where a frame looks different by the way it is reached, or a named thing has no shape.
     """
+    if last - first >= MOST_FRAMES:
+        raise InputError(
+            f"the file has {last - first + 1:,} frames, and marking looks at {STEPS} moments of each; "
+            f"set a range of at most {MOST_FRAMES:,} frames (Output > Frame Range) and save it"
+        )
     show_as_rendered(scene, layer)
     frames = sorted({round(frame) for frame in np.linspace(first, last, JUMPS)})
     jumped = {frame: _snapshot(scene, frame) for frame in (frames[-1], *frames[:-1])}

@@ -26,6 +26,7 @@ from generator.versions.manifest import read_rows
 from generator.versions.plans import plan_recipe
 from generator.versions.reported import reported
 from generator.versions.rows import Evidence
+from generator.versions.snapshot import Snapshot
 from generator.versions.splits import SplitRatios
 from generator.versions.status import announce, mark, status
 from generator.versions.version import Software, Version
@@ -218,13 +219,21 @@ def _renew_card(history: History, labels: pa.Table, plans: list[str], splits: Sp
         text, plan = file.read_text(encoding="utf-8"), Plan.from_json(plans[0])
     except (UnicodeDecodeError, ValidationError):  # no card of ours, or a plan that this program would not have written it for
         return
-    rows, head = LabelRows.of(labels), history.refs.head()
-    was = None if head is None else history.load(head).splits
-    before, after = (
-        dataset_card(plan_origin(plan, splits=ratios), gather(plan.recipe.used_axes, rows, ratios), license=plan.recipe.license)
-        for ratios in (was, splits)
-    )
-    if text == before != after:
+
+    def card(table: pa.Table, ratios: SplitRatios | None) -> str:
+        facts = gather(plan.recipe.used_axes, LabelRows.of(table), ratios)
+        return dataset_card(plan_origin(plan, splits=ratios), facts, license=plan.recipe.license)
+
+    after = card(labels, splits)
+    if text == after:
+        return
+    head = history.refs.head()
+    if head is None:
+        ours = text == card(labels, None)
+    else:  # of what the build wrote just now, or of the version before clips were removed or captions edited
+        shown = history.load(head)
+        ours = text == card(labels, shown.splits) or text == card(Snapshot(history, shown).labels, shown.splits)
+    if ours:
         write_atomic(file, after.encode())
 
 

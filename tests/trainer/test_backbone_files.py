@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from scenes.errors import InputError
 from trainer.backbone import fingerprint, load_backbone, load_component
 from trainer.formats.names import backbone_names, inverse
+from trainer.weightless import weightless_pipeline
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
@@ -102,6 +103,15 @@ def test_malformed_backbones_are_one_line(folder: Path, damage: str) -> None:
     with pytest.raises(InputError) as caught:
         load_backbone(str(folder))
     assert str(caught.value).isprintable() and "backbone" in str(caught.value)
+
+
+@pytest.mark.parametrize("part", ["transformer", "text_encoder", "vae"])
+def test_a_dry_run_allocates_nothing_absurd_either(folder: Path, part: str) -> None:
+    key = "num_res_blocks" if part == "vae" else "num_layers"
+    edit(folder / part / "config.json", **{key: 10**9})
+    for load in (weightless_pipeline, load_backbone):
+        with pytest.raises(InputError, match=f"'{part}' of backbone .* 1000000000"):
+            load(str(folder))
 
 
 def test_single_components_are_checked_alike(folder: Path) -> None:

@@ -16,9 +16,11 @@ from typing import ClassVar
 import pytest
 from trainer_support import adapted
 
+from scenes.errors import InputError
 from trainer.adapter.folder import save_adapter
 from trainer.adapter.verify import verify_adapter
 from trainer.data import open_data
+from trainer.hub import locate_adapter
 
 ROOT = Path(__file__).parents[2]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -135,3 +137,9 @@ def test_an_adapter_and_a_dataset_come_from_the_hub_and_stay(hub: str, tmp_path:
     again = read(f"me/thing@{COMMIT}", "me/other@v1", place=tmp_path, HF_HUB_OFFLINE="1")
     assert again[:2] == told[:2] and len(Hub.asked) == asked  # a pinned one needs no network
     assert all("is not in the local hub cache and the hub cannot be reached" in line for line in again[2:])
+
+
+@pytest.mark.parametrize("branch", ["main", "master", "HEAD"])
+def test_a_branch_is_no_pinned_revision(branch: str) -> None:
+    with pytest.raises(InputError, match=f"'{branch}' is a branch"):
+        locate_adapter(f"owner/name@{branch}")

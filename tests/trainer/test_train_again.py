@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import resource
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -181,7 +182,8 @@ def in_full_disk(work: Callable[[], object], most_bytes: int) -> str:
     if child == 0:
         torch.set_num_threads(1)  # the threads of the parent are not there
         sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115  pytest's are files, which would be full as well
-        resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, most_bytes))  # Python ignores the signal
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # as Python does when it starts; a library may have changed it since
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, most_bytes))
         try:
             work()
             os.write(writer, b"it was not refused")
@@ -189,9 +191,11 @@ def in_full_disk(work: Callable[[], object], most_bytes: int) -> str:
             os.write(writer, f"{type(error).__name__}: {error}".encode())
         os._exit(0)
     os.close(writer)
-    os.waitpid(child, 0)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     with os.fdopen(reader) as said:
-        return said.read()
+        words = said.read()
+    assert status == 0, f"the child ended with {status}: {words}"
+    return words
 
 
 def scratch(folder: Path) -> list[Path]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scenes.axes import AXES
-from trainer.training.checkpoint import checkpoint_path, checkpoint_steps
+from trainer.training.checkpoint import checkpoint_path, checkpoint_steps, is_scheduled
 from trainer.training.watch.metrics import FILE
 
 ENOUGH_READ = 0.5  # share of a preview's videos that the probe read; of fewer, the median says nothing
@@ -32,7 +32,7 @@ def best_checkpoints(folder: Path) -> tuple[Best, ...]:
 
     Of equal ones the later is named. A preview of which the probe read less than half is left out.
     """
-    there = set(checkpoint_steps(folder))
+    there = {step for step in checkpoint_steps(folder) if is_scheduled(checkpoint_path(folder, step))}  # the others go
     measured = [(step, kind, values) for step, kind, values in _measured(folder / FILE) if step in there]
     found: list[Best] = []
     losses = {

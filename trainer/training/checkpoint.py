@@ -166,14 +166,15 @@ def _read_state(path: Path) -> dict[str, Any]:
 def _superfluous(folder: Path, last: Checkpoint, keep: int, best: Collection[int]) -> list[int]:
     """Return the steps of the checkpoints that may go; which ones are left does not depend on how long the steps took."""
     steps = checkpoint_steps(folder)
-    scheduled = [step for step in steps if _is_scheduled(checkpoint_path(folder, step))]
+    scheduled = [step for step in steps if is_scheduled(checkpoint_path(folder, step))]
     kept = {last.step, *scheduled[-keep:], *(set(best) & set(scheduled))}
     if not last.scheduled:
         kept |= set(steps[-SPARE:])
     return [step for step in steps if step not in kept]
 
 
-def _is_scheduled(path: Path) -> bool:
+def is_scheduled(path: Path) -> bool:
+    """Whether a checkpoint is of a step that the settings name; one that cannot be read is not."""
     try:
         return bool(_read_state(path).get("scheduled", True))
     except (OSError, ValueError, KeyError, TypeError):  # damaged
