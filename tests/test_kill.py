@@ -39,8 +39,9 @@ class Build:
     def __init__(self, path: Path, *, hold: int | None = None, **options: object) -> None:
         self.path = path
         gate = path.with_suffix(".hold")
-        gate.touch()
         held = [] if hold is None else ["--hold", str(hold), str(gate)]
+        if held:
+            gate.touch()
         self.before = records(path)
         self.events: list[dict[str, object]] = []
         paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
