@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
@@ -25,6 +27,19 @@ hypothesis.settings.load_profile("fixed")
 def pytest_collection_finish() -> None:
     """Refuse test modules that load Blender while they are imported: render processes cannot be spawned after that."""
     assert "bpy" not in sys.modules, "a test module imported bpy at its top; look for it with importlib.util.find_spec"
+
+
+@pytest.fixture(autouse=True)
+def own_environment() -> Iterator[None]:
+    """Take back what `stopdown` says to its children, where a test runs it in this process."""
+    names = ("PYTHONSAFEPATH", "PYTHONPATH", "OMP_WAIT_POLICY", "KMP_BLOCKTIME", "OMP_NUM_THREADS")
+    before = {name: os.environ.get(name) for name in names}
+    yield
+    for name, value in before.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
 
 
 DEMO_RECIPE = """

@@ -44,7 +44,7 @@ class Build:
             gate.touch()
         self.before = records(path)
         self.events: list[dict[str, object]] = []
-        paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+        paths = os.pathsep.join([str(ROOT), str(ROOT / "tests"), *filter(None, [os.environ.get("PYTHONPATH")])])
         self.process = subprocess.Popen(
             [sys.executable, str(Path(__file__).parent / "tiny.py"), str(path), *held],
             stdout=subprocess.PIPE,

@@ -169,8 +169,8 @@ def _published(
     if alpha is not None:
         said = settings.get("fps_lora_alpha", alpha)
         if said != alpha or not 0 < alpha <= MAX_ALPHA:
-            own = f"its settings say {printable(said)}" if said != alpha else f"it must be above 0, at most {MAX_ALPHA:g}"
-            raise InputError(f"--alpha {alpha:g} is not the alpha of {path}: {own}; leave it out, or give the true one")
+            why = f"its settings say {printable(said)}" if said != alpha else f"it must be above 0, at most {MAX_ALPHA:g}"
+            raise InputError(f"--alpha {alpha:g} is not the alpha of {path}: {why}; leave it out, or give the true one")
         settings = {**settings, "fps_lora_alpha": alpha}
     found = read_published(weights, axes, settings=settings, source=str(path))
     return Source(path=path, format=Format.PUBLISHED, config=found.config, control=found.control, lora=found.lora)
