@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -55,6 +56,7 @@ def trained(
 ) -> dict[str, Any]:
     """Train an arm for so many CPU seconds; return its steps and losses, and draw what it makes of a few prompts."""
     latents, vae = parts
+    shutil.rmtree(folder, ignore_errors=True)  # of an arm that was stopped: how long its first steps took is not known
     settings = TransformerSettings(batch=16, turns=1, steps=1, optimizing=schedule(1)).model_copy(update=dict(arm))
     began_s = time.process_time()
     stage = TransformerStage(settings, latents, tokenizer(work), vae)
