@@ -103,7 +103,10 @@ def link(source: Path, target: Path) -> bool:
 
 
 def place(temporary: Path, target: Path) -> bool:
-    """Make a whole temporary file the target where there is none, and return whether it is; the first writer wins."""
+    """Make a whole temporary file the target where there is none, and return whether it is; the first writer wins.
+
+    On a file system without hard links two writers at one instant may both be told so; what the later one wrote stays.
+    """
     try:
         if not link(temporary, target):  # unlike a rename, a link never replaces
             if target.exists():
