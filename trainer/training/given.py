@@ -9,9 +9,9 @@ from diffusers import WanTransformer3DModel
 
 from scenes.errors import InputError
 from trainer.adapter import AdapterConfig, AxisControl, ControlConfig, WanAdapter
-from trainer.adapter.card import read_card
 from trainer.adapter.digest import adapter_digest
 from trainer.adapter.place import adapter_place
+from trainer.adapter.verify import verify_adapter
 from trainer.backbone import fingerprint
 from trainer.formats.sources import read_source
 
@@ -27,7 +27,7 @@ def check_given(place: str, config: AdapterConfig, transformers: Mapping[str, Wa
     new data, which is said.
     """
     folder = adapter_place(Path(place).expanduser())
-    card = read_card(folder)
+    card = verify_adapter(folder)
     _same_parts(place, card.config, config)
     fingerprints: dict[str, str] = {str(name): digest for name, digest in card.backbone.fingerprints.items()}
     own, wanted = set(fingerprints), set(transformers)
