@@ -85,14 +85,13 @@ def test_paths_and_disks_that_cannot_be_are_one_line(dataset: Path, tmp_path: Pa
         ["plan", lines],
         ["verify", f"{long}/{long}"],
         ["gallery", long],
-        ["runs", long],
     ]
     paths += [["query", long, "1=1"], ["merge", "ds", long]]
     answers = run_commands([{"args": args, "cwd": str(tmp_path)} for args in paths])
     for args, answer in zip(paths, answers, strict=True):
         assert answer.code in (1, 2) and answer.is_one_line, (args[0], answer)
     (dataset / "clips" / f"{next((dataset / 'clips').glob('*.txt')).stem}.txt").write_text("edited\n")
-    full = [["commit", "ds", "-m", "x"], ["clone", "ds", "cloned"], ["verify", "ds", "--all"], ["push", "ds", "empty"]]
+    full = [["commit", "ds", "-m", "x"], ["clone", "ds", "cloned"], ["verify", "ds", "--all"]]
     for args, answer in zip(
         full, run_commands([{"args": a, "file_bytes": 100, "cwd": str(tmp_path)} for a in full]), strict=True
     ):

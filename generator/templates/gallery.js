@@ -209,7 +209,7 @@
     const others = row ? $$(".clip", row) : [];
     return others[Math.min(place, others.length - 1)];
   }
-  const skip = $(".skip"); // the first stop of the tab key: arrows go on from there
+  const skip = $(".skip"); // the first stop of the tab key, which the page of a diff lacks: arrows go on from there
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     const at = document.activeElement, typing = at.matches("input, select, textarea");
@@ -230,13 +230,13 @@
     else if (event.key === ".") step(1);
     else if (event.key === "/") search.focus();
     else if (figure && moves[event.key]) moves[event.key]();
-    else if (at === skip && moves[event.key]) focus(visible()[0]);
+    else if (skip && at === skip && moves[event.key]) focus(visible()[0]);
     else if (event.key === "ArrowLeft") step(-1);
     else if (event.key === "ArrowRight") step(1);
     else return;
     event.preventDefault();
   });
-  skip.addEventListener("click", (event) => {
+  skip?.addEventListener("click", (event) => {
     focus(visible()[0]);
     event.preventDefault();
   });

@@ -35,6 +35,7 @@ def many_rows(count: int, *, seed: int = 0, step: int = 1) -> pa.Table:
     """Return rows of synthetic clips whose objects are in no store."""
     rng = np.random.default_rng(seed)
     ids = [f"flyby-s0-n3-f5-{number * step // 3:06d}-{number * step % 3}" for number in range(count)]
+    controls = rng.uniform(-1, 1, count)
     labels = pa.table(
         {
             "clip_id": ids,
@@ -43,7 +44,8 @@ def many_rows(count: int, *, seed: int = 0, step: int = 1) -> pa.Table:
             "sha256_bytes": [sha(f"b{clip_id}") for clip_id in ids],
             "sha256_frames": [sha(f"f{clip_id}") for clip_id in ids],
             "size_bytes": pa.array(rng.integers(1, 1000, count), pa.int64()),
-            "shutter_control": rng.uniform(-1, 1, count),
+            "shutter_control": controls,
+            "shutter_exposure_s": 5.0**controls / 80,
         }
     )
     from generator.versions.rows import Evidence
@@ -140,7 +142,7 @@ def test_a_content_id_is_pinned(tmp_path: Path) -> None:
     manifest = plant(
         Store(tmp_path),
         many_rows(3000)
-        .drop_columns(["size_bytes", "shutter_control"])
+        .drop_columns(["size_bytes", "shutter_control", "shutter_exposure_s"])
         .append_column("size_bytes", pa.array(range(3000), pa.int64())),
     )
     assert content_id(manifest, ["p"], SOFTWARE, SplitRatios()) == PINNED
