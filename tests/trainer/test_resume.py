@@ -166,7 +166,7 @@ def test_checkpoints_of_another_run_are_refused_and_kept(stopped: Path, tmp_path
     folder = tmp_path / "run"
     shutil.copytree(stopped, folder)
     with pytest.raises(
-        InputError, match=r"holds checkpoints of another run: clips to learn from was absent, is \"3 clips\"; give another"
+        InputError, match=r"holds checkpoints of another run: dataset version was absent, is \"v2\"; give another"
     ):
         train(toy_settings(**LONGER), folder, identity={"clips to learn from": "3 clips", "dataset version": "v2"})
     assert checkpoint_steps(folder) == checkpoint_steps(stopped)
