@@ -4,7 +4,10 @@
     train = snapshot.split("train")
     for clip in train.shuffled(seed=0):
         frames_THW3, exposure_s = clip.frames(), clip["shutter_exposure_s"]
-    loader = torch.utils.data.DataLoader(train.where("frames = 9").samples(), batch_size=4, num_workers=2)
+    loader = torch.utils.data.DataLoader(train.where("frames = 9"), batch_size=4, num_workers=2)
+
+A batch of torch's loader holds clips as `samples()` gives them; a single clip, `train[0]`, is a `Clip`, which collates in no
+batch, so that what fetches clips one by one (`ConcatDataset`) takes `train.samples()`.
 
 Everything comes from the store, so the working folder may show another version, or be edited, meanwhile.
 """
@@ -137,6 +140,14 @@ class Snapshot:
             which = self._position[which]
         return Clip(self, range(len(self))[which])
 
+    def __getitems__(self, positions: Sequence[int]) -> list[dict[str, Any]]:
+        """Return the samples of a batch, as torch's DataLoader, Subset and random_split ask for them; raises IndexError."""
+        return [self._samples[position] for position in positions]
+
+    @cached_property
+    def _samples(self) -> Samples:
+        return self.samples()
+
     def frames(self, clip_id: str) -> NDArray[np.uint8]:
         """Return one clip's decoded sRGB frames, uint8 `[T, H, W, 3]`."""
         return self[clip_id].frames()
@@ -160,7 +171,7 @@ class Snapshot:
         return Snapshot(self.history, self.version, self.labels.take(pa.array(positions, pa.int64())))
 
     def samples(self, *columns: str) -> Samples:
-        """Return a view that torch's DataLoader takes as it is: `DataLoader(snapshot.split("train").samples())`.
+        """Return the clips as plain dicts: `DataLoader(snapshot.samples("frames"))`; with no columns, as `DataLoader(snapshot)`.
 
         A sample is a dict of `video` (uint8 `[T, H, W, 3]`) and columns: id, caption and the controls that all clips have, or
         those that are named. Raises InputError for a column that is not there, or empty or nested in some clip.

@@ -72,18 +72,37 @@ def test_a_snapshot_gives_labels_and_frames(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_torch_loader_takes_the_samples_of_a_snapshot(tmp_path: Path, workers: int) -> None:
+def test_a_torch_loader_takes_a_snapshot_and_its_samples(tmp_path: Path, workers: int) -> None:
     from torch.utils.data import DataLoader
 
     film(tmp_path, 2)
     snapshot = Snapshot.open(tmp_path)
     context = "spawn" if workers else None
-    batches = list(DataLoader(snapshot.samples(), batch_size=3, num_workers=workers, multiprocessing_context=context))
+    given = snapshot if workers else snapshot.samples()
+    batches = list(DataLoader(given, batch_size=3, num_workers=workers, multiprocessing_context=context))
     assert [clip_id for batch in batches for clip_id in batch["clip_id"]] == list(snapshot.clip_ids)
     for position, clip in enumerate(snapshot):
         batch = batches[position // 3]
         assert np.array_equal(batch["video"][position % 3].numpy(), clip.frames())
         assert batch["caption"][position % 3] == clip["caption"]
+
+
+def test_subsets_of_a_snapshot_load_shuffled_and_a_clip_alone_stays_a_clip(tmp_path: Path) -> None:
+    import torch
+    from torch.utils.data import DataLoader, random_split
+
+    film(tmp_path, 2)
+    snapshot = Snapshot.open(tmp_path)
+    halves = random_split(snapshot, [0.5, 0.5], generator=torch.Generator().manual_seed(0))
+    batches = [batch for half in halves for batch in DataLoader(half, batch_size=2, shuffle=True)]
+    assert sorted(clip_id for batch in batches for clip_id in batch["clip_id"]) == list(snapshot.clip_ids)
+    for batch in batches:
+        assert batch["video"].dtype == torch.uint8 and batch["video"].shape == (2, 5, 64, 64, 3)
+        assert torch.equal(batch["video"][0], torch.from_numpy(snapshot.frames(batch["clip_id"][0])))
+    alone = list(DataLoader(snapshot, batch_size=None))
+    assert [clip.clip_id for clip in alone] == list(snapshot.clip_ids)
+    with pytest.raises(IndexError):
+        snapshot.__getitems__([0, len(snapshot)])
 
 
 def test_samples_and_clips_say_what_they_are(tmp_path: Path) -> None:
