@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
+from generator.backbone_grid import DEFAULT_BACKBONE, LEAST, backbone_grid
 from generator.labels import measure
 from generator.plan import Plan
 from generator.proof import unproven
@@ -13,19 +15,28 @@ from scenes.axes.base import Reading
 from scenes.errors import InputError
 
 UNREAD = Reading(value=None, confidence=0.0)
-AUTOENCODER_STEP = 8  # pixels: no backbone's autoencoder has a finer grid, and training refuses clips that do not fit it
 SLACK = 1e-6  # of an error unit: laws that are written to nine digits
 
 
 def check_trainable(recipe: Recipe) -> None:
-    """Raise InputError for a picture size that training will refuse, where the recipe has a [train] section."""
-    width, height = recipe.video.width, recipe.video.height
-    if recipe.train and (width % AUTOENCODER_STEP or height % AUTOENCODER_STEP):
-        fit = [max(16, round(side / 16) * 16) for side in (width, height)]
-        raise InputError(
-            f"video.width x video.height is {width}x{height}, and this recipe trains: no backbone's autoencoder takes sizes "
-            f"that are no multiples of {AUTOENCODER_STEP}, and most take multiples of 16; write {fit[0]}x{fit[1]}"
-        )
+    """Raise InputError for a picture size or a length that training will refuse, where the recipe has a [train] section.
+
+    One that names another dataset than this recipe's does not train on what is built here.
+    """
+    train, video = recipe.train, recipe.video
+    if not train or Path(str(train.get("dataset", recipe.name))).name != recipe.name:
+        return
+    backbone = train.get("backbone")
+    given = backbone.get("name", DEFAULT_BACKBONE) if isinstance(backbone, dict) else DEFAULT_BACKBONE
+    grid = backbone_grid(given) if isinstance(given, str) else None
+    for frames in sorted({length for pyramid in recipe.pyramid for length in pyramid.frames}):
+        try:
+            (LEAST if grid is None else grid).check(width=video.width, height=video.height, frames=frames)
+        except InputError as error:
+            said = "and most take multiples of 16" if grid is None else "which [train] names"
+            raise InputError(
+                f"video.width, video.height and frames of the pyramids: {error} (backbone {given}, {said})"
+            ) from None
 
 
 def judged_clips(plan: Plan) -> Mapping[str, tuple[int, int]]:

@@ -15,6 +15,7 @@ import torch
 from diffusers import WanPipeline
 from torch import Tensor
 
+from generator.backbone_grid import Grid
 from scenes.axes import AXES
 from scenes.errors import InputError
 from trainer.adapter import CONTROLS, AxisControl, Mode, WanAdapter, default_mode
@@ -216,23 +217,16 @@ def _guidances(options: Mapping[str, Any], adapters: Sequence[str]) -> dict[str,
     return {name: first if name == EXPERTS[0] or second is None or first <= 1 else float(second) for name in adapters}
 
 
+def grid_of(pipe: WanPipeline) -> Grid:
+    """Return which sizes and lengths a loaded or described backbone takes."""
+    _, rows, columns = next(iter(experts(pipe).values())).config.patch_size
+    space = pipe.vae_scale_factor_spatial
+    return Grid(width=space * columns, height=space * rows, frames=pipe.vae_scale_factor_temporal)
+
+
 def check_size(pipe: WanPipeline, *, height: int, width: int, num_frames: int) -> None:
     """Raise InputError, naming the nearest size, for one the autoencoder and the patches cannot take; diffusers would round."""
-    patch = next(iter(experts(pipe).values())).config.patch_size
-    step_h, step_w = pipe.vae_scale_factor_spatial * patch[1], pipe.vae_scale_factor_spatial * patch[2]
-    if height < step_h or width < step_w or height % step_h or width % step_w:
-        near_w, near_h = max(1, round(width / step_w)) * step_w, max(1, round(height / step_h)) * step_h
-        raise InputError(
-            f"size {width}x{height} does not fit this backbone; width must be a multiple of {step_w}, height of {step_h}, "
-            f"the nearest is {near_w}x{near_h}"
-        )
-    step_t = pipe.vae_scale_factor_temporal
-    if num_frames < 1 or num_frames % step_t != 1 % step_t:
-        near_t = max(0, round((num_frames - 1) / step_t)) * step_t + 1
-        raise InputError(
-            f"{num_frames} frames do not fit this backbone; give {step_t}n + 1, such as 1, {step_t + 1} or {2 * step_t + 1}, "
-            f"the nearest is {near_t}"
-        )
+    grid_of(pipe).check(width=width, height=height, frames=num_frames)
 
 
 def _several(axis: str, values: Any) -> list[Any]:

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, field_validator, model_validator
 
+from generator.backbone_grid import DEFAULT_BACKBONE
 from generator.section import Section
 from scenes.axes import AXES
 from scenes.errors import InputError, closest
@@ -35,7 +36,7 @@ DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 class BackboneSettings(Section):
     """The frozen model that is adapted (or, for what = transformer or vae, trained whole) and how it is held in memory."""
 
-    name: str = Field(default="Wan-AI/Wan2.1-T2V-1.3B-Diffusers", description="hub id, folder, tiny (bundled) or tiny-random")
+    name: str = Field(default=DEFAULT_BACKBONE, description="hub id, folder, tiny (bundled) or tiny-random")
     dtype: Literal["bfloat16", "float32"] = Field(default="bfloat16", description="dtype of the frozen weights")
     quantization: Literal["none", "fp8", "int8", "nf4"] = Field(
         default="none", description="how the frozen transformer is packed"

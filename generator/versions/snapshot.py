@@ -171,7 +171,7 @@ class Snapshot:
         return Snapshot(self.history, self.version, self.labels.take(pa.array(positions, pa.int64())))
 
     def samples(self, *columns: str) -> Samples:
-        """Return the clips as plain dicts: `DataLoader(snapshot.samples("frames"))`; with no columns, as `DataLoader(snapshot)`.
+        """Return the clips as plain dicts, for `DataLoader(snapshot)`, or `DataLoader(snapshot.samples("frames"))`.
 
         A sample is a dict of `video` (uint8 `[T, H, W, 3]`) and columns: id, caption and the controls that all clips have, or
         those that are named. Raises InputError for a column that is not there, or empty or nested in some clip.

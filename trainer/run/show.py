@@ -11,6 +11,7 @@ from rich.text import Text
 from generator.plan import layer_counts
 from generator.terminal import Console
 from trainer.run.comparing import Workshop
+from trainer.run.early import check_before_rendering
 from trainer.run.expect import MEASURED, Expected, expect, expected_videos
 from trainer.run.matrix import Cell
 from trainer.run.stages import read_state
@@ -24,7 +25,8 @@ RECKONED = (
 
 
 def show_plan(place: Place, console: Console) -> None:
-    """Print the stages of a run."""
+    """Print the stages of a run; raises InputError for what would end it after its dataset is rendered."""
+    check_before_rendering(place.recipe, place.dataset)
     done = read_state(place.folder).stages
     expected = _expected(place)
     large = _is_large(place)
@@ -70,8 +72,12 @@ def show_comparison(shop: Workshop, cells: Sequence[Cell], console: Console) -> 
     table = Table("run", "data", "training", "videos", "one core", "before", box=None, header_style="dim", pad_edge=False)
     whole: dict[str, list[Expected]] = defaultdict(list)
     built: set[str] = set()
+    checked: set[tuple[str, str]] = set()  # cells that differ in seeds alone are refused alike
     for cell in cells:
         place = shop.place(cell)
+        if (cell.fidelity, cell.trained) not in checked:
+            check_before_rendering(place.recipe, place.dataset)
+            checked.add((cell.fidelity, cell.trained))
         expected = dict(_expected(place))
         done = read_state(place.folder).stages
         clips = sum(count for *_, count in layer_counts(cell.recipe.dataset))

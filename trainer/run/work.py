@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from generator.files import DamagedError
-from generator.proof import unproven
 from generator.versions.history import History
 from scenes.axes.base import PROBES_VERSION
-from scenes.errors import InputError, StopdownError
+from scenes.errors import StopdownError
 from trainer.run.child import run_command
+from trainer.run.early import check_before_rendering
 from trainer.run.recipe import RunRecipe
 from trainer.run.stages import Stage, StageRecord, digest_of, file_digests, read_state
 from trainer.settings import TrainSettings, decisive
@@ -104,10 +104,8 @@ class Build:
         return {"version": found.id}
 
     def run(self) -> Mapping[str, Any]:
-        """Build, as the command does; refuses first what `verify` is bound to fail."""
-        hopeless = [one.line for one in unproven(self.place.recipe.plan()) if one.hopeless]
-        if hopeless:
-            raise InputError(hopeless[0])
+        """Build, as the command does; refuses first what later stages are bound to refuse."""
+        check_before_rendering(self.place.recipe, self.place.dataset)
         workers = [] if self.place.workers is None else ["--workers", str(self.place.workers)]
         overrides = [word for override in self.place.recipe.overrides for word in ("--set", override)]
         file = str(self.place.recipe_file)  # a .blend that it names lies beside it
