@@ -7,6 +7,7 @@ by a test. What the allocator and the kernels' work spaces take is a flat allowa
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -26,6 +27,7 @@ WIDTH_BYTES, FFN_BYTES, RANK_BYTES = 51, 4, 16
 # Per text token: its keys and values, before and after the norm.
 TEXT_WIDTH_BYTES, TEXT_RANK_BYTES = 12, 4
 CAST_BYTES = 2  # autocast keeps a bf16 copy of every adapter weight
+SWAP_COPIES = 2  # swapped blocks on the device at a time: one computes, the next is on its way (`training.block_swap`)
 RESERVED_BYTES = 1_500_000_000  # CUDA context, kernels' work spaces
 FRAGMENTATION = 1.05
 OPTIMIZER_BYTES: Mapping[str, float] = MappingProxyType(  # per trained parameter
@@ -41,10 +43,11 @@ class MemoryEstimate:
     adapter: int  # weights, gradients, optimizer, average
     activations: int
     reserved: int
+    main_memory: int = 0  # not on the device: blocks that wait
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """All of it, on the device."""
         return self.backbone + self.adapter + self.activations + self.reserved
 
     def __str__(self) -> str:
@@ -52,7 +55,7 @@ class MemoryEstimate:
         backbone, adapter, activations, reserved = (f"{part / 1e9:.1f}" for part in parts)
         return (
             f"{self.total / 1e9:.1f} GB (backbone {backbone}, adapter and optimizer {adapter}, activations {activations}, "
-            f"reserve {reserved})"
+            f"reserve {reserved})" + (f", {self.main_memory / 1e9:.1f} GB in main memory" if self.main_memory else "")
         )
 
 
@@ -69,12 +72,13 @@ def estimate_memory(
     optimizer: str = "adamw",
     averaged: bool = False,
     experts: int = 1,
+    swapped: int = 0,
 ) -> MemoryEstimate:
     """Return what training an adapter takes on a device, text encoder and autoencoder already out of memory.
 
     `config` are WanTransformer3DModel's arguments (`transformer.config`), `tokens` the video tokens of the largest clip,
-    `weight_bytes` 2 for a bfloat16 backbone and 4 for float32, `experts` how many transformers are held at once. Raises
-    InputError for an unknown optimizer.
+    `weight_bytes` 2 for a bfloat16 backbone and 4 for float32, `experts` how many transformers are held at once, `swapped` the
+    blocks whose weights wait in main memory. Raises InputError for an unknown optimizer.
     """
     if optimizer not in OPTIMIZER_BYTES:
         raise InputError(f"memory of optimizer '{optimizer}' is not known; known are {', '.join(OPTIMIZER_BYTES)}")
@@ -82,7 +86,11 @@ def estimate_memory(
     model = _one_block(config)
     layers = config["num_layers"]
     backbone = _backbone_bytes(model, layers, kind, weight_bytes)
-    packed = sum(p.numel() for p in model.blocks[0].parameters() if p.ndim == 2)
+    matrices = [p.numel() for p in model.blocks[0].parameters() if p.ndim == 2]
+    packed = sum(matrices)
+    in_bytes = [count * BYTES_PER_WEIGHT.get(kind, weight_bytes) for count in matrices]
+    backbone -= (swapped - min(swapped, SWAP_COPIES)) * sum(in_bytes)
+    pinned = sum(1 << math.ceil(math.log2(size)) for size in in_bytes)
     trained = sum(_trained(model, layers, adapter))
     per_parameter = 4 + 4 + OPTIMIZER_BYTES[optimizer] + 4 * averaged
     activations = _activation_bytes(config, adapter, tokens, batch, text_tokens, trained, checkpointing)
@@ -94,6 +102,7 @@ def estimate_memory(
         adapter=round(trained * per_parameter * experts * FRAGMENTATION),
         activations=round(activations * FRAGMENTATION),
         reserved=RESERVED_BYTES,
+        main_memory=swapped * pinned * experts,
     )
 
 

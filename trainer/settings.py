@@ -49,6 +49,9 @@ class BackboneSettings(Section):
     offload: Literal["none", "cpu", "disk"] = Field(
         default="disk", description="where text encoder and VAE go while training: stay, main memory, or are loaded again"
     )
+    blocks_to_swap: int = Field(
+        default=0, ge=0, le=1024, description="last blocks whose frozen weights wait in main memory until they are needed"
+    )
 
 
 class AdapterSettings(Section):
@@ -201,6 +204,8 @@ class TrainSettings(Section):
     def _whole_models_train_otherwise(self) -> TrainSettings:
         if self.what != "control" and self.backbone.quantization != "none":
             raise ValueError(f"backbone.quantization packs frozen weights, and what = '{self.what}' trains them; use none")
+        if self.backbone.blocks_to_swap:
+            self._check_swap()
         if self.what != "control" and self.clips_per_scene > 1:
             raise ValueError(f"clips_per_scene teaches a control, and what = '{self.what}' learns none; use 1")
         if self.clips_per_scene == 1 and (self.contrast != 1 or self.contradiction):
@@ -210,6 +215,26 @@ class TrainSettings(Section):
         if self.previews.every and self.what == "vae":
             raise ValueError("previews.every: an autoencoder alone generates nothing; use 0")
         return self
+
+    def _check_swap(self) -> None:
+        """Raise ValueError for settings under which blocks cannot wait in main memory, or nothing would be gained by it."""
+        own = self.backbone
+        if self.what != "control":
+            raise ValueError(f"backbone.blocks_to_swap moves frozen weights, and what = '{self.what}' trains them; use 0")
+        if own.quantization == "nf4":
+            raise ValueError(
+                "backbone.blocks_to_swap: bitsandbytes' nf4 weights stay on the device; use 0, or backbone.quantization = 'fp8'"
+            )
+        if self.compile:
+            raise ValueError(
+                "backbone.blocks_to_swap changes where a block's weights are, which compiled blocks do not see; use 0"
+            )
+        narrowed = own.dtype == "float32" and self.precision == "bf16"
+        if not self.gradient_checkpointing and (narrowed or own.quantization != "none"):
+            raise ValueError(
+                "backbone.blocks_to_swap: without gradient_checkpointing torch keeps each weight as it was computed with, and "
+                "nothing is gained; set gradient_checkpointing = true, or backbone.dtype = 'bfloat16' and no quantization"
+            )
 
 
 # A run may be taken up with other values of these: they do not change its weights, or not on purpose (device, compile).
@@ -243,7 +268,7 @@ def decisive(settings: TrainSettings) -> dict[str, Any]:
         del tree["steps"]
     if settings.what != "vae":
         del tree["crop_frames"]
-    for key in ("name", "offload"):
+    for key in ("name", "offload", "blocks_to_swap"):
         del tree["backbone"][key]
     del tree["optimizer"]["max_loss_factor"]  # stops a run, and changes no step
     return flat(tree)

@@ -15,13 +15,16 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate.commands.config.config_args import load_config_from_file
+from accelerate.utils import DistributedType
 from dataset_support import make_dataset
 from diffusers import WanTransformer3DModel
 from safetensors.torch import load_file
 
+from scenes.errors import InputError
 from trainer.commands.train import command as train
+from trainer.settings import TrainSettings
 from trainer.training.checkpoint import read_latest
-from trainer.training.setup import KNOWN_KINDS
+from trainer.training.setup import KNOWN_KINDS, check_parallel
 
 ROOT = Path(__file__).parent.parent.parent
 STEPS = 5
@@ -68,6 +71,7 @@ def launch_training(place: Path, out: str, accumulation: int, *kind: str) -> sub
     words = [sys.executable, "-m", "accelerate.commands.launch", *kind, "--num_processes", "2", *LAUNCH, "-m", "stopdown"]
     words += ["train", str(place / "recipe.toml"), "--out", str(place / out)]
     words += [word for setting in settings(place, out, accumulation) for word in ("--set", setting)]
+    words += ["--set", "train.backbone.blocks_to_swap=3"]  # which changes no number
     return subprocess.run(words, env={**mine, **own}, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
@@ -119,3 +123,17 @@ def test_the_shipped_configurations_are_of_kinds_that_training_knows(kind: str) 
     if kind == "fsdp":
         assert config.fsdp_config["fsdp_version"] == 2  # another is refused
         assert config.fsdp_config["fsdp_transformer_layer_cls_to_wrap"] in WanTransformer3DModel._no_split_modules
+
+
+def test_fsdp_refuses_in_one_line_what_needs_a_whole_model() -> None:
+    quiet = {"dataset": "d", "validation": {"every": 0}}
+    check_parallel(TrainSettings.model_validate(quiet), DistributedType.FSDP, second=True)
+    refused = {
+        "FSDP version 1": (quiet, False),
+        "validation and previews": ({"dataset": "d"}, True),
+        "blocks_to_swap = 0, or launch without FSDP": ({**quiet, "backbone": {"blocks_to_swap": 2}}, True),
+    }
+    for words, (settings, second) in refused.items():
+        with pytest.raises(InputError, match=words) as caught:
+            check_parallel(TrainSettings.model_validate(settings), DistributedType.FSDP, second=second)
+        assert "\n" not in str(caught.value)

@@ -99,13 +99,14 @@ def run(place: Path) -> Path:
         patch.setenv("XDG_CACHE_HOME", str(place / "user-cache"))
         train(place, place / "run")
         more = ["train.steps=4", "train.gradient_checkpointing=true", "train.optimizer.max_loss_factor=0"]
+        more += ["train.backbone.blocks_to_swap=4"]
         train(place, place / "run", *more, *PREVIEWS, "train.validation_split=test")
         train(place, place / "whole", "train.steps=4", "train.checkpoints.minutes=0.0000001")  # one after every step
     return place / "run"
 
 
 def test_settings_without_effect_may_change_in_a_run_that_goes_on(run: Path, place: Path) -> None:
-    """Previews, the held-out split and gradient checkpointing: the weights are those of a run that had the same throughout."""
+    """Previews, held-out split, gradient checkpointing, blocks in main memory: the weights are those of an unchanged run."""
     assert same(run / "adapter", place / "whole" / "adapter")
     assert checkpoint_steps(run) == checkpoint_steps(place / "whole") == [2, 4]
     assert (run / "previews" / "step-000004" / "grid-temperature.png").is_file()

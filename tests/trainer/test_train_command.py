@@ -183,6 +183,10 @@ def test_a_dry_run_for_a_hub_id_needs_no_hub(
     assert sizes["nf4"][2] < sizes["fp8"][2] < sizes["none"][2], "packing is what it is for"
     weights = 2e-9 * len(config.experts) * sum(parameter.numel() for parameter in random_transformer(config).parameters())
     assert weights < sizes["none"][2] < 1.3 * weights + 6
+    fits = re.search(r"on 24 GB: train.backbone.blocks_to_swap = (\d+) takes ([\d.]+) GB .*, ([\d.]+) GB in main memory", words)
+    assert (fits is not None) == (sizes["none"][2] > 24)
+    if fits is not None:
+        assert 0 < int(fits[1]) <= config.num_layers and float(fits[2]) <= 24 and float(fits[3]) > 0
     for part in config.experts:
         assert re.search(rf"trains [1-9][\d,]+ parameters of {part}: control", words)
     assert not (tmp_path / "run").exists()
@@ -195,6 +199,7 @@ EARLY: dict[str, tuple[list[str], str]] = {
     "tracker": (['train.trackers=["wandb"]'], "tracker 'wandb' was asked for and wandb is not installed; pip install wandb"),
     "optimizer": (["train.optimizer.name=adamw_8bit"], "needs bitsandbytes, which is not installed"),
     "crops": (["train.what=vae", "train.crop_frames=[1, 7]"], "crops of 7 frames do not fit"),
+    "swapped": (["train.backbone.blocks_to_swap=7"], "blocks_to_swap = 7, and this backbone has 6 blocks; give 0 to 6"),
     "blocks": (["train.adapter.blocks=[3, 40]"], "blocks [3, 40] do not fit"),
 }
 

@@ -116,11 +116,14 @@ def _show_data(console: Console, opened: Opened) -> None:
 def _show_dry_run(console: Console, opened: Opened) -> None:
     """Print what a run would take and do: memory, every setting, what trains."""
     from trainer.settings import flat
-    from trainer.training.dry_run import Sizes, memory_by_packing, trainable_counts, training_memory
+    from trainer.training.dry_run import Sizes, memory_by_packing, swap_for_cards, trainable_counts, training_memory
 
     settings, sizes = opened.settings, Sizes.of(opened)
     if settings.what == "control":
         console.print(f"memory: {training_memory(sizes)}", markup=False, highlight=False, soft_wrap=True)
+        for card, (count, memory) in swap_for_cards(sizes).items():
+            line = f"on {card} GB: train.backbone.blocks_to_swap = {count} takes {memory}"
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
         console.print(_memory_table(memory_by_packing(sizes), settings.backbone.quantization, settings.backbone.offload))
     table = Table("setting", "value", box=None)
     for key, value in flat(settings.model_dump(mode="json", by_alias=True)).items():

@@ -17,6 +17,7 @@ from trainer.quantize import Quantization
 from trainer.settings import TrainSettings
 from trainer.training.setup import DTYPES, Opened, adapter_config, chosen_experts
 
+CARDS_GB = (80, 48, 32, 24, 16, 12)
 VAE_WEIGHT_BYTES = 4  # it encodes in float32
 
 
@@ -104,9 +105,14 @@ def memory_by_packing(sizes: Sizes) -> tuple[PackedMemory, ...]:
     return tuple(found)
 
 
-def training_memory(sizes: Sizes, packing: str | None = None) -> MemoryEstimate:
-    """Return what the optimizer steps of a control run take on its device, at its largest clip, encoders out of memory."""
+def training_memory(sizes: Sizes, packing: str | None = None, swapped: int | None = None) -> MemoryEstimate:
+    """Return what the optimizer steps of a control run take on its device, at its largest clip, encoders out of memory.
+
+    With the packing and the number of swapped blocks of the settings, if no others are given.
+    """
     settings, pipe = sizes.settings, sizes.pipe
+    if packing == Quantization.NF4:  # whose blocks stay
+        swapped = 0
     return estimate_memory(
         sizes.transformer.config,
         sizes.adapter,
@@ -119,7 +125,25 @@ def training_memory(sizes: Sizes, packing: str | None = None) -> MemoryEstimate:
         optimizer=settings.optimizer.name,
         averaged=bool(settings.optimizer.ema_decay),
         experts=len(experts(pipe)),
+        swapped=settings.backbone.blocks_to_swap if swapped is None else swapped,
     )
+
+
+def swap_for_cards(sizes: Sizes) -> dict[int, tuple[int, MemoryEstimate]]:
+    """Return, by a card's GB, how many blocks must wait in main memory for a control run to fit, and what it takes then.
+
+    Cards that the settings fit already, that nothing fits, and settings that swap nothing are left out.
+    """
+    if sizes.settings.backbone.quantization == "nf4" or sizes.settings.compile:
+        return {}
+    found = {}
+    counts = range(sizes.transformer.config.num_layers + 1)
+    for card in CARDS_GB:
+        fits = ((count, training_memory(sizes, swapped=count)) for count in counts)
+        least = next(((count, memory) for count, memory in fits if memory.total <= card * 1e9), None)
+        if least is not None and least[0] and training_memory(sizes).total > card * 1e9:
+            found[card] = least
+    return found
 
 
 def trainable_counts(sizes: Sizes) -> dict[str, int]:

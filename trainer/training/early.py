@@ -25,6 +25,12 @@ def check_early(settings: TrainSettings, data: TrainingData, pipe: WanPipeline) 
     check_optimizer(settings.optimizer)
     if settings.previews.every:
         _check_previews(settings, data, pipe)
+    layers = min(part.config.num_layers for part in experts(pipe).values())
+    if settings.backbone.blocks_to_swap > layers:
+        raise InputError(
+            f"train.backbone.blocks_to_swap = {settings.backbone.blocks_to_swap}, and this backbone has {layers} blocks; give "
+            f"0 to {layers}"
+        )
     if settings.what == "vae":
         check_lengths(settings.crop_frames, data.train)
         check_crops(pipe.vae.config, settings.crop_frames, data.train)

@@ -29,6 +29,7 @@ from generator.files import share
 from scenes.errors import StopdownError
 from trainer.formats.strict import check_exact
 from trainer.settings import TrainSettings, require_same
+from trainer.training.block_swap import swap_blocks
 from trainer.training.checkpoint import Checkpoint, checkpoint_path, read_latest, write_checkpoint
 from trainer.training.ema import start_average, update_average
 from trainer.training.guard import Guard, diverged, memory_in_words
@@ -44,7 +45,8 @@ from trainer.training.tasks.flow import Experts
 SPEED_WINDOW = 20  # steps
 ADVICE = (
     "lower the clips' size or frame count, batch_size or adapter.rank, set gradient_checkpointing = true, "
-    "or pack the backbone with backbone.quantization = 'fp8' or 'nf4'"
+    "pack the backbone with backbone.quantization = 'fp8' or 'nf4', or let blocks wait in main memory with "
+    "backbone.blocks_to_swap (--dry-run says how many)"
 )
 
 
@@ -102,8 +104,12 @@ class Loop:
             compile_blocks(module)
         if isinstance(module, Experts):  # a batch reaches the expert of its noise level, which may be one of the two
             self.accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=True)
+        swapped = self.settings.backbone.blocks_to_swap
+        if swapped:
+            swap_blocks(module, swapped, self.accelerator.device)
         optimizer = make_optimizer(list(own.values()), self.settings.optimizer)
-        self.module, prepared = self.accelerator.prepare(module, optimizer)
+        placed = {"device_placement": [False, True]} if swapped else {}  # the module is where it belongs
+        self.module, prepared = self.accelerator.prepare(module, optimizer, **placed)
         self.optimizer: torch.optim.Optimizer = prepared.optimizer
         by_path = dict(self.accelerator.unwrap_model(self.module).named_parameters())  # FSDP puts new ones in their place
         self.parameters: dict[str, nn.Parameter] = {name: by_path[paths[id(parameter)]] for name, parameter in own.items()}

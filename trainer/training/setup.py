@@ -68,18 +68,30 @@ def make_accelerator(settings: TrainSettings) -> Accelerator:
         cpu=settings.device == "cpu", mixed_precision="no", kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)]
     )
     _check_launched(accelerator)
-    kind = accelerator.distributed_type
-    if kind not in KNOWN_KINDS or (kind == DistributedType.FSDP and not accelerator.is_fsdp2):
+    check_parallel(settings, accelerator.distributed_type, second=getattr(accelerator, "is_fsdp2", False))
+    return accelerator
+
+
+def check_parallel(settings: TrainSettings, kind: DistributedType, *, second: bool) -> None:
+    """Raise InputError for a kind of parallel training that the loop does not know, and what does not go with it.
+
+    `second` is whether FSDP is its version 2.
+    """
+    if kind not in KNOWN_KINDS or (kind == DistributedType.FSDP and not second):
         raise InputError(
             f"accelerate is configured for {kind.value}{' version 1' if kind == DistributedType.FSDP else ''}; training knows "
             "plain processes (DDP) and FSDP version 2 (fsdp_version: 2); run `accelerate config` again"
+        )
+    if kind == DistributedType.FSDP and settings.backbone.blocks_to_swap:
+        raise InputError(
+            "backbone.blocks_to_swap and FSDP both decide where a block's weights are; set train.backbone.blocks_to_swap = 0, "
+            "or launch without FSDP"
         )
     if kind == DistributedType.FSDP and (settings.validation.every or settings.previews.every):
         raise InputError(
             "validation and previews run on one process and need the whole model there, FSDP spreads it; set "
             "train.validation.every = 0 and train.previews.every = 0, or launch without FSDP"
         )
-    return accelerator
 
 
 def _check_launched(accelerator: Accelerator) -> None:
