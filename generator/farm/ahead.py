@@ -1,4 +1,8 @@
-"""One step ahead: the next thing is made in a thread while the one before is used, and no more than that one waits."""
+"""One step ahead: the next thing is made in a thread while the one before is used, and no more than that one waits.
+
+Who stops asking does not wait for the thread. A generator that nobody closes is closed by the garbage collector, in whatever
+thread it happens to run: waiting there can wait for ever.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +17,16 @@ U = TypeVar("U")
 def ahead(make: Callable[[T], U], items: Iterable[T]) -> Iterator[U]:
     """Yield what `make` returns of each item, in order; raises what it raises."""
     pending: Future[U] | None = None
-    with ThreadPoolExecutor(1, thread_name_prefix="ahead") as pool:
+    pool = ThreadPoolExecutor(1, thread_name_prefix="ahead")
+    try:
         for item in items:
             before, pending = pending, pool.submit(make, item)
             if before is not None:
                 yield _result(before)
         if pending is not None:
             yield _result(pending)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _result(future: Future[U]) -> U:

@@ -10,6 +10,7 @@ from farm_support import BLENDER, RECIPE, begin, fake_clips, farm_plan, hasty, m
 
 from generator.build import clip_keys
 from generator.farm import parts
+from generator.farm.ahead import ahead
 from generator.farm.finish import finish_target
 from generator.farm.patience import Patience
 from generator.farm.shard_build import Publisher, ShardOptions, build_shard, scratch_store
@@ -343,3 +344,17 @@ def test_many_workers_may_begin_at_once(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         targets = list(pool.map(lambda _: open_target(where, PLAN, blender=BLENDER), range(8)))
     assert len({target.plan.digest for target in targets}) == 1
+
+
+def test_who_stops_asking_for_parts_does_not_wait_for_the_one_that_is_being_read() -> None:
+    """The garbage collector closes what nobody asked to the end, and may do so while it holds a lock that the reader needs."""
+    gate = threading.Event()
+
+    def read(number: int) -> int:
+        assert number == 0 or gate.wait()
+        return number
+
+    parts_ahead = ahead(read, range(3))
+    assert next(parts_ahead) == 0
+    parts_ahead.close()
+    gate.set()
