@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 from diffusers import WanPipeline
 from peft.tuners.tuners_utils import BaseTunerLayer
 
-from scenes.errors import InputError
+from scenes.errors import InputError, closest
 from trainer.adapter import WanAdapter
 from trainer.adapter.intact import fault
 from trainer.adapter.lora import LORA_NAME
@@ -77,8 +77,8 @@ class GuardedLora(WanPipeline):
         self.delete_adapters(self.other_loras())
 
     def delete_adapters(self, adapter_names: list[str] | str) -> None:
-        """Delete other LoRAs by name; raises InputError for the adapter's own."""
-        names = _not_own(adapter_names)
+        """Delete other LoRAs by name; raises InputError for the adapter's own, and for one that is not there."""
+        names = self._others(adapter_names)
         for layer, _ in self._layers():  # peft would activate a LoRA of its choice in the place of a deleted one
             layer.set_adapter([name for name in layer.active_adapters if name not in names])
         for part in self.adapters.values():
@@ -90,8 +90,8 @@ class GuardedLora(WanPipeline):
         self._restore()
 
     def set_adapters(self, adapter_names: list[str] | str, adapter_weights: Any = None) -> None:
-        """Choose which other LoRAs act, and how strongly; raises InputError for the adapter's own."""
-        names = _not_own(adapter_names)
+        """Choose which other LoRAs act, and how strongly; raises InputError for the adapter's own, and for one not there."""
+        names = self._others(adapter_names)
         if not names:  # diffusers has no words for none
             self.disable_lora()
             return
@@ -123,7 +123,7 @@ class GuardedLora(WanPipeline):
 
     def set_lora_device(self, adapter_names: list[str], device: Any) -> None:
         """Move other LoRAs to a device; raises InputError for the adapter's own, which goes where the pipeline goes."""
-        super().set_lora_device(_not_own(adapter_names), device)
+        super().set_lora_device(self._others(adapter_names), device)
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **options: Any) -> NoReturn:
         """Refuse: the folder would name parts of this project that nothing else loads."""
@@ -141,6 +141,14 @@ class GuardedLora(WanPipeline):
         """Return the names of the LoRAs beside the adapter's own."""
         names = dict.fromkeys(name for part in self.adapters.values() for name in getattr(part.transformer, "peft_config", {}))
         return [name for name in names if name != LORA_NAME]
+
+    def _others(self, names: list[str] | str) -> list[str]:
+        """Return names as a list; raises InputError for the adapter's own, and for one that no LoRA here has."""
+        given, known = _not_own(names), self.other_loras()
+        for name in given:
+            if name not in known:
+                raise InputError(f"there is no LoRA '{name}' here{closest(name, known)}; there is {', '.join(known) or 'none'}")
+        return given
 
     def check_intact(self) -> None:
         """Raise InputError where the adapter's parts were removed, merged, disabled or replaced by calls on a transformer."""

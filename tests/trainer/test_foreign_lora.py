@@ -13,6 +13,8 @@ from torch import Tensor
 from trainer_support import adapted, predict, tiny_config, tiny_inputs, tiny_transformer
 
 from scenes.errors import InputError
+from trainer.adapter.folder import attach_saved
+from trainer.formats.convert_lora import convert_lora
 from trainer.formats.describe import describe
 from trainer.formats.foreign_lora import check_fits, plain_weights, read_lora
 from trainer.formats.names import PROJECTIONS
@@ -172,5 +174,97 @@ def test_info_says_what_a_lora_of_another_program_is(tmp_path: Path) -> None:
     assert tree["projections"] == {PROJECTIONS[name]: LAYERS for name in ATTENTION}
     partly = written("comfyui", tmp_path / "y.safetensors", ATTENTION)
     assert "--lora" in describe(partly)["format"]
-    with pytest.raises(InputError, match="stopdown generate --lora takes it as it is"):
+    with pytest.raises(InputError, match="stopdown generate --lora and adapter convert take it as it is"):
         read_source(partly)
+
+
+def change(lora_file: Path) -> dict[str, Tensor]:
+    """Return what a LoRA adds to each weight."""
+    found = read_lora(lora_file).modules
+    return {name: module.up @ module.down * module.alpha / module.down.shape[0] for name, module in found.items()}
+
+
+@pytest.mark.parametrize("layout", ["musubi", "diffsynth", "peft", "diffusers"])
+@pytest.mark.parametrize("modules", [ATTENTION, ["self_attn.q"]], ids=["attention", "one"])
+def test_a_lora_of_some_projections_becomes_a_comfyui_file(tmp_path: Path, layout: str, modules: list[str]) -> None:
+    source, target = written(layout, tmp_path / "x.safetensors", modules), tmp_path / "y.safetensors"
+    done = convert_lora(source, target, "comfyui")
+    expected, made = change(source), change(target)
+    assert made.keys() == expected.keys() and done.tensors >= 2 * len(made)
+    for name in expected:
+        torch.testing.assert_close(made[name], expected[name])
+    with pytest.raises(InputError, match="is in the format 'comfyui' already"):
+        convert_lora(target, tmp_path / "z.safetensors", "comfyui")
+
+
+@pytest.fixture(scope="module")
+def small_backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the tiny transformer in it, as far as a conversion reads a backbone."""
+    folder = tmp_path_factory.mktemp("backbone")
+    tiny_transformer().save_pretrained(folder / "transformer")
+    index = {"_class_name": "WanPipeline", "transformer": ["diffusers", "WanTransformer3DModel"]}
+    (folder / "model_index.json").write_text(json.dumps(index))
+    return folder
+
+
+def test_a_lora_of_some_projections_becomes_an_adapters_folder(tmp_path: Path, small_backbone: Path) -> None:
+    """Projections that it leaves alone are zero: a prediction is that of the LoRA as it is."""
+    source = written("musubi", tmp_path / "x.safetensors", ATTENTION)
+    done = convert_lora(source, tmp_path / "folder", "diffusers", backbone=str(small_backbone))
+    assert done.notes == (f"{LAYERS * 2} of {LAYERS * 10} projections are zero: the LoRA leaves them alone",)
+    converted, plain = tiny_transformer(), tiny_transformer()
+    _, adapters = attach_saved({"transformer": converted}, tmp_path / "folder")
+    adapters["transformer"].set_mode("lora_only")
+    plain.load_lora_adapter(plain_weights(read_lora(source)), prefix=None)
+    with torch.no_grad():
+        torch.testing.assert_close(predict(converted, tiny_inputs()), predict(plain, tiny_inputs()), atol=1e-5, rtol=1e-4)
+
+
+def test_what_a_format_has_no_place_for_is_one_line(tmp_path: Path, small_backbone: Path) -> None:
+    source = written("musubi", tmp_path / "x.safetensors", ATTENTION)
+    up = torch.zeros(32, 4)
+    outside = {"time_embedding.0.lora_A.weight": torch.zeros(4, 32), "time_embedding.0.lora_B.weight": up}
+    biased = {
+        f"blocks.0.self_attn.q.{part}": tensor
+        for part, tensor in {"lora_A.weight": torch.zeros(4, 32), "lora_B.weight": up, "diff_b": torch.zeros(32)}.items()
+    }
+    for name, tensors in (("outside", outside), ("biased", biased)):
+        save_file({key: tensor.clone() for key, tensor in tensors.items()}, tmp_path / f"{name}.safetensors")
+        convert_lora(tmp_path / f"{name}.safetensors", tmp_path / f"{name}-comfyui.safetensors", "comfyui")
+    before = sorted(tmp_path.iterdir())
+    refused = [
+        (source, {"to": "published"}, "the published format holds a control"),
+        (source, {"to": "comfyui", "preset": "published"}, "restates a control"),
+        (source, {"to": "diffusers"}, "does not name its backbone"),
+        (tmp_path / "outside.safetensors", {"to": "diffusers", "backbone": str(small_backbone)}, "1 projections outside the"),
+        (tmp_path / "biased.safetensors", {"to": "diffusers", "backbone": str(small_backbone)}, "1 biases"),
+    ]
+    for path, options, message in refused:
+        with pytest.raises(InputError, match=message) as caught:
+            convert_lora(path, tmp_path / "new.safetensors", **options)
+        assert str(caught.value).isprintable()
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_ranks_are_bounded_before_they_cost_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One module of a large rank would have every other one filled up to it."""
+    tensors = {
+        "blocks.0.self_attn.q.lora_A.weight": torch.zeros(64, 32),
+        "blocks.0.self_attn.q.lora_B.weight": torch.zeros(32, 64),
+    }
+    for block in range(1, 9):
+        tensors |= {f"blocks.{block}.self_attn.q.lora_A.weight": torch.zeros(1, 32)}
+        tensors |= {f"blocks.{block}.self_attn.q.lora_B.weight": torch.zeros(32, 1)}
+    save_file(tensors, tmp_path / "x.safetensors")
+    lora = read_lora(tmp_path / "x.safetensors")
+    assert len(plain_weights(lora)) == 2 * 9
+    monkeypatch.setattr("trainer.formats.foreign_lora.PADDED_BYTES", 1000)
+    with pytest.raises(InputError, match="in ranks 1 to 64; resize it to a smaller rank"):
+        plain_weights(lora)
+    huge = {
+        "blocks.0.self_attn.q.lora_A.weight": torch.zeros(4097, 2),
+        "blocks.0.self_attn.q.lora_B.weight": torch.zeros(2, 4097),
+    }
+    save_file(huge, tmp_path / "huge.safetensors")
+    with pytest.raises(InputError, match="has rank 4097; at most 4096 is read"):
+        read_lora(tmp_path / "huge.safetensors")

@@ -91,6 +91,8 @@ def test_what_is_done_to_other_loras_leaves_ours_as_it_was(home: Path) -> None:
         (lambda pipe: pipe.delete_adapters("stopdown"), "'stopdown' is the adapter's own LoRA"),
         (lambda pipe: pipe.load_lora_weights({}, adapter_name="stopdown"), "'stopdown' is the adapter's own LoRA"),
         (lambda pipe: pipe.set_lora_device(["stopdown"], "cpu"), "'stopdown' is the adapter's own LoRA"),
+        (lambda pipe: pipe.delete_adapters(["ours"]), "there is no LoRA 'ours' here; there is none"),
+        (lambda pipe: pipe.set_adapters(["ours"]), "there is no LoRA 'ours' here; there is none"),
         (lambda pipe: pipe.save_pretrained("x"), "stopdown adapter merge"),
         (lambda pipe: ControlledWan.from_pipe(pipe), "use ControlledWan.from_pipeline"),
     ],

@@ -99,15 +99,23 @@ def convert(
 
     from trainer.adapter.place import adapter_place
     from trainer.formats.convert import convert as write
-    from trainer.formats.sources import read_source
+    from trainer.formats.convert_lora import ORIGIN, convert_lora
+    from trainer.formats.sources import is_other_lora, read_source
 
     source = adapter_place(source)
-    made_of = read_source(source, axes=_names(axes), expert=expert if source.is_dir() else None, alpha=alpha)
-    done = write(made_of, target, to, preset=preset, backbone=backbone, expert=expert or "transformer")
+    if axes is None and alpha is None and is_other_lora(source):
+        origin = ORIGIN
+        done = convert_lora(source, target, to, preset=preset, backbone=backbone, expert=expert or "transformer")
+    else:
+        made_of = read_source(source, axes=_names(axes), expert=expert if source.is_dir() else None, alpha=alpha)
+        origin = str(made_of.format)
+        done = write(made_of, target, to, preset=preset, backbone=backbone, expert=expert or "transformer")
     if json:
         print(json_module.dumps(asdict(done), default=str))
         return
-    print(f"{done.path}: {done.tensors} tensors as {done.format}, from {made_of.format}")
+    print(f"{done.path}: {done.tensors} tensors as {done.format}, from {origin}")
+    for words in done.notes:
+        print(f"note: {words}")
     for words in done.left_out:
         print(f"not in it: {words}")
     if done.settings:

@@ -30,13 +30,14 @@ METHOD_BLOCKS = tuple(range(27, 40))  # of 40: what the method's inference code 
 
 @dataclass(frozen=True, kw_only=True)
 class Converted:
-    """What was written, what the format could not say of it, a sentence each, and the lines of TOML that its reader needs."""
+    """What was written, what the format could not say of it, a sentence each, the lines of TOML that its reader needs."""
 
     path: Path
     format: Format
     tensors: int
     left_out: tuple[str, ...]
     settings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # what was assumed or filled up
 
 
 def convert(
@@ -66,10 +67,15 @@ def convert(
     stated = _stated(source, preset)
     if to == Format.DIFFUSERS:
         return _to_folder(stated, target, backbone, expert, cache)
-    if target.suffix != ".safetensors":
-        raise InputError(f"{target} is no .safetensors file; give a name like {target.with_suffix('.safetensors')}")
+    check_file(target)
     write = _to_published if to == Format.PUBLISHED else _to_comfyui
     return write(stated, target)
+
+
+def check_file(target: Path) -> None:
+    """Raise InputError for the name of a new file that says another kind than safetensors."""
+    if target.suffix != ".safetensors":
+        raise InputError(f"{target} is no .safetensors file; give a name like {target.with_suffix('.safetensors')}")
 
 
 def _stated(source: Source, preset: str) -> Source:
@@ -93,7 +99,7 @@ def _to_published(source: Source, target: Path) -> Converted:
         SETTINGS_KEY: json.dumps(original_settings(control)),
         AXES_KEY: json.dumps([axis.model_dump(mode="json") for axis in axes]),
     }
-    _write(target, weights, metadata)
+    write_weights(target, weights, metadata)
     left_out = [_direction(axis) for axis in axes]
     if len(axes) > 1:
         left_out.append(f"the axes' names: its scalar's components are {', '.join(axis.name for axis in axes)}, in this order")
@@ -131,7 +137,7 @@ def _to_comfyui(source: Source, target: Path) -> Converted:
     if source.config.lora is None:
         raise InputError(f"{source.path} has no LoRA, and ComfyUI's format holds nothing else; convert it to published")
     weights = to_comfyui(source.lora, source.config.lora, source.layers)
-    _write(target, weights, {"format": "pt"})
+    write_weights(target, weights, {"format": "pt"})
     left_out = ["the backbone, dataset version, step and recipe"]
     if source.config.control is not None:
         names = ", ".join(axis.name for axis in source.config.control.axes)
@@ -144,13 +150,32 @@ def _to_folder(source: Source, target: Path, backbone: str | None, expert: str, 
         raise InputError(f"{source.path} does not name its backbone; give --backbone, which an adapter's folder belongs to")
     # bf16 is what the fingerprint is taken in; the adapter itself stays in float32
     transformer = load_component(WanTransformer3DModel, backbone, expert, dtype=torch.bfloat16, cache=cache)
-    adapter = attach(transformer, source.config, dtype=torch.float32)
-    adapter.load(source.control, source.lora, str(source.path))
     origin = {"converted": {"file": source.path.name, "format": str(source.format)}}
-    save_adapter(target, {expert: adapter}, backbone_id=backbone, step=0, recipe=origin)
+    save_folder(
+        target, transformer, source.config, source.control, source.lora,
+        backbone=backbone, expert=expert, source=source.path, origin=origin,
+    )  # fmt: skip
     left_out = ("the step and dataset version",)
     tensors = len(source.control) + len(source.lora)
     return Converted(path=target, format=Format.DIFFUSERS, tensors=tensors, left_out=left_out)
+
+
+def save_folder(
+    target: Path,
+    transformer: WanTransformer3DModel,
+    config: AdapterConfig,
+    control: Mapping[str, Tensor],
+    lora: Mapping[str, Tensor],
+    *,
+    backbone: str,
+    expert: str,
+    source: Path,
+    origin: Mapping[str, object],
+) -> None:
+    """Write weights as the folder of an adapter of a backbone's transformer, which is used up; `origin` goes into its card."""
+    adapter = attach(transformer, config, dtype=torch.float32)
+    adapter.load(control, lora, str(source))
+    save_adapter(target, {expert: adapter}, backbone_id=backbone, step=0, recipe=origin)
 
 
 def _direction(axis: AxisControl) -> str:
@@ -161,7 +186,8 @@ def _direction(axis: AxisControl) -> str:
     return f"the unit law of {axis.name} and its direction: {ends} in this file ({AXES_KEY} in its metadata says so)"
 
 
-def _write(target: Path, weights: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+def write_weights(target: Path, weights: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write a file of tensors, whole or not at all."""
     tensors = {name: tensor.contiguous() for name, tensor in weights.items()}
     write_atomic(target, save(tensors, metadata=dict(metadata)))
 

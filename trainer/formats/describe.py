@@ -57,7 +57,7 @@ def _other_lora(path: Path) -> dict[str, Any]:
     kinds = Counter(re.sub(r"^blocks\.\d+\.", "", name) for name in lora.modules)
     return {
         "adapter": str(path),
-        "format": "a LoRA of another program, for stopdown generate --lora",
+        "format": "a LoRA of another program, for stopdown generate --lora or adapter convert",
         "lora_rank": ranks[0] if len(ranks) == 1 else ranks,
         "lora_alpha": alphas[0] if len(alphas) == 1 else alphas[:8],
         "projections": dict(kinds),

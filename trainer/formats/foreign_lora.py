@@ -21,6 +21,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
 from scenes.errors import InputError
+from trainer.adapter.config import MAX_RANK
 from trainer.formats.names import PROJECTIONS
 from trainer.formats.strict import printable
 from trainer.formats.weights_file import FLOATS, check_finite, read_header, read_tensors
@@ -48,6 +49,7 @@ OUTSIDE = {  # projections outside the blocks: original name → diffusers' name
     "head.head": "proj_out",
 }
 BLOCK = re.compile(r"(?:^|[._])blocks[._](\d{1,4})[._]")
+PADDED_BYTES, PADDED_TIMES = 2**33, 4  # one rank for all may take so much, or so many times what the file has
 NORM_DIFFERENCE = re.compile(r"blocks\.\d+\.(?:self_attn\.norm_[qk]|cross_attn\.norm_[qk]|norm3)\.diff(?:_b)?")
 
 
@@ -187,6 +189,8 @@ def _module(name: str, parts: Mapping[str, Tensor], settings: _Settings, file: P
         shapes = [list(part.shape) for part in (down, up, *([] if bias is None else [bias]))]
         raise InputError(f"{file}: {name} has matrices of shapes {shapes}, which do not fit each other; fetch it again")
     rank = down.shape[0]
+    if rank > MAX_RANK:
+        raise InputError(f"{file}: {name} has rank {rank}; at most {MAX_RANK} is read: resize it to a smaller rank")
     given = parts.get("alpha")
     if given is not None and given.numel() != 1:
         raise InputError(f"{file}: the alpha of {name} has {given.numel()} values; it must be one number")
@@ -198,12 +202,25 @@ def _module(name: str, parts: Mapping[str, Tensor], settings: _Settings, file: P
     return LoraModule(down=down, up=up, bias=bias, alpha=alpha)
 
 
+def check_padding(lora: ForeignLora, values: int) -> None:
+    """Raise InputError where bringing a LoRA's modules to one rank takes `values` float32 numbers: far more than it has."""
+    own = sum(module.down.numel() + module.up.numel() for module in lora.modules.values())
+    if 4 * values > PADDED_BYTES and values > PADDED_TIMES * own:
+        ranks = {module.down.shape[0] for module in lora.modules.values()}
+        raise InputError(
+            f"{lora.path} would take {4e-9 * values:.1f} GB in one rank: it has {4e-9 * own:.1f} GB in ranks {min(ranks)} to "
+            f"{max(ranks)}; resize it to a smaller rank"
+        )
+
+
 def plain_weights(lora: ForeignLora, weight: float = 1.0) -> dict[str, Tensor]:
     """Return a LoRA under peft's names, all modules in one rank (padded with zeros) and with an alpha that is the rank.
 
-    What alpha said goes into the up projections, in float32; so does `weight`.
+    What alpha said goes into the up projections, in float32; so does `weight`. Raises InputError where that takes more memory
+    than it is worth.
     """
     rank = lora.rank
+    check_padding(lora, rank * sum(module.down.shape[1] + module.up.shape[0] for module in lora.modules.values()))
     biased = any(module.bias is not None for module in lora.modules.values())
     weights: dict[str, Tensor] = {}
     for name, module in lora.modules.items():

@@ -98,6 +98,14 @@ def is_whole(path: Path) -> bool:
     return True
 
 
+def is_other_lora(path: Path) -> bool:
+    """Return whether a file is a LoRA of another program, or of some projections: what `read_source` cannot hold."""
+    if path.is_dir() or EMBEDDING in read_header(path).tensors or is_whole(path):
+        return False
+    read_lora(path)  # says what it is not
+    return True
+
+
 def _of_file(
     path: Path, weights: dict[str, Tensor], metadata: dict[str, str], axes: Sequence[str] | None, alpha: float | None
 ) -> Source:
@@ -115,7 +123,9 @@ def _of_file(
             lora, settings = _diffusers_lora(path, weights, metadata)
     except InputError as error:
         read_lora(path)  # says what is wrong with it as any LoRA
-        raise InputError(f"{error}; it is a LoRA of another program: stopdown generate --lora takes it as it is") from error
+        raise InputError(
+            f"{error}; it is a LoRA of another program: stopdown generate --lora and adapter convert take it as it is"
+        ) from error
     return Source(path=path, format=kind, config=AdapterConfig(control=None, lora=settings), control={}, lora=lora)
 
 
@@ -135,7 +145,7 @@ def format_of(names: Mapping[str, Any], path: Path) -> Format:
     strange = next((name for name in names if not name.startswith(("diffusion_model.", LORA_PREFIX))), "no tensor")
     raise InputError(
         f"{path} is in no known format (it has {printable(strange)}); names begin with diffusion_model. (published, ComfyUI) "
-        f"or {LORA_PREFIX} (diffusers); LoRAs of other programs go to stopdown generate --lora"
+        f"or {LORA_PREFIX} (diffusers); LoRAs of other programs go to stopdown generate --lora or adapter convert"
     )
 
 
