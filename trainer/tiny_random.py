@@ -9,7 +9,6 @@ from __future__ import annotations
 import multiprocessing
 import shutil
 import string
-import tempfile
 from pathlib import Path
 
 import torch
@@ -18,6 +17,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
 from generator.files import share
+from generator.scratch import scratch_folder
 from scenes.errors import StopdownError
 
 RECIPE = 1  # part of the folder's name; raise it when the backbone that a seed gives changes
@@ -36,9 +36,8 @@ def tiny_random(cache: Path, seed: int = 0) -> Path:
     folder = cache / f"tiny-random-{RECIPE}-{seed}"
     if folder.is_dir():
         return folder
-    cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cache, prefix=".building-") as scratch:
-        built = Path(scratch) / folder.name
+    with scratch_folder(folder) as scratch:
+        built = scratch / folder.name
         _save(seed, built)
         share(built)
         try:

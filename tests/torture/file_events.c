@@ -1,18 +1,21 @@
-/* Counts what a process and its children do to files below one folder, and kills them all at the n-th such event.
+/* Counts what a process and its children do to files below one folder, and what they send to one port of this machine, and
+ * kills them all at the n-th such event.
  *
- * Preloaded, so that it sees Python, Arrow, safetensors and Blender alike. What to do stands in a file that all of them map:
- * the counter, the event to die at (0: none), whether a write is to be half done first, and the folder.
+ * Preloaded, so that it sees Python, Arrow, safetensors, Blender and Rust alike. What to do stands in a file that all of them
+ * map: the counter, the event to die at (0: none), whether a write is to be half done first, the port (0: none), the folder.
  *   cc -shared -fPIC -O1 -o file_events.so file_events.c -ldl
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
@@ -21,7 +24,7 @@
 #include <unistd.h>
 
 struct orders {
-    long count, fatal, half;
+    long count, fatal, half, port;
     char folder[2048];
     char trace[2048]; /* a file that gets a line for each event; empty: none */
 };
@@ -51,20 +54,33 @@ static void whole(int dir, const char *path, char *out, size_t size) {
     else snprintf(out, size, "%s", base);
 }
 
-/* Return whether this is the event to die at; anything else but a half write dies here. */
-static int event(const char *what, int dir, const char *path) {
-    if (!orders || !orders->folder[0]) return 0;
-    char full[4200], line[4400];
-    whole(dir, path, full, sizeof full);
-    if (strncmp(full, orders->folder, strlen(orders->folder))) return 0;
+/* Count an event, and return whether it is the one to die at. */
+static int counted(const char *what, const char *where) {
+    char line[4400];
     long number = __atomic_add_fetch(&orders->count, 1, __ATOMIC_SEQ_CST);
     int fd = orders->trace[0] ? syscall(SYS_openat, AT_FDCWD, orders->trace, O_WRONLY | O_APPEND | O_CREAT, 0644) : -1;
     if (fd >= 0) {
-        int n = snprintf(line, sizeof line, "%s %s\n", what, full + strlen(orders->folder));
+        int n = snprintf(line, sizeof line, "%s %s\n", what, where);
         syscall(SYS_write, fd, line, n);
         syscall(SYS_close, fd);
     }
     return orders->fatal && number == orders->fatal;
+}
+/* Return whether this is the event to die at; anything else but a half write dies here. */
+static int event(const char *what, int dir, const char *path) {
+    if (!orders || !orders->folder[0]) return 0;
+    char full[4200];
+    whole(dir, path, full, sizeof full);
+    if (strncmp(full, orders->folder, strlen(orders->folder))) return 0;
+    return counted(what, full + strlen(orders->folder));
+}
+/* Return whether this is a message to the port, and the event to die at. */
+static int sent(int fd) {
+    struct sockaddr_storage peer;
+    socklen_t size = sizeof peer;
+    if (!orders || !orders->folder[0] || !orders->port || getpeername(fd, (struct sockaddr *)&peer, &size)) return 0;
+    if (peer.ss_family != AF_INET || ntohs(((struct sockaddr_in *)&peer)->sin_port) != orders->port) return 0;
+    return counted("send", "");
 }
 static void die(void) {
     syscall(SYS_kill, 0, SIGKILL); /* the process group */
@@ -85,7 +101,7 @@ FILE *fopen(const char *path, const char *how) { if (strpbrk(how, "wa+")) AT("op
 FILE *fopen64(const char *path, const char *how) { if (strpbrk(how, "wa+")) AT("open", AT_FDCWD, path); return NEXT(fopen64)(path, how); }
 
 ssize_t write(int fd, const void *data, size_t size) {
-    if (fd > 2 && event("write", fd, 0)) { if (orders->half && size > 1) NEXT(write)(fd, data, size / 2); die(); }
+    if (fd > 2 && (event("write", fd, 0) || sent(fd))) { if (orders->half && size > 1) NEXT(write)(fd, data, size / 2); die(); }
     return NEXT(write)(fd, data, size);
 }
 ssize_t pwrite(int fd, const void *data, size_t size, off_t at) {
@@ -96,7 +112,19 @@ ssize_t pwrite64(int fd, const void *data, size_t size, off64_t at) {
     if (event("write", fd, 0)) { if (orders->half && size > 1) NEXT(pwrite64)(fd, data, size / 2, at); die(); }
     return NEXT(pwrite64)(fd, data, size, at);
 }
-ssize_t writev(int fd, const struct iovec *parts, int count) { if (fd > 2) AT("write", fd, 0); return NEXT(writev)(fd, parts, count); }
+ssize_t writev(int fd, const struct iovec *parts, int count) {
+    if (fd > 2 && (event("write", fd, 0) || sent(fd))) die();
+    return NEXT(writev)(fd, parts, count);
+}
+ssize_t send(int fd, const void *data, size_t size, int flags) {
+    if (sent(fd)) { if (orders->half && size > 1) NEXT(send)(fd, data, size / 2, flags); die(); }
+    return NEXT(send)(fd, data, size, flags);
+}
+ssize_t sendto(int fd, const void *data, size_t size, int flags, const struct sockaddr *to, socklen_t length) {
+    if (sent(fd)) die();
+    return NEXT(sendto)(fd, data, size, flags, to, length);
+}
+ssize_t sendmsg(int fd, const struct msghdr *message, int flags) { if (sent(fd)) die(); return NEXT(sendmsg)(fd, message, flags); }
 ssize_t sendfile(int out, int in, off_t *at, size_t size) { AT("write", out, 0); return NEXT(sendfile)(out, in, at, size); }
 ssize_t sendfile64(int out, int in, off64_t *at, size_t size) { AT("write", out, 0); return NEXT(sendfile64)(out, in, at, size); }
 ssize_t copy_file_range(int in, off64_t *from, int out, off64_t *to, size_t size, unsigned flags) { AT("write", out, 0); return NEXT(copy_file_range)(in, from, out, to, size, flags); }

@@ -1,9 +1,13 @@
-"""The work that is killed: every command that writes, over small datasets with random bytes in the place of videos."""
+"""The work that is killed: every command that writes a dataset, over small ones with random bytes in the place of videos.
+
+The trainer's are in `kill_cases_trainer.py`.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +101,24 @@ def behind(path: Path) -> None:
         extend(history, table(clips), evidence(clips), origin(f"more {seed}"))
     history.tag("v2", move=True, ref="latest")
     push(history, open_remote(str(path / "remote"), RemoteOptions()))
+
+
+def ahead(path: Path) -> None:
+    """Make a dataset with more versions than its remote."""
+    remote(path)
+    history = History(path / "ds")
+    push(history, open_remote(str(path / "remote"), RemoteOptions()))
+    clips = make_clips(history.store, 2, seed=21, lossless=True)
+    extend(history, table(clips), evidence(clips), origin("more"))
+    restore(history, "latest")
+    history.tag("v2", move=True, ref="latest")
+
+
+def littered_and_pushed(path: Path) -> None:
+    """Leave what nothing names in a dataset that has a remote."""
+    littered(path)
+    (path / "remote").mkdir()
+    push(History(path / "ds"), open_remote(str(path / "remote"), RemoteOptions()))
 
 
 def two(path: Path) -> None:
@@ -225,6 +247,50 @@ def commands() -> list[Case]:
     ]
 
 
+def stored() -> list[Case]:
+    """Return the commands over remotes, with these in S3; gc never touches a bucket."""
+    cases = {case.name: case for case in commands()}
+    found = [replace(cases["push"], long_only=False), *(replace(cases[name], long_only=True) for name in ("pull", "clone"))]
+    both = outcome_of("ds"), outcome_of("remote", bare=True)
+    words = ["{}/ds", "{}/remote"]
+    found += [
+        Case(
+            name="push more",
+            prepare=ahead,
+            words=["push", *words],
+            outcome=lambda folder: {**both[0](folder), **both[1](folder)},
+            sound=whole("ds", "remote"),
+            long_only=True,
+        ),
+        Case(
+            name="push large",
+            prepare=remote,
+            words=words,
+            work="stored_work:push_in_parts",
+            outcome=lambda folder: {**both[0](folder), **both[1](folder)},
+            sound=whole("ds", "remote"),
+            long_only=True,
+        ),
+        Case(
+            name="gc after push",
+            prepare=littered_and_pushed,
+            words=["gc", "{}/ds", "--grace", "0"],
+            outcome=lambda folder: {**both[0](folder), **both[1](folder)},
+            sound=whole("ds", "remote"),
+            long_only=True,
+        ),
+    ]
+    return [
+        replace(
+            case,
+            name=f"{case.name}, S3",
+            words=[word.replace("{}/remote", "{s3}") for word in case.words],
+            stored=True,
+        )
+        for case in found
+    ]
+
+
 def a_recipe(path: Path) -> None:
     """Write a recipe of two stills."""
     (path / "recipe.toml").write_text(BUILD_RECIPE)
@@ -247,86 +313,3 @@ def exports() -> list[Case]:
         )
         for number, format in enumerate(EXPORTS)
     ]
-
-
-def nothing(path: Path) -> None:
-    """Begin with an empty folder."""
-
-
-def adapter(path: Path) -> None:
-    """Save an adapter, which another is to replace."""
-    from torch_work import save
-
-    save([str(path / "a"), "1", "1"])
-
-
-def adapter_outcome(folder: Path) -> dict[str, Any]:
-    """Return the bytes of an adapter that can be attached, and all that lies beside it."""
-    from trainer_support import tiny_transformer
-
-    from trainer.adapter.folder import attach_saved
-
-    step = attach_saved({"transformer": tiny_transformer()}, folder / "a")[0].step
-    files = {path.relative_to(folder).as_posix(): digest(path) for path in folder.rglob("*") if path.is_file()}
-    return {"step": step, "files": files, "folders": sorted(path.name for path in folder.iterdir())}
-
-
-def adapter_sound(folder: Path) -> list[str]:
-    """Return what is wrong with an adapter in the place of one: either it is whole, or it is not there yet."""
-    from trainer_support import tiny_transformer
-
-    from trainer.adapter.folder import attach_saved
-
-    if (folder / "a").exists():
-        attach_saved({"transformer": tiny_transformer()}, folder / "a", allow_other_backbone=True)
-    return []
-
-
-def kept_sound(folder: Path) -> list[str]:
-    """Return what is wrong where an adapter is replaced: one must be there at any instant."""
-    return adapter_sound(folder) if (folder / "a").exists() else ["no adapter where one was"]
-
-
-def trained(folder: Path) -> dict[str, Any]:
-    """Return a training's log, checkpoints and result."""
-    from trainer.training.checkpoint import read_latest
-
-    last = read_latest(folder / "run")
-    assert last is not None
-    parts = {name: tensor.numpy().tobytes() for name, tensor in last.parameters.items()}
-    files = {path.relative_to(folder).as_posix(): digest(path) for path in folder.rglob("*") if path.is_file()}
-    return {"step": last.step, "parameters": parts, "files": files}
-
-
-def staged(folder: Path) -> dict[str, Any]:
-    """Return what a run's state says of its stages, but for their times, its settings, and its files."""
-    from trainer.run.compare import summarise
-    from trainer.run.stages import read_state
-
-    state = read_state(folder / "run")
-    told = {name: record.model_dump(exclude={"wall_s"}) for name, record in state.stages.items()}
-    files = {path.name: digest(path) for path in (folder / "run").iterdir() if path.name != "state.json"}
-    return {"state": told, "files": files, "settings": summarise(folder / "run").settings}
-
-
-def stages_sound(folder: Path) -> list[str]:
-    """Return which stages say they are done and are not."""
-    from trainer.run.stages import read_state
-
-    state = read_state(folder / "run") if (folder / "run").is_dir() else None
-    names = [] if state is None else state.stages
-    return [f"{name} is said to be done and is not" for name in names if not (folder / "run" / name).is_file()]
-
-
-def training() -> list[Case]:
-    """Return the trainer's writers."""
-    more = {"server": "training"}
-    return [
-        Case(name="adapter", prepare=nothing, words=["{}/a", "2", "0"], work="torch_work:save",
-             outcome=adapter_outcome, sound=adapter_sound, **more),
-        Case(name="adapter over another", prepare=adapter, words=["{}/a", "2", "0"], work="torch_work:save",
-             outcome=adapter_outcome, sound=kept_sound, **more),
-        Case(name="checkpoints", prepare=nothing, words=["{}/run"], work="torch_work:train", outcome=trained, **more),
-        Case(name="stages", prepare=nothing, words=["{}/run"], work="torch_work:stages", outcome=staged,
-             sound=stages_sound, **more),
-    ]  # fmt: skip

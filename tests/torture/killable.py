@@ -1,8 +1,8 @@
 """Runs work in forks of one process that has imported everything and sees every file event (`file_events.c`, preloaded).
 
 `python killable.py MODULE[:FUNCTION]…` imports the modules and calls the functions, then reads one JSON object a line:
-{"work": "module:function", "words": […], "log": file, "environ": {…}}, and answers each with {"code": exit code, -9 for a
-killed one}. Who asks has written the orders.
+{"work": "module:function", "words": […], "folder": where, "log": file, "environ": {…}, "longest_s": seconds}, and answers each
+with {"code": exit code, -9 for a killed one, "late": whether it was killed for its time}. Who asks has written the orders.
 """
 
 from __future__ import annotations
@@ -26,20 +26,40 @@ def stopdown(words: Sequence[str]) -> None:
 
 def work(order: dict[str, object]) -> int:
     """Do the work in this process, which is a fork, and return its exit code."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
     os.setsid()  # a kill hits this process group: the work and the processes that it starts
     log = os.open(str(order["log"]), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.environ.update(order["environ"])  # type: ignore[call-overload]
+    os.chdir(str(order["folder"]))
     module, _, name = str(order["work"]).partition(":")
     try:
         getattr(importlib.import_module(module), name)(order["words"])
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except BaseException:
-        traceback.print_exc()
+        os.write(2, traceback.format_exc().encode())  # the command may have taken or closed its own error stream
         return 70
     return 0
+
+
+def wait_for(child: int, longest_s: int) -> tuple[int, bool]:
+    """Return how a child ended, and whether it had to be killed for its time; whatever it started is ended, too."""
+    late = []
+
+    def kill(*_: object) -> None:
+        late.append(True)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child, signal.SIGKILL)
+
+    signal.signal(signal.SIGALRM, kill)
+    signal.alarm(longest_s)
+    status = os.waitpid(child, 0)[1]
+    signal.alarm(0)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child, signal.SIGKILL)  # whoever it had started and did not end
+    return os.waitstatus_to_exitcode(status), bool(late)
 
 
 def main() -> None:
@@ -51,18 +71,20 @@ def main() -> None:
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     for line in sys.stdin:
+        order = json.loads(line)
         child = os.fork()
         if not child:
             code = 70
             try:
-                code = work(json.loads(line))
-                sys.stdout.flush()
+                code = work(order)
+                for stream in (sys.stdout, sys.stderr):
+                    stream.flush()
+            except BaseException:
+                os.write(2, traceback.format_exc().encode())
             finally:
                 os._exit(code)
-        status = os.waitpid(child, 0)[1]
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(child, signal.SIGKILL)  # whoever it had started and did not end
-        sys.stdout.write(json.dumps({"code": os.waitstatus_to_exitcode(status)}) + "\n")
+        code, late = wait_for(child, order["longest_s"])
+        sys.stdout.write(json.dumps({"code": code, "late": late}) + "\n")
         sys.stdout.flush()
 
 

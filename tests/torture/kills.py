@@ -11,16 +11,17 @@ import json
 import mmap
 import os
 import random
+import select
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 
@@ -28,6 +29,8 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 STATED_TIME = "1700000000"  # a version's id contains its time, so equal work makes equal ids
 KILLED = -9
+LONGEST_S = 300  # of one piece of work, on a busy machine; what waits for ever fails
+START_S = 600
 
 
 class _Orders(ctypes.Structure):
@@ -37,18 +40,49 @@ class _Orders(ctypes.Structure):
         ("count", ctypes.c_long),
         ("fatal", ctypes.c_long),
         ("half", ctypes.c_long),
+        ("port", ctypes.c_long),
         ("folder", ctypes.c_char * 2048),
         ("trace", ctypes.c_char * 2048),
     )
 
 
 @dataclass(frozen=True, kw_only=True)
+class Work:
+    """The folder that a piece of work works in, and where its remote is stored."""
+
+    folder: Path
+    bucket: Bucket | None = None
+    address: str = ""
+
+    @property
+    def port(self) -> int:
+        """The port that messages are counted to; 0 for none."""
+        return 0 if self.bucket is None else self.bucket.port
+
+    @property
+    def environ(self) -> Mapping[str, str]:
+        """What the work needs to know to reach its storage."""
+        return {} if self.bucket is None else self.bucket.environ
+
+    def filled(self, word: str) -> str:
+        """Return a word of a command line with the names of this folder and this storage."""
+        return word.replace("{}", str(self.folder)).replace("{s3}", self.address)
+
+    def fetch(self) -> None:
+        """Make the folder `remote` what is stored."""
+        if self.bucket is not None:
+            self.bucket.fetch(self.address, self.folder / "remote")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Case:
-    """Work that is killed. `words` may name the folder it works in as `{}`.
+    """Work that is killed. `words` may name the folder it works in as `{}`, and `environ` too; it is also the current folder.
 
     `sound` returns what is wrong right after a kill, in words; `outcome` what the work came to, in a form to compare. `again`
-    is the second run, where that is not the same words. Both may raise: that is what is wrong, then. `long_only` cases are too
-    slow for a sample.
+    is the second run, where that is not the same words. Both may raise: that is what is wrong, then. Where the work writes
+    to a new place, a second run may be `refused` in these words, if the first had come to its outcome. `long_only` cases are
+    too slow for a sample, and are killed at `most` events at most. Where the work has `stored` its remote in S3, `{s3}` is its
+    address: the folder `remote` is sent there before the work and fetched after it.
     """
 
     name: str
@@ -57,9 +91,28 @@ class Case:
     outcome: Callable[[Path], Any]
     sound: Callable[[Path], list[str]] = lambda folder: []
     again: Sequence[str] | None = None
+    refused: str | None = None
     work: str = "killable:stopdown"
     server: str = "data"
+    environ: Mapping[str, str] = field(default_factory=dict)
+    stored: bool = False
     long_only: bool = False
+    most: int | None = None
+
+
+class Bucket(Protocol):
+    """Storage that speaks S3, in another process than the work or in this one."""
+
+    port: int
+    environ: Mapping[str, str]
+
+    def send(self, folder: Path) -> str:
+        """Put a folder's files under a new address and return that."""
+        ...
+
+    def fetch(self, address: str, folder: Path) -> None:
+        """Make a folder what lies under an address."""
+        ...
 
 
 SERVERS = {
@@ -72,6 +125,8 @@ SERVERS = {
     ]
     + [f"generator.commands.{name}" for name in ("push", "pull", "clone", "merge", "export", "build")],
     "training": ["trainer.training.loop", "trainer.training.setup", "trainer.adapter.folder", "torch_work:warm"],
+    "run": ["stopdown", "trainer.training.session", "trainer.training.setup", "trainer.evaluation.run", "trainer.report"]
+    + [f"trainer.commands.{name}" for name in ("run", "adapter", "generate")],
 }
 
 
@@ -106,30 +161,50 @@ class Server:
             env=environ,
             cwd=scratch,
         )
-        assert self._process.stdout is not None and self._process.stdout.readline() == "ready\n"
+        assert self._process.stdout is not None
+        assert select.select([self._process.stdout], [], [], START_S)[0], f"not ready after {START_S} s: {modules}"
+        assert self._process.stdout.readline() == "ready\n"
 
     def run(
-        self, case: Case, folder: Path, words: Sequence[str], *, fatal: int = 0, half: bool = False, trace: Path | None = None
+        self,
+        case: Case,
+        work: Work,
+        words: Sequence[str],
+        *,
+        fatal: int = 0,
+        half: bool = False,
+        trace: Path | None = None,
     ) -> int:
         """Do the work in a folder, to be killed at an event (0: never); return its exit code."""
         orders, process = self._orders, self._process
-        orders.count, orders.fatal, orders.half = 0, fatal, int(half)
-        orders.folder, orders.trace = str(folder).encode(), b"" if trace is None else str(trace).encode()
+        orders.count, orders.fatal, orders.half, orders.port = 0, fatal, int(half), work.port
+        orders.folder, orders.trace = str(work.folder).encode(), b"" if trace is None else str(trace).encode()
         self.log.write_text("")
-        filled = [word.replace("{}", str(folder)) for word in words]
-        order = {"work": case.work, "words": filled, "log": str(self.log), "environ": {}}
+        environ = {name: work.filled(value) for name, value in case.environ.items()} | dict(work.environ)
+        order = {
+            "work": case.work,
+            "words": [work.filled(word) for word in words],
+            "environ": environ,
+            "folder": str(work.folder),
+        }
         assert process.stdin is not None and process.stdout is not None
-        process.stdin.write(json.dumps(order) + "\n")
+        process.stdin.write(json.dumps({**order, "log": str(self.log), "longest_s": LONGEST_S}) + "\n")
         process.stdin.flush()
-        code = int(json.loads(process.stdout.readline())["code"])
+        answer = json.loads(process.stdout.readline())
         orders.folder = b""
-        return code
+        assert not answer["late"], f"{case.name} was still at work after {LONGEST_S} s: {self.log.read_text()}"
+        work.fetch()
+        return int(answer["code"])
 
     def close(self) -> None:
         """End the process."""
         assert self._process.stdin is not None
         self._process.stdin.close()
-        self._process.wait(60)
+        try:
+            self._process.wait(60)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            raise
 
     def __enter__(self) -> Server:
         return self
@@ -157,8 +232,10 @@ class Tally:
         )
 
 
-def torture(case: Case, server: Server, scratch: Path, *, points: int | None, seed: int = 0) -> Tally:
-    """Kill a case's work at `points` of its file events, drawn by the seed, or at every one (None)."""
+def torture(
+    case: Case, server: Server, scratch: Path, *, points: int | None, bucket: Bucket | None = None, seed: int = 0
+) -> Tally:
+    """Kill a case's work at `points` of its events, drawn by the seed, or at every one (None, but for the case's `most`)."""
     begun_s = time.monotonic()
     tally = Tally(case.name)
     template, trace = scratch / "template", scratch / "trace"
@@ -166,19 +243,20 @@ def torture(case: Case, server: Server, scratch: Path, *, points: int | None, se
     shutil.rmtree(template, ignore_errors=True)
     template.mkdir(parents=True)
     case.prepare(template)
-    with _copied(template, scratch) as folder:
-        code = server.run(case, folder, case.words, trace=trace)
+    with _copied(template, scratch, bucket) as work:
+        code = server.run(case, work, case.words, trace=trace)
         assert code == 0, f"{case.name} fails without a kill ({code}): {server.log.read_text()}"
-        expected = case.outcome(folder)
+        expected = case.outcome(work.folder)
     events = trace.read_text().splitlines()
     tally.events = len(events)
     draw = random.Random(f"{case.name} {seed}")
     numbers = range(1, len(events) + 1)
-    chosen = numbers if points is None else sorted(draw.sample(numbers, min(points, len(events))))
+    wanted = min(len(events) if count is None else count for count in (points, case.most))
+    chosen = sorted(draw.sample(numbers, min(wanted, len(events)))) if wanted < len(events) else list(numbers)
     for number in chosen:
         half = bool(number % 2)
-        with _copied(template, scratch) as folder:
-            found = _one(case, server, folder, expected, number, half, tally)
+        with _copied(template, scratch, bucket) as work:
+            found = _one(case, server, work, expected, number, half, tally)
             tally.failures += [
                 f"{case.name}, killed at {number} ({events[number - 1]}{', half' * half}): {words}" for words in found
             ]
@@ -186,19 +264,20 @@ def torture(case: Case, server: Server, scratch: Path, *, points: int | None, se
     return tally
 
 
-def _one(case: Case, server: Server, folder: Path, expected: Any, number: int, half: bool, tally: Tally) -> list[str]:
-    code = server.run(case, folder, case.words, fatal=number, half=half)
+def _one(case: Case, server: Server, work: Work, expected: Any, number: int, half: bool, tally: Tally) -> list[str]:
+    code = server.run(case, work, case.words, fatal=number, half=half)
     if code != KILLED:
         tally.survived += 1
         if code != 0:
             return [f"exit code {code}: {server.log.read_text()}"]
     tally.kills += code == KILLED
     try:
-        found = [f"left {words}" for words in case.sound(folder)]
-        code = server.run(case, folder, case.again or case.words)
-        if code != 0:
-            return [*found, f"run again: exit code {code}: {server.log.read_text().strip()}"]
-        outcome = case.outcome(folder)
+        found = [f"left {words}" for words in case.sound(work.folder)]
+        code = server.run(case, work, case.again or case.words)
+        said = server.log.read_text()
+        if code != 0 and not (code == 2 and case.refused is not None and case.refused in said):
+            return [*found, f"run again: exit code {code}: {said.strip()}"]
+        outcome = case.outcome(work.folder)
     except Exception as error:
         return [f"left {type(error).__name__}: {error}"]
     return found if outcome == expected else [*found, f"run again: {difference(expected, outcome)}"]
@@ -216,12 +295,12 @@ def difference(expected: Any, found: Any, where: str = "") -> str:
 
 
 @contextmanager
-def _copied(template: Path, scratch: Path) -> Iterator[Path]:
-    """Yield a copy of a folder, hard links within kept, always at the same path."""
+def _copied(template: Path, scratch: Path, bucket: Bucket | None) -> Iterator[Work]:
+    """Yield a copy of a folder, hard links within kept, always at the same path; its folder `remote` in a bucket, if any."""
     folder = scratch / "work"
     shutil.rmtree(folder, ignore_errors=True)
     subprocess.run(["cp", "-a", template, folder], check=True)
-    yield folder
+    yield Work(folder=folder) if bucket is None else Work(folder=folder, bucket=bucket, address=bucket.send(folder / "remote"))
     shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -7,17 +7,21 @@ number of events of each case).
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 
 import pytest
-from kill_cases import builds, commands, exports, training
+from kill_bucket import StoredRemotes, stored_remotes
+from kill_cases import builds, commands, exports, stored
+from kill_cases_trainer import made_of_adapters, runs, training
 from kills import SERVERS, Case, Server, need_compiler, torture
 
 SAMPLE = 2  # events of each case
 WANTED = os.environ.get("STOPDOWN_TORTURE", str(SAMPLE))
 POINTS = None if WANTED == "all" else int(WANTED)
-ALL = (*commands(), *exports(), *training(), *builds())
+ALL = (*commands(), *stored(), *exports(), *training(), *made_of_adapters(), *builds(), *runs())
 CASES = {case.name: case for case in ALL if "STOPDOWN_TORTURE" in os.environ or not case.long_only}
 pytestmark = pytest.mark.timeout(600 if str(SAMPLE) == WANTED else 0)
 
@@ -30,6 +34,13 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Serv
     yield started
     for server in started.values():
         server.close()
+
+
+@pytest.fixture(scope="module")
+def buckets() -> Iterator[Callable[[], StoredRemotes]]:
+    """Return what starts the storage when it is first asked for."""
+    with ExitStack() as stack:
+        yield cache(lambda: stack.enter_context(stored_remotes()))
 
 
 class Servers(dict[str, Server]):
@@ -45,8 +56,11 @@ class Servers(dict[str, Server]):
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
-def test_a_kill_at_any_file_event_costs_nothing(case: Case, servers: dict[str, Server], tmp_path: Path) -> None:
-    tally = torture(case, servers[case.server], tmp_path, points=POINTS)
+def test_a_kill_at_any_file_event_costs_nothing(
+    case: Case, servers: dict[str, Server], buckets: Callable[[], StoredRemotes], tmp_path: Path
+) -> None:
+    bucket = buckets() if case.stored else None
+    tally = torture(case, servers[case.server], tmp_path, points=POINTS, bucket=bucket)
     print(tally.words())
     assert not tally.failures, "\n".join(tally.failures[:20])
     assert tally.kills > 0

@@ -16,6 +16,7 @@ from trainer.adapter.folder import save_adapter
 from trainer.run.folder import claim
 from trainer.run.recipe import load_run_recipe
 from trainer.run.stages import StageRecord, digest_of, file_digests, run_stages
+from trainer.training.checkpoint import Checkpoint, write_checkpoint
 from trainer.training.loop import Loop
 from trainer.training.setup import make_accelerator
 
@@ -40,6 +41,26 @@ def save(words: Sequence[str]) -> None:
     folder, step, seed = words
     adapters = {"transformer": adapted(seed=int(seed))}
     save_adapter(Path(folder), adapters, backbone_id="tiny", step=int(step), overwrite=True)
+
+
+def adapters_of(folder: Path) -> None:
+    """Make the tiny backbone in `cache`, an adapter `a` for it, and the same published, `a.safetensors`."""
+    from generation_support import save_random, small_config
+
+    from trainer.backbone import load_backbone
+    from trainer.formats.convert import convert
+    from trainer.formats.sources import read_source
+
+    save_random(
+        load_backbone("tiny-random", cache=folder / "cache" / "stopdown"), folder / "a", small_config("shutter"), step=3
+    )
+    convert(read_source(folder / "a"), folder / "a.safetensors", "published")
+
+
+def checkpoint_of(folder: Path) -> None:
+    """Write `checkpoint-3` with an adapter in a folder."""
+    state = Checkpoint(step=3, parameters={}, averaged=None, optimizer={}, losses=(), identity={})
+    write_checkpoint(folder, state, 2, beside=lambda scratch: save([str(scratch / "adapter"), "3", "0"]))
 
 
 def train(words: Sequence[str]) -> None:

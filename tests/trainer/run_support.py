@@ -14,6 +14,54 @@ from collections.abc import Callable
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
+RECIPE = """
+name = "micro"
+seed = 3
+
+[video]
+width = 64
+height = 64
+
+[[pyramid]]
+axes = ["temperature"]
+family = ["tabletop"]
+layers = [3]
+scenes_per_layer = 1
+frames = [5]
+
+[train]
+steps = 2
+batch_size = 2
+accumulation = 1
+seed = 1
+precision = "no"
+trackers = []
+
+[train.backbone]
+name = "tiny-random"
+dtype = "float32"
+text_max_length = 16
+
+[train.checkpoints]
+every = 1
+
+[train.validation]
+every = 0
+
+[evaluate]
+prompts = ["a red cube stands on a grey tabletop"]
+controls = "-1,1"
+modes = ["decoupled", "backbone_only"]
+text_baseline = false
+features = ["tiny"]
+fast = false
+frames = 5
+width = 32
+height = 32
+steps = 1
+guidance = 1.0
+text_tokens = 16
+"""
 PATIENCE_S = 600.0  # a busy machine is slow and not broken
 LOADED = [
     "stopdown",

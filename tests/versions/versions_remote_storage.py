@@ -22,9 +22,13 @@ class Storage:
     def __init__(self, endpoint: str) -> None:
         self.endpoint = endpoint
         # The server keeps its buckets and users in the process, not with its socket: one of an earlier module would leave them.
-        self._post("reset")
         self.s3 = boto3.client("s3", endpoint_url=endpoint)
         self.iam = boto3.client("iam", endpoint_url=endpoint)
+        self.empty()
+
+    def empty(self) -> None:
+        """Leave nothing but an empty bucket."""
+        self._post("reset")
         self.s3.create_bucket(Bucket=BUCKET)
 
     def remote(self, prefix: str, bucket: str = BUCKET) -> Remote:

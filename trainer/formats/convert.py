@@ -13,7 +13,8 @@ from diffusers import WanTransformer3DModel
 from safetensors.torch import save
 from torch import Tensor
 
-from generator.files import write_atomic
+from generator.files import fsync_folder, write_temporary
+from generator.scratch import scratch_folder
 from scenes.errors import InputError
 from trainer.adapter.attach import attach
 from trainer.adapter.config import AdapterConfig
@@ -189,7 +190,9 @@ def _direction(axis: AxisControl) -> str:
 def write_weights(target: Path, weights: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     """Write a file of tensors, whole or not at all."""
     tensors = {name: tensor.contiguous() for name, tensor in weights.items()}
-    write_atomic(target, save(tensors, metadata=dict(metadata)))
+    with scratch_folder(target) as scratch:  # what a killed convert left is removed by the next one
+        os.replace(write_temporary(scratch, save(tensors, metadata=dict(metadata)), mode=0o666), target)
+        fsync_folder(target.parent)
 
 
 def written_axes(axes: Sequence[AxisControl]) -> list[dict[str, str]]:
