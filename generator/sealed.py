@@ -37,6 +37,25 @@ def unsealed(data: bytes, name: str) -> dict[str, Any]:
     return dict(tree)
 
 
+def legibly_sealed(tree: dict[str, Any]) -> bytes:
+    """Return a JSON object for people to read, indented, with its `check` entry."""
+    return (json.dumps({**tree, "check": sha256(canonical(tree))}, indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def unsealed_text(data: bytes, *, optional: bool = False) -> dict[str, Any]:
+    """Return what `legibly_sealed` was given; raises ValueError where a single bit differs.
+
+    With `optional`, a file from before there were checks, which has none, is taken as it is.
+    """
+    tree = json.loads(data)
+    if not isinstance(tree, dict):
+        raise ValueError("it is no JSON object")
+    check = tree.pop("check", None)
+    if not (optional and check is None) and legibly_sealed(tree) != data:
+        raise ValueError("it does not match its checksum")
+    return tree
+
+
 def write_sealed(path: Path, tree: dict[str, Any]) -> None:
     """Write a sealed file: durable, and either old or new to a reader."""
     write_atomic(path, sealed(tree))

@@ -3,6 +3,8 @@
 OUT/.stopdown-export.json is the marker: written first, it says which export this folder holds; at the end it is replaced by one
 that lists every file with its sha256. A kill leaves whole files only (each is renamed into place), and the same command goes
 on: what is there and right is kept. A file that differs from what belongs there was edited by someone and is never overwritten.
+What a library writes (shards, tables) cannot be held against the dataset: the marker lists each as soon as it is there, and
+one that an unfinished export does not list is made again.
 """
 
 from __future__ import annotations
@@ -22,13 +24,13 @@ import imageio.v3 as iio
 import numpy as np
 
 from generator.export.entries import ClipFile, Entry, LongerClipFile, MadeFile, MadeFolder, StillFile, TextFile
+from generator.export.marker import listed, read_marker, write_marker
 from generator.export.source import ExportSource
 from generator.file_lock import alone
-from generator.files import DamagedError, link, write_atomic
+from generator.files import DamagedError, link
 from generator.video import decode, encode
 from scenes.errors import InputError, StopdownError
 
-MARKER = ".stopdown-export.json"
 LONGER_CRF = 4  # a clip that is encoded again: 53 dB from what it was, where the first encoding at CRF 12 has 44 dB
 
 
@@ -60,16 +62,18 @@ def write_export(
         with alone(out, f"another export is writing {out}; wait for it to end or stop it"):
             check_target(out, identity, source)
             _sweep(out)
-            marker = _marker(out)
+            marker = read_marker(out)
+            finished = bool((marker or {}).get("complete"))
             if marker is None:
-                write_atomic(out / MARKER, _marker_bytes(identity, None))
-            written = Written(before={path: facts["sha256"] for path, facts in (marker or {}).get("files", {}).items()})
+                write_marker(out, identity, {}, complete=False)
+            written = Written(before=listed(marker))
             for entry in entries:
                 _place(out, entry, source, written, copy)
-            os.sync()  # before the marker says that all of it is there
-            final = _marker_bytes(identity, written.facts)
-            if (out / MARKER).read_bytes() != final:
-                write_atomic(out / MARKER, final)
+                if isinstance(entry, MadeFile | MadeFolder) and not finished:
+                    os.sync()  # before the marker says that it is there
+                    write_marker(out, identity, written.facts, complete=False)
+            os.sync()
+            write_marker(out, identity, written.facts, complete=True)
             return written
     except OSError as error:
         where = error.filename or out
@@ -85,7 +89,7 @@ def check_target(out: Path, identity: Mapping[str, Any], source: ExportSource) -
         raise InputError(f"{out} lies inside the dataset {source.path}; export into a folder outside of it")
     if not out.is_dir():
         return
-    marker = _marker(out)
+    marker = read_marker(out)
     if marker is None:
         foreign = sorted(entry.name for entry in out.iterdir() if not entry.name.startswith(".tmp-"))
         if foreign:
@@ -103,23 +107,6 @@ def check_target(out: Path, identity: Mapping[str, Any], source: ExportSource) -
 def _short(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
     return text if len(text) <= 80 else text[:77] + "..."
-
-
-def _marker(out: Path) -> dict[str, Any] | None:
-    try:
-        marker = json.loads((out / MARKER).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (json.JSONDecodeError, UnicodeDecodeError):
-        raise DamagedError(f"{out / MARKER} is damaged; export into another folder") from None
-    if not isinstance(marker, dict):
-        raise DamagedError(f"{out / MARKER} is damaged; export into another folder")
-    return marker
-
-
-def _marker_bytes(identity: Mapping[str, Any], facts: Mapping[str, tuple[str, int]] | None) -> bytes:
-    files = {path: {"sha256": digest, "size_bytes": size} for path, (digest, size) in sorted((facts or {}).items())}
-    return json.dumps({**identity, "complete": facts is not None, "files": files}, indent=1, sort_keys=True).encode() + b"\n"
 
 
 def _sweep(out: Path) -> None:
@@ -206,13 +193,13 @@ def _place_clip(target: Path, entry: ClipFile, source: ExportSource, written: Wr
 
 
 def _place_made(target: Path, entry: MadeFile, written: Written) -> None:
-    if not target.exists() or (target.stat().st_size == 0 < entry.size_bytes):
+    if target.is_file() and entry.path in written.before and not target.stat().st_size == 0 < entry.size_bytes:
+        written.kept += 1
+    else:
         with _temporary(target) as temporary:
             entry.write(temporary)
             os.replace(temporary, target)
         written.made += 1
-    else:
-        written.kept += 1
     facts = _facts(target)
     if facts[1] != entry.size_bytes or written.before.get(entry.path, facts[0]) != facts[0]:
         raise changed(target)
@@ -220,18 +207,24 @@ def _place_made(target: Path, entry: MadeFile, written: Written) -> None:
 
 
 def _place_folder(out: Path, target: Path, entry: MadeFolder, written: Written) -> None:
-    if target.is_dir():
+    before = {path for path in written.before if path.startswith(f"{entry.path}/")}
+    kept = target.is_dir() and bool(before)
+    if kept:
         written.kept += 1
     else:
+        if target.is_dir():
+            shutil.rmtree(target)
         with _temporary(target) as temporary:
             entry.write(temporary)
             os.replace(temporary, target)
         written.made += 1
     for file in sorted(path for path in target.rglob("*") if path.is_file()):
         path, facts = file.relative_to(out).as_posix(), _facts(file)
-        if written.before.get(path, facts[0]) != facts[0]:
+        if kept and written.before.get(path) != facts[0]:
             raise changed(file)
         written.facts[path] = facts
+    for path in sorted(before - set(written.facts) if kept else ()):
+        raise changed(out / path)
 
 
 def _facts(path: Path) -> tuple[str, int]:

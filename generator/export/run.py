@@ -14,14 +14,14 @@ import pyarrow.compute as pc
 from generator.export import EXPORTS
 from generator.export.base import Exporter, ExportOptions, Job
 from generator.export.entries import Entry, TextFile
-from generator.export.folder import MARKER, Written, check_target, write_export
+from generator.export.folder import Written, check_target, write_export
+from generator.export.marker import EXPORT_FORMAT, FORMAT_KEY, MARKER
 from generator.export.source import STORAGE_COLUMNS, ExportSource, check_clip_ids
 from generator.export.text import parquet
 from generator.labels import LabelRows
 from generator.lineage.provenance import provenance
 from scenes.errors import InputError, closest
 
-EXPORT_FORMAT = 1
 ALL = "all"
 
 
@@ -120,7 +120,7 @@ def choose(source: ExportSource, options: ExportOptions) -> tuple[pa.Table, dict
 def _identity(job: Job, format: str) -> dict[str, Any]:
     origin, options = job.source.origin, job.options
     return {
-        "stopdown_export_format": EXPORT_FORMAT,
+        FORMAT_KEY: EXPORT_FORMAT,
         "stopdown": origin.engine,
         "format": format,
         "dataset": origin.name,

@@ -19,7 +19,8 @@ import pytest
 from squares import tree
 
 from generator.export import EXPORTS, DatasetSource, ExportOptions
-from generator.export.folder import MARKER, ExportError
+from generator.export.folder import ExportError
+from generator.export.marker import MARKER
 from generator.export.run import export
 from generator.files import DamagedError
 from generator.working_folder import WorkingFolder

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
-from collections.abc import Hashable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import lance
 from flips import Reader
+from squares import SplitSource
 from squares import build as build_squares
 from versions_support import make_clips
 
 from generator.export import DatasetSource
+from generator.export.folder import ExportError
+from generator.export.marker import MARKER
 from generator.export.run import export
+from generator.export.source import ExportSource
 from generator.versions.check import check
 from generator.versions.history import History
 from generator.versions.snapshot import Snapshot
@@ -67,10 +73,44 @@ def an_export(path: Path) -> None:
     export(source, "videofolder", path / "out")
 
 
-def exported_again(folder: Path) -> tuple[Hashable, bool]:
-    """Export again: what is there is held against what belongs there."""
-    export(DatasetSource(WorkingFolder.open(folder / "ds")), "videofolder", folder / "out")
-    return tuple(sorted((str(f), f.read_bytes()) for f in (folder / "out").rglob("*") if f.is_file())), False
+class Full:
+    """A source whose disk gives out at a clip, so that an export ends before it is done."""
+
+    def __init__(self, source: ExportSource, after: int) -> None:
+        self._source, self._left = source, after
+        self.path, self.license, self.origin, self.labels = source.path, source.license, source.origin, source.labels
+
+    def clip_path(self, clip_id: str) -> Path:
+        """Return where a clip lies, until the disk gives out."""
+        self._left -= 1
+        if self._left < 0:
+            raise OSError(errno.EIO, "Input/output error")
+        return self._source.clip_path(clip_id)
+
+
+def half_an_export(format: str, after: int) -> Callable[[Path], None]:
+    """Return what exports a dataset in part; what the format's library writes is whole."""
+
+    def prepare(path: Path) -> None:
+        source = Full(SplitSource(DatasetSource(build_squares(path / "ds"))), after)
+        with suppress(ExportError):
+            export(source, format, path / "out")
+
+    return prepare
+
+
+def exported_again(format: str, *, splits: bool = False) -> Callable[[Path], tuple[Hashable, bool]]:
+    """Return what exports again: what is there is held against what belongs there. Tables, whose names are random, are read."""
+
+    def read(folder: Path) -> tuple[Hashable, bool]:
+        out = folder / "out"
+        source: ExportSource = DatasetSource(WorkingFolder.open(folder / "ds"))
+        export(SplitSource(source) if splits else source, format, out)  # type: ignore[arg-type]
+        files = (file for file in out.rglob("*") if file.is_file() and file.name != MARKER and ".lance" not in str(file))
+        tables = [repr(lance.dataset(str(table)).to_table().to_pylist()) for table in sorted(out.rglob("*.lance"))]
+        return (tuple(sorted((str(file), file.read_bytes()) for file in files)), *tables), False
+
+    return read
 
 
 def an_adapter(path: Path) -> None:
@@ -89,6 +129,10 @@ def attached(folder: Path) -> tuple[Hashable, bool]:
     card, adapters = attach_saved({"transformer": tiny_transformer()}, folder / "a")
     parameters = {name: tensor.detach().numpy().tobytes() for name, tensor in adapters["transformer"].parameters().items()}
     return (card.model_dump_json(), tuple(sorted(parameters.items()))), False
+
+
+def not_exported(path: Path) -> bool:
+    return path.parts[0] != "out"
 
 
 def a_training(path: Path) -> None:
@@ -167,20 +211,25 @@ def run_on(folder: Path) -> tuple[Hashable, bool]:
 READERS = [
     Reader(name="dataset, proven", prepare=versions, read=proven),
     Reader(name="dataset, read", prepare=versions, read=read_versions, partial=True),
-    Reader(
-        name="export",
-        prepare=an_export,
-        read=exported_again,
-        skip=lambda path: path.parts[0] != "out",
-        partial=True,
-        copied=True,
+    Reader(name="export", prepare=an_export, read=exported_again("videofolder"), skip=not_exported, copied=True),
+    *(
+        Reader(
+            name=f"half an export, {name}",
+            prepare=half_an_export(name, after),
+            read=exported_again(name, splits=True),
+            skip=not_exported,
+            partial=True,  # what no marker lists yet is written anew
+            copied=True,
+            long_only=True,
+        )
+        for name, after in (("videofolder", 9), ("webdataset", 14))
     ),
     Reader(name="adapter", prepare=an_adapter, read=attached, skip=lambda path: path.name == "README.md"),
     Reader(
         name="checkpoints",
         prepare=a_training,
         read=trained_on,
-        skip=lambda path: "checkpoint-5" not in path.parts,  # the newest; one before it is read only where that is damaged
+        skip=not_a_checkpoint,
         copied=True,
     ),
     Reader(name="training cache", prepare=a_cache, read=cached, copied=True),

@@ -32,6 +32,8 @@ class Reader:
     skip: Callable[[Path], bool] = lambda path: False
     partial: bool = False
     copied: bool = False  # reading changes the folder, so that each flip gets a copy
+    long_only: bool = False  # too slow for a sample
+    most: int | None = None  # flips, in the long form
 
 
 @dataclass

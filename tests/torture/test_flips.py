@@ -18,9 +18,13 @@ FLIPS = MANY if WANTED == "all" else int(WANTED)
 pytestmark = pytest.mark.timeout(600 if str(SAMPLE) == WANTED else 0)
 
 
-@pytest.mark.parametrize("reader", READERS, ids=[reader.name for reader in READERS])
+CHOSEN = {reader.name: reader for reader in READERS if "STOPDOWN_TORTURE" in os.environ or not reader.long_only}
+
+
+@pytest.mark.parametrize("reader", CHOSEN.values(), ids=CHOSEN.keys())
 def test_one_flipped_bit_is_noticed_and_not_used(reader: Reader, tmp_path: Path) -> None:
-    tally = flip_all(reader, tmp_path, flips=FLIPS)
+    flips = min(FLIPS, FLIPS if reader.most is None else reader.most)
+    tally = flip_all(reader, tmp_path, flips=flips)
     print(tally.words())
     assert not tally.failures, "\n".join(tally.failures[:20])
-    assert tally.flips == FLIPS
+    assert tally.flips == flips

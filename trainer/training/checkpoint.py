@@ -27,7 +27,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from generator.files import DamagedError, fsync_folder
+from generator.files import DamagedError, file_digest, fsync_folder
 from generator.scratch import scratch_folder
 from generator.sealed import sealed, unsealed
 
@@ -107,6 +107,8 @@ def write_checkpoint(
         scratch.rename(path)
     fsync_folder(folder)
     for step in _superfluous(folder, checkpoint, keep, best):
+        if _is_damaged(checkpoint_path(folder, step)):
+            LOG.warning("%s is damaged and is removed", checkpoint_path(folder, step))
         shutil.rmtree(checkpoint_path(folder, step))
     return path
 
@@ -120,6 +122,20 @@ def read_latest(folder: Path) -> Checkpoint | None:
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             LOG.warning("%s is damaged (%s); the one before it is used", path, error)
     return None
+
+
+def report_damaged(folder: Path, before: int) -> None:
+    """Say which checkpoints before a step are damaged: if the last one fails, there is nothing to go back to."""
+    for step in checkpoint_steps(folder):
+        path = checkpoint_path(folder, step)
+        if step >= before:
+            break
+        try:
+            for name, expected in _read_state(path)["files"].items():
+                if file_digest(path / name) != expected:
+                    raise ValueError(f"{name} is not as it was written")
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            LOG.warning("%s is damaged (%s); nothing goes on from it, remove it", path, error)
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -179,6 +195,15 @@ def is_scheduled(path: Path) -> bool:
         return bool(_read_state(path).get("scheduled", True))
     except (OSError, ValueError, KeyError, TypeError):  # damaged
         return False
+
+
+def _is_damaged(path: Path) -> bool:
+    """Whether a checkpoint's state cannot be read; its tensors are not looked at."""
+    try:
+        _read_state(path)
+    except (OSError, ValueError, KeyError, TypeError):
+        return True
+    return False
 
 
 def _optimizer_tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:

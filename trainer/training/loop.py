@@ -30,7 +30,7 @@ from scenes.errors import StopdownError
 from trainer.formats.strict import check_exact
 from trainer.settings import TrainSettings, require_same
 from trainer.training.block_swap import swap_blocks
-from trainer.training.checkpoint import Checkpoint, checkpoint_path, read_latest, write_checkpoint
+from trainer.training.checkpoint import Checkpoint, checkpoint_path, read_latest, report_damaged, write_checkpoint
 from trainer.training.ema import start_average, update_average
 from trainer.training.guard import Guard, diverged, memory_in_words
 from trainer.training.interrupt import Interrupt
@@ -301,6 +301,8 @@ class Loop:
         if latest is None:
             return
         require_same(latest.identity, self.identity, str(self.folder))
+        if self.accelerator.is_main_process:
+            report_damaged(self.folder, latest.step)
         source = str(checkpoint_path(self.folder, latest.step))
         shapes = {name: tuple(parameter.shape) for name, parameter in self.parameters.items()}
         check_exact(source, shapes, latest.parameters)
