@@ -27,8 +27,9 @@ $(VENV)/.ready: pyproject.toml
 demo: $(VENV)/.ready
 	$(BIN)/stopdown run examples/demo.toml --out $(OUT)/runs --dataset $(OUT)/demo
 
+# A file stays together: its tests share what they build.
 test: $(VENV)/.ready
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses logical --maxprocesses 4 --dist loadfile
 
 torture: $(VENV)/.ready
 	STOPDOWN_TORTURE=all $(BIN)/pytest tests/torture -s
