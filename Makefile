@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 OUT := out
 
-.PHONY: help demo test torture fuzz explore lint bench extension tiny clean
+.PHONY: help demo test torture fuzz explore lint docs bench extension tiny clean
 
 help:
 	@echo "make demo   from nothing to a measured control on the tiny backbone: examples/demo.toml in $(OUT) (minutes; resumable)"
@@ -13,6 +13,7 @@ help:
 	@echo "make fuzz   odd recipes, overrides and command lines, drawn anew (ten minutes on two cores; FUZZ=20 times the tests' number)"
 	@echo "make explore  draw the property tests anew, with more examples (minutes)"
 	@echo "make lint   run ruff and mypy"
+	@echo "make docs   build the documentation with the reference of every module in $(OUT)/docs; a broken link is an error"
 	@echo "make extension  build the Blender extension's zip in dist (PLATFORM=any for one without wheels)"
 	@echo "make tiny   train the bundled tiny backbone from nothing in $(OUT)/tiny (hours; resumable)"
 	@echo "make bench  measure speed and noise against a plain Blender loop (minutes)"
@@ -21,7 +22,7 @@ help:
 $(VENV)/.ready: pyproject.toml
 	@echo "setting up $(VENV): stopdown with Blender, torch and the development tools"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --editable ".[render,train,quantize,app,ray,monitor,dev]"
+	$(BIN)/pip install --quiet --editable ".[render,train,quantize,app,ray,monitor,docs,dev]"
 	@touch $@
 
 demo: $(VENV)/.ready
@@ -45,6 +46,9 @@ lint: $(VENV)/.ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(VENV)/.ready
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 extension: $(VENV)/.ready
 	$(BIN)/python blender_addons/build_extension.py --out dist $(if $(PLATFORM),--platform $(PLATFORM))
