@@ -56,7 +56,7 @@ GRIDS: Mapping[str, Grid] = MappingProxyType(
 
 def backbone_grid(name: str) -> Grid | None:
     """Return the grid of a backbone by its name or folder; None where only its repository could tell."""
-    known = GRIDS.get(name.split(":")[0] if name.startswith("tiny-random:") else name)
+    known = GRIDS.get(name.split(":")[0] if name.startswith("tiny-random:") else name.split("@")[0])
     return known if known is not None else _of_folder(Path(name).expanduser())
 
 

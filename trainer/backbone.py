@@ -18,7 +18,7 @@ from scenes.errors import InputError, StopdownError
 from trainer.backbone_files import check_files
 from trainer.formats.names import backbone_names
 from trainer.formats.strict import printable
-from trainer.locate import locate_backbone
+from trainer.locate import locate_backbone, pinned_revision
 
 ARCHITECTURE = (
     "patch_size",
@@ -44,7 +44,7 @@ MERGED = "_stopdown_merged"  # a transformer's configuration says under this key
 def load_backbone(
     name: str, *, cache: Path | None = None, pipeline: type[WanPipeline] = WanPipeline, **options: Any
 ) -> WanPipeline:
-    """Return the pipeline of a folder, hub id or `tiny-random`; options are those of `WanPipeline.from_pretrained`.
+    """Return the pipeline of a folder, hub id, `owner/name@revision` or `tiny-random`; options are `from_pretrained`'s.
 
     Raises InputError in one line for a backbone that cannot be found, reached or read, and one that is not text-to-video.
     """
@@ -52,7 +52,7 @@ def load_backbone(
     if Path(location).is_dir():
         check_files(Path(location), name)
     with one_line(f"backbone {name}"):
-        loaded = pipeline.from_pretrained(location, use_safetensors=True, **options)
+        loaded = pipeline.from_pretrained(location, use_safetensors=True, **(options | pinned_revision(name)))
     for expert in experts(loaded).values():
         _remember_written(expert)
         if expert.config.image_dim is not None or expert.config.added_kv_proj_dim is not None:
@@ -66,7 +66,7 @@ def load_component(kind: type[Part], name: str, subfolder: str, *, dtype: torch.
     if Path(location).is_dir():
         check_files(Path(location), name)
     with one_line(f"'{subfolder}' of backbone {name}"):
-        return kind.from_pretrained(location, subfolder=subfolder, dtype=dtype, use_safetensors=True)
+        return kind.from_pretrained(location, subfolder=subfolder, dtype=dtype, use_safetensors=True, **pinned_revision(name))
 
 
 @contextmanager

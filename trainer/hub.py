@@ -1,7 +1,7 @@
-"""Adapters and datasets by hub id and revision, `owner/name@revision`: fetched once, then read from the local cache.
+"""Adapters, datasets and backbones by hub id and revision, `owner/name@revision`: fetched once, then read from the local cache.
 
-A revision must be named, so that the same words mean the same bytes: a tag, or a commit, which needs no network once it
-is there.
+Of adapters and datasets a revision must be named, so that the same words mean the same bytes: a tag, or a commit, which needs
+no network once it is there.
 """
 
 from __future__ import annotations
@@ -29,18 +29,35 @@ def locate_dataset(given: str | Path) -> Path:
     return _locate(given, "dataset", None)
 
 
-def _locate(given: str | Path, kind: Literal["model", "dataset"], patterns: list[str] | None) -> Path:
-    """Return a path; raises InputError in one line for a repository or revision that is not there, closed or out of reach."""
+def split_revision(given: str | Path) -> tuple[str, str | None]:
+    """Return id and revision of `owner/name@revision`, anything else and what lies on the disk as it is, with None.
+
+    Raises InputError for a branch, whose files change.
+    """
     pinned = PINNED.fullmatch(str(given))
     if pinned is None or Path(given).exists():
-        return Path(given)
+        return str(given), None
     if pinned["revision"] in BRANCHES:
         raise InputError(f"{given}: '{pinned['revision']}' is a branch, whose files change; give a tag or a commit")
+    return pinned["name"], pinned["revision"]
+
+
+def repository(given: str) -> str:
+    """Return the id of `owner/name@revision`, anything else as it is: for what knows repositories alone."""
+    pinned = PINNED.fullmatch(given)
+    return given if pinned is None else pinned["name"]
+
+
+def _locate(given: str | Path, kind: Literal["model", "dataset"], patterns: list[str] | None) -> Path:
+    """Return a path; raises InputError in one line for a repository or revision that is not there, closed or out of reach."""
+    name, revision = split_revision(given)
+    if revision is None:
+        return Path(given)
     from huggingface_hub import snapshot_download
 
     words = "adapter" if kind == "model" else "dataset"
-    with hub_errors(f"{words} {given}", pinned["name"], pinned["revision"]):
-        return Path(snapshot_download(pinned["name"], repo_type=kind, revision=pinned["revision"], allow_patterns=patterns))
+    with hub_errors(f"{words} {given}", name, revision):
+        return Path(snapshot_download(name, repo_type=kind, revision=revision, allow_patterns=patterns))
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Finds a backbone by folder, hub id or the names `tiny` and `tiny-random`, and says in one line what is wrong."""
+"""Finds a backbone by folder, hub id, `owner/name@revision`, `tiny` or `tiny-random`, and says in one line what is wrong."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from scenes.errors import InputError, closest
 from trainer.backbone_files import INDEX, check_index, other_layout
-from trainer.hub import hub_errors
+from trainer.hub import hub_errors, split_revision
 
 TINY = re.compile(r"tiny-random(?::(\d+))?")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -29,8 +29,16 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stopdown"
 
 
+def pinned_revision(name: str) -> dict[str, str]:
+    """Return the option of `from_pretrained` that a name's revision is, as in `owner/name@v1`; none where it names none."""
+    _, revision = split_revision(name)
+    return {} if revision is None else {"revision": revision}
+
+
 def locate_backbone(name: str, *, cache: Path | None = None, revision: str | None = None) -> str:
     """Return what `WanPipeline.from_pretrained` loads: a folder, or a hub id whose index was found.
+
+    The revision that a name pins goes into `pinned_revision`; it may be given as `revision` instead.
 
     `tiny` is bundled; `tiny-random`, or `tiny-random:SEED`, is built in `cache` when it is not there yet. Raises InputError
     for a folder that is no WanPipeline, a name that is neither folder nor hub id, an unknown or closed repository, and an
@@ -48,13 +56,16 @@ def locate_backbone(name: str, *, cache: Path | None = None, revision: str | Non
             raise InputError(f"backbone {name} is no diffusers pipeline: it has no {INDEX}; give a folder saved by WanPipeline")
         check_index(folder / INDEX, name)
         return str(folder)
-    if HUB_ID.fullmatch(name) is None:
+    repository, pinned = split_revision(name)
+    if HUB_ID.fullmatch(repository) is None:
         raise InputError(
             f"backbone '{name}' is neither a folder nor a hub id{closest(name, KNOWN)}; give a WanPipeline folder, "
-            "a hub id such as Wan-AI/Wan2.1-T2V-1.3B-Diffusers, or tiny, the bundled one"
+            "a hub id such as Wan-AI/Wan2.1-T2V-1.3B-Diffusers (owner/name@revision pins one), or tiny, the bundled one"
         )
-    check_index(_hub_index(name, revision), name)
-    return name
+    if pinned is not None and revision not in (None, pinned):
+        raise InputError(f"backbone {name} is asked for in revision '{revision}' as well; give one of them")
+    check_index(_hub_index(repository, pinned or revision), name)
+    return repository
 
 
 def _hub_index(name: str, revision: str | None) -> Path:

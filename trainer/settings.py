@@ -36,7 +36,9 @@ DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 class BackboneSettings(Section):
     """The frozen model that is adapted (or, for what = transformer or vae, trained whole) and how it is held in memory."""
 
-    name: str = Field(default=DEFAULT_BACKBONE, description="hub id, folder, tiny (bundled) or tiny-random")
+    name: str = Field(
+        default=DEFAULT_BACKBONE, description="hub id, owner/name@revision, folder, tiny (bundled) or tiny-random"
+    )
     dtype: Literal["bfloat16", "float32"] = Field(default="bfloat16", description="dtype of the frozen weights")
     quantization: Literal["none", "fp8", "int8", "nf4"] = Field(
         default="none", description="how the frozen transformer is packed"

@@ -16,7 +16,8 @@ from transformers import UMT5Config, UMT5EncoderModel
 
 from trainer.backbone import EXPERTS, one_line
 from trainer.backbone_files import check_sizes
-from trainer.locate import locate_backbone
+from trainer.hub import repository
+from trainer.locate import locate_backbone, pinned_revision
 from trainer.wan_configs import UMT5_XXL, WanConfig, known_config, meta_vae, random_transformer
 
 
@@ -25,14 +26,14 @@ def weightless_pipeline(name: str, *, cache: Path | None = None) -> WanPipeline:
 
     Raises InputError as `trainer.backbone.load_backbone` does for a backbone that cannot be found or described.
     """
-    config = known_config(name)
+    config = known_config(repository(name))
     if config is not None:
         return _known(config)
     location = locate_backbone(name, cache=cache)
     if Path(location).is_dir():
         check_sizes(Path(location), name)
     with one_line(f"backbone {name}"):
-        return _described(location)
+        return _described(location, **pinned_revision(name))
 
 
 def _known(config: WanConfig) -> WanPipeline:
@@ -49,21 +50,21 @@ def _known(config: WanConfig) -> WanPipeline:
     )
 
 
-def _described(location: str) -> WanPipeline:
-    """Return the pipeline that the configuration files of a folder, or of a hub id, describe."""
-    index: dict[str, Any] = dict(WanPipeline.load_config(location))
+def _described(location: str, **options: str) -> WanPipeline:
+    """Return the pipeline that the configuration files of a folder, or of a hub id (`options`: its revision), describe."""
+    index: dict[str, Any] = dict(WanPipeline.load_config(location, **options))
     present = [name for name in EXPERTS if (index.get(name) or [None])[0] is not None]
     scheduler = getattr(diffusers, index["scheduler"][1])
     with torch.device("meta"):
         parts: dict[str, Any] = {
-            name: WanTransformer3DModel.from_config(WanTransformer3DModel.load_config(location, subfolder=name))
+            name: WanTransformer3DModel.from_config(WanTransformer3DModel.load_config(location, subfolder=name, **options))
             for name in present
         }
-        parts["vae"] = AutoencoderKLWan.from_config(AutoencoderKLWan.load_config(location, subfolder="vae"))
-        parts["text_encoder"] = UMT5EncoderModel(UMT5Config.from_pretrained(location, subfolder="text_encoder"))
+        parts["vae"] = AutoencoderKLWan.from_config(AutoencoderKLWan.load_config(location, subfolder="vae", **options))
+        parts["text_encoder"] = UMT5EncoderModel(UMT5Config.from_pretrained(location, subfolder="text_encoder", **options))
     return WanPipeline(
         tokenizer=None,
-        scheduler=scheduler.from_pretrained(location, subfolder="scheduler"),
+        scheduler=scheduler.from_pretrained(location, subfolder="scheduler", **options),
         **parts,
         boundary_ratio=index.get("boundary_ratio"),
         expand_timesteps=bool(index.get("expand_timesteps")),

@@ -1,4 +1,4 @@
-"""Adapters and datasets by hub id and revision: the real client against a server on this machine that speaks its endpoints."""
+"""Adapters, datasets and backbones by hub id and revision: the real client against a server here that speaks its endpoints."""
 
 from __future__ import annotations
 
@@ -16,9 +16,11 @@ from typing import ClassVar
 import pytest
 from trainer_support import adapted
 
+from generator.backbone_grid import backbone_grid
 from scenes.errors import InputError
 from trainer.adapter.folder import save_adapter
 from trainer.adapter.verify import verify_adapter
+from trainer.backbone import fingerprint, load_backbone
 from trainer.data import open_data
 from trainer.hub import locate_adapter
 
@@ -28,9 +30,9 @@ TAG = "v1"
 
 
 class Hub(BaseHTTPRequestHandler):
-    """A hub with one model and one dataset, `me/thing`, each with one commit, tagged v1."""
+    """A hub with an adapter and a dataset, `me/thing`, and a backbone, `me/wan`, each with one commit, tagged v1."""
 
-    folders: ClassVar[dict[str, Path]] = {}
+    folders: ClassVar[dict[tuple[str, str], Path]] = {}
     asked: ClassVar[list[str]] = []
 
     def do_GET(self) -> None:
@@ -45,17 +47,21 @@ class Hub(BaseHTTPRequestHandler):
         """Send a listing or a file."""
         path = self.path.split("?")[0]
         self.asked.append(path)
-        for kind, folder in self.folders.items():
-            api, files = f"/api/{kind}s/me/thing", ("" if kind == "model" else "/datasets") + "/me/thing/resolve/"
+        for (kind, name), folder in self.folders.items():
+            api, files = f"/api/{kind}s/{name}", ("" if kind == "model" else "/datasets") + f"/{name}/resolve/"
             if path in (f"{api}/revision/{TAG}", f"{api}/revision/{COMMIT}"):
-                return self.send(json.dumps({"id": "me/thing", "sha": COMMIT, "siblings": []}).encode(), body)
+                siblings = [{"rfilename": file} for file in self.files(folder)]
+                return self.send(json.dumps({"id": name, "sha": COMMIT, "siblings": siblings}).encode(), body)
             if path == f"{api}/tree/{COMMIT}":
                 return self.send(json.dumps([self.entry(folder, file) for file in self.files(folder)]).encode(), body)
-            if path.startswith(api):
-                return self.send(b"{}", body, 404, {"X-Error-Code": "RevisionNotFound"})
-            if path.startswith(f"{files}{COMMIT}/"):
-                data = (folder / path.removeprefix(f"{files}{COMMIT}/")).read_bytes()
+            if path.startswith((f"{files}{COMMIT}/", f"{files}{TAG}/")):
+                file = folder / path.removeprefix(files).split("/", 1)[1]
+                if not file.is_file():
+                    return self.send(b"{}", body, 404, {"X-Error-Code": "EntryNotFound"})
+                data = file.read_bytes()
                 return self.send(data, body, 200, {"ETag": f'"{hashlib.sha1(data).hexdigest()}"', "X-Repo-Commit": COMMIT})
+            if path.startswith((api, files)):
+                return self.send(b"{}", body, 404, {"X-Error-Code": "RevisionNotFound"})
         return self.send(b"{}", body, 404, {"X-Error-Code": "RepoNotFound"})
 
     @staticmethod
@@ -83,12 +89,12 @@ class Hub(BaseHTTPRequestHandler):
 
 
 @pytest.fixture(scope="module")
-def hub(tmp_path_factory: pytest.TempPathFactory, tints: Path) -> Iterator[str]:
-    """Yield the address of a hub that has an adapter and a dataset."""
+def hub(tmp_path_factory: pytest.TempPathFactory, tints: Path, tiny_folder: Path) -> Iterator[str]:
+    """Yield the address of a hub that has an adapter, a dataset and a backbone."""
     adapter = tmp_path_factory.mktemp("hub") / "adapter"
     save_adapter(adapter, {"transformer": adapted()}, backbone_id="tiny", step=12)
     (adapter / "evil.py").write_text("raise SystemExit('ran')")
-    Hub.folders = {"model": adapter, "dataset": tints}
+    Hub.folders = {("model", "me/thing"): adapter, ("dataset", "me/thing"): tints, ("model", "me/wan"): tiny_folder}
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
@@ -137,6 +143,45 @@ def test_an_adapter_and_a_dataset_come_from_the_hub_and_stay(hub: str, tmp_path:
     again = read(f"me/thing@{COMMIT}", "me/other@v1", place=tmp_path, HF_HUB_OFFLINE="1")
     assert again[:2] == told[:2] and len(Hub.asked) == asked  # a pinned one needs no network
     assert all("is not in the local hub cache and the hub cannot be reached" in line for line in again[2:])
+
+
+BACKBONES = """
+import torch
+from diffusers import WanTransformer3DModel
+from scenes.errors import InputError
+from trainer.backbone import fingerprint, load_backbone, load_component
+from trainer.weightless import weightless_pipeline
+for name in NAMES:
+    try:
+        print(weightless_pipeline(name).transformer.config.num_layers)
+        print(fingerprint(load_backbone(name).transformer))
+        print(fingerprint(load_component(WanTransformer3DModel, name, "transformer", dtype=torch.float32)))
+    except InputError as error:
+        print(error)
+"""
+
+
+def test_a_backbone_comes_in_its_pinned_revision_and_stays(hub: str, tmp_path: Path, tiny_folder: Path) -> None:
+    own = load_backbone(str(tiny_folder)).transformer
+    expected = [str(own.config.num_layers), fingerprint(own), fingerprint(own)]
+
+    def told(*names: str, **environment: str) -> list[str]:
+        done = client(f"NAMES = {names!r}\n{BACKBONES}", tmp_path, **environment)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.splitlines()
+
+    lines = told(f"me/wan@{TAG}", "me/wan@v9", "me/wan@main", HF_ENDPOINT=hub)
+    assert lines[:3] == expected
+    assert "has no revision 'v9' of me/wan" in lines[3] and "'main' is a branch" in lines[4] and len(lines) == 5
+    asked = len(Hub.asked)
+    assert told(f"me/wan@{COMMIT}", HF_HUB_OFFLINE="1") == expected and len(Hub.asked) == asked
+
+
+def test_only_the_name_reaches_what_knows_repositories_alone(tmp_path: Path) -> None:
+    card = save_adapter(tmp_path / "a", {"transformer": adapted()}, backbone_id="owner/name@v1", step=1)
+    assert card.backbone.id == "owner/name@v1"
+    assert "base_model: owner/name\n" in (tmp_path / "a" / "README.md").read_text()
+    assert backbone_grid("Wan-AI/Wan2.1-T2V-14B-Diffusers@v1") == backbone_grid("Wan-AI/Wan2.1-T2V-14B-Diffusers") is not None
 
 
 @pytest.mark.parametrize("branch", ["main", "master", "HEAD"])

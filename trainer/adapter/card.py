@@ -15,6 +15,7 @@ from scenes.errors import InputError
 from trainer.adapter.config import AdapterConfig
 from trainer.adapter.laws import FROZEN
 from trainer.formats.strict import printable
+from trainer.hub import repository
 
 CARD = "control.json"
 CARD_BYTES = 4 * 2**20  # the largest has some kilobytes
@@ -144,13 +145,13 @@ def model_card(card: AdapterCard) -> str:
 def _metadata(card: AdapterCard) -> list[str]:
     lines = ["---", "library_name: diffusers", "pipeline_tag: text-to-video", "tags: [stopdown, lora, camera-control]"]
     if not Path(card.backbone.id).is_absolute():
-        lines.append(f"base_model: {card.backbone.id}")
+        lines.append(f"base_model: {repository(card.backbone.id)}")
     return [*lines, "---"]
 
 
 def _description(card: AdapterCard) -> list[str]:
     control, lora = card.config.control, card.config.lora
-    lines = [f"# Stopdown adapter for {Path(card.backbone.id).name}", ""]
+    lines = [f"# Stopdown adapter for {Path(repository(card.backbone.id)).name}", ""]
     if control is not None:
         lines += ["| axis | c = −1 | c = 0 | c = +1 |", "|---|---|---|---|"]
         lines += [f"| {axis.name} | {' | '.join(axis.format(c) for c in (-1.0, 0.0, 1.0))} |" for axis in control.axes]

@@ -33,6 +33,7 @@ from trainer.adapter.folder import attach_saved, save_adapter
 from trainer.adapter.lora import LORA_NAME, block_of, lora_layers
 from trainer.adapter.modes import check_mode, default_mode
 from trainer.backbone import MERGED, experts, fingerprint, forget_written
+from trainer.hub import repository
 
 ADAPTER = "adapter"
 
@@ -151,11 +152,11 @@ def merged_card(card: AdapterCard, recipe: Mapping[str, object], has_control: bo
     assert isinstance(facts, dict)
     lines = ["---", "library_name: diffusers", "pipeline_tag: text-to-video"]
     if not Path(backbone).is_absolute():
-        lines.append(f"base_model: {backbone}")
+        lines.append(f"base_model: {repository(backbone)}")
     blocks = facts["blocks"]
     lines += [
         "---",
-        f"# {Path(backbone).name} with a Stopdown LoRA merged",
+        f"# {Path(repository(backbone)).name} with a Stopdown LoRA merged",
         "",
         f"- Merged into blocks {', '.join(map(str, blocks))} (mode `{facts['mode']}`, strength {facts['strength']:g}).",
         f"- The adapter was trained for {card.step} steps on dataset version {card.dataset_version or '(none recorded)'}.",

@@ -87,7 +87,8 @@ def convert(
     preset: Preset = "keep",
     axes: Axes = None,
     backbone: Annotated[
-        str | None, typer.Option(help="The backbone that a folder is to belong to: hub id, folder, tiny or tiny-random.")
+        str | None,
+        typer.Option(help="The backbone that a folder is to belong to: hub id, owner/name@revision, folder or tiny."),
     ] = None,
     expert: Expert = None,
     alpha: Alpha = None,
@@ -130,7 +131,7 @@ def merge(
     out: Annotated[Path, typer.Option(help="A new folder for the merged backbone.", show_default=False)],
     backbone: Annotated[
         str | None,
-        typer.Option(help="Hub id, folder, tiny or tiny-random; the one that the adapter was trained on if not given."),
+        typer.Option(help="Hub id, owner/name@revision, folder or tiny; the one that the adapter was trained on if not given."),
     ] = None,
     mode: Annotated[
         str | None,

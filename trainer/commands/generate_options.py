@@ -13,7 +13,8 @@ Adapter = Annotated[
     Path, typer.Option(help="The adapter's folder, a checkpoint's, or owner/name@revision on the hub.", show_default=False)
 ]
 Backbone = Annotated[
-    str | None, typer.Option(help="Hub id, folder, tiny or tiny-random; the one that the adapter was trained on if not given.")
+    str | None,
+    typer.Option(help="Hub id, owner/name@revision, folder or tiny; the one that the adapter was trained on if not given."),
 ]
 Out = Annotated[Path, typer.Option(help="The folder of videos, records and grid; finished videos in it are kept.")]
 
