@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from generator.children import guard_children
-from generator.command_line import command_line, told
+from generator.command_line import command_line, run_parsed, told
 from generator.processors import share_processors
 
 # name: (module with a function `command`, or an `app` of several, one-line help)
@@ -86,7 +86,7 @@ def _mount(name: str, module: str, words: str) -> None:
             group.command()(found.command)
         command = typer.main.get_command(group)
         _prepare(command)
-        command(args=ctx.args, prog_name=f"stopdown {name}")
+        run_parsed(command, ctx.args, f"stopdown {name}")
 
 
 def _prepare(command: Any) -> None:
@@ -117,7 +117,7 @@ def main() -> None:
 def _start() -> None:
     guard_children()
     share_processors()  # before a command loads numpy, torch or Blender
-    app(prog_name="stopdown")
+    run_parsed(typer.main.get_command(app), None, "stopdown")
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from generator.farm.heartbeat import Beater, BeatFolder, BeatingProgress
+from generator.files import FULL
 from generator.own_scene import take_in
 from generator.plan import ClipPlan, Plan
 from generator.plan_check import concerns
@@ -25,7 +26,6 @@ from generator.progress import Progress
 from generator.render.executable import VERSION
 from generator.render.messages import ClipJob, SceneJob, WorkerSettings
 from generator.render.pool import NoSpaceError, PoolOptions, RenderPool
-from generator.render.worker import NO_SPACE
 from generator.store import ClipRecord, Store
 from generator.versions.commit import commit_build
 from generator.versions.curation import shown_curation
@@ -128,7 +128,7 @@ def build(
                 version = commit_build(History(path), plan, _records(plan, path, blender), message)
                 report = replace(report, version=version.id)
     except OSError as error:
-        if error.errno in NO_SPACE:
+        if error.errno in FULL:
             raise NoSpaceError(
                 f"{error.strerror} at {path}; free some space and run the same command again to go on"
             ) from error

@@ -10,17 +10,19 @@ import errno
 import functools
 import os
 import sys
-from collections.abc import Callable
-from typing import NoReturn, ParamSpec, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn, ParamSpec, TypeVar
 
-from generator.files import NOT_WRITABLE
+import typer
+
+from generator.files import FULL, NOT_WRITABLE
 from generator.streams import OutputError, discard_output, own_streams
-from scenes.errors import StopdownError
+from scenes.errors import InputError, StopdownError
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_UsageError: Any = typer.BadParameter.__mro__[1]  # of the click inside typer, which has no public name
 _LONGEST_PATH = 200
 
 
@@ -41,6 +43,25 @@ def command_line(call: Callable[[], object]) -> NoReturn:
     code = _ended(own_streams) or _ended(call)
     unwritten = _ended(lambda: sys.stdout.flush())  # what it printed is in a buffer until now
     sys.exit(code or unwritten)
+
+
+def run_parsed(command: Any, args: Sequence[str] | None, prog_name: str) -> None:
+    """Run a command of typer's; an option that it does not know, or one that is missing, is one line as any other mistake.
+
+    `args` are the words behind the command's name, those of the process if None. Raises InputError, SystemExit.
+    """
+    try:
+        code = command.main(args=args, prog_name=prog_name, standalone_mode=False)
+    except typer.Abort:
+        raise InterruptedByPersonError("interrupted") from None
+    except _UsageError as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            raise SystemExit(_shown_help(error)) from None
+        words = " ".join(error.format_message().split()).removesuffix(".")
+        where = error.ctx.command_path if error.ctx is not None else prog_name
+        raise InputError(f"{words[:1].lower()}{words[1:]}; try `{where} --help`") from None
+    if isinstance(code, int) and code:
+        raise SystemExit(code)
 
 
 def told(function: Callable[P, R]) -> Callable[P, R]:
@@ -76,6 +97,12 @@ def _ended(call: Callable[[], object]) -> int:
     return 0
 
 
+def _shown_help(error: Any) -> int:
+    """Print the help of a command that was called with nothing and has nothing to do then; return the exit code."""
+    sys.stdout.write(f"{error.ctx.get_help()}\n")
+    return 2
+
+
 def _in_words(error: Exception) -> StopdownError:
     if isinstance(error, BrokenPipeError):
         return ReaderGoneError("the reader of the output went away")
@@ -93,7 +120,7 @@ def _disk_words(error: OSError) -> str:
     where = os.fsdecode(name) if isinstance(name, str | bytes) else ""
     short = where if len(where) <= _LONGEST_PATH else f"{where[:_LONGEST_PATH]}…"
     reason = error.strerror or str(error) or type(error).__name__
-    if error.errno in _FULL:
+    if error.errno in FULL:
         return f"no space left{f' at {short}' if short else ''} ({reason}); free some and run the same command again"
     if error.errno in NOT_WRITABLE:
         return f"{short or 'a file'} cannot be opened or written to ({reason}); change its permissions, or give another place"

@@ -53,14 +53,15 @@ def judged_clips(plan: Plan) -> Mapping[str, tuple[int, int]]:
     return counts
 
 
-def concerns(plan: Plan) -> Iterator[str]:
+def concerns(plan: Plan, judged_by_axis: Mapping[str, tuple[int, int]] | None = None) -> Iterator[str]:
     """Yield a line for every axis whose law turns it round, exceeds what scenes have room for, or is too faint to be judged.
 
-    And for every axis of a scene of one's own that has labels without proof.
+    And for every axis of a scene of one's own that has labels without proof. `judged_by_axis` is what `judged_clips` returned,
+    where that is known already.
     """
     recipe = plan.recipe
     yield from (one.line for one in unproven(plan))
-    for name, (judged, labelled) in judged_clips(plan).items():
+    for name, (judged, labelled) in (judged_clips(plan) if judged_by_axis is None else judged_by_axis).items():
         axis, law, layout = AXES[name], recipe.law(name), recipe.layout_law(name)
         if (law.ratio > 1) != (axis.default_law.ratio > 1):
             yield (

@@ -179,9 +179,9 @@ def difference(earlier: Recipe, later: Recipe) -> str:
     for key in sorted(before.keys() | after.keys()):
         if before.get(key) != after.get(key):
             return f"{key} is {before.get(key)} there and {after.get(key)} here"
-    if plan_format(later) == 1:
-        return "same recipe, drawn by another version of Stopdown"
     laws = {axis: later.law(axis) for axis in later.used_axes if later.law(axis) != later.layout_law(axis)}
+    if plan_format(later) == 1 or not laws:
+        return "same recipe, drawn by another version of Stopdown"
     layouts = "; ".join(
         f"axes.{axis}.layout = {{ neutral = {law.neutral:.9g}, ratio = {law.ratio:.9g} }}" for axis, law in laws.items()
     )

@@ -125,3 +125,20 @@ def test_rich_keeps_its_own_colours_and_takes_no_style_from_data() -> None:
     console.print(HOSTILE, table)
     assert "\x1b]0" not in file.getvalue() and "\x1b[2J" not in file.getvalue() and "\x1b[31m" not in file.getvalue()
     assert "[bold]über 日本[/nothing]" in file.getvalue() and "\x1b[32m" in file.getvalue()
+
+
+def test_a_mistake_in_the_words_of_a_command_is_one_line_and_names_the_help(tmp_path: Path) -> None:
+    cases = {
+        ("plan",): "missing argument 'recipe'; try `stopdown plan --help`",
+        ("log", "ds", "--jsno"): "no such option: --jsno (Possible options: --json); try `stopdown log --help`",
+        ("log", "a", "b", "c"): "got unexpected extra argument",
+        ("query", "ds", "layer > 0", "--format", "xls"): "invalid value for '--format'",
+        ("log", "ds", "--last", "few"): "try `stopdown log --help`",
+        ("adapter", "nosuch"): "no such command 'nosuch'; try `stopdown adapter --help`",
+        ("nosuch",): "no such command 'nosuch'; try `stopdown --help`",
+    }
+    answers = run_commands([{"args": list(words), "cwd": str(tmp_path)} for words in cases])
+    for answer, said in zip(answers, cases.values(), strict=True):
+        assert answer.code == 2 and answer.is_one_line and said in answer.err and not answer.out, answer
+    (helped,) = run_commands([{"args": [], "cwd": str(tmp_path)}])
+    assert helped.code == 2 and "Usage" in helped.out + helped.err and "plan" in helped.out + helped.err

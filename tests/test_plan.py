@@ -167,6 +167,7 @@ def test_a_plan_says_what_its_laws_cannot_show() -> None:
     faint = family_plan("flyby", '[axes.shutter]\nneutral = "1/2000"\nratio = 2')
     (words,) = concerns(faint)
     assert judged_clips(faint) == {"shutter": (0, 9)} and "none of 9 clips" in words
+    assert list(concerns(faint, judged_clips(faint))) == [words] and not list(concerns(faint, {"shutter": (9, 9)}))
 
 
 def test_labels_obey_the_unit_law() -> None:

@@ -10,9 +10,8 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
+from generator.files import FULL
 from scenes.errors import StopdownError
-
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, a quota, a limit on the size of a file
 
 
 class DiskFullError(StopdownError):

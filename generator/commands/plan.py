@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from typing import Annotated
 
 import plotext
@@ -29,14 +30,15 @@ def command(
     loaded = load_recipe(recipe, overrides or ())
     check_trainable(loaded)
     plan = make_plan(loaded)
-    for words in concerns(plan):
+    judged = judged_clips(plan)
+    for words in concerns(plan, judged):
         print(f"stopdown: {words}", file=sys.stderr)
     if json:
         sys.stdout.write(plan.to_json() + "\n")
         return
     console = Console()
     console.print(_layers(plan))
-    console.print(_ranges(plan))
+    console.print(_ranges(plan, judged))
     for position, pyramid in enumerate(plan.recipe.pyramid):
         for axis in pyramid.axes:
             console.print(Text.from_ansi(_plot(plan, position, axis, console.width)))
@@ -56,11 +58,10 @@ def _layers(plan: Plan) -> Table:
     return table
 
 
-def _ranges(plan: Plan) -> Table:
+def _ranges(plan: Plan, judged: Mapping[str, tuple[int, int]]) -> Table:
     table = Table(title="physical range", title_justify="left")
     for heading in ("axis", "c = -1", "c = 0", "c = +1", "drawn", "judged"):
         table.add_column(heading)
-    judged = judged_clips(plan)
     for name in plan.recipe.used_axes:
         law, axis = plan.recipe.law(name), AXES[name]
         values = [clip.values[name] for clip in plan.clips if name in clip.values]

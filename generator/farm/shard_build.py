@@ -29,11 +29,11 @@ from generator.farm.parts import Parts
 from generator.farm.shards import Piece, Shard, piece_clips, shard_pieces, time_limit_s
 from generator.farm.target import Target
 from generator.file_lock import alone
+from generator.files import FULL
 from generator.plan import ClipPlan
 from generator.progress import Progress
 from generator.render.messages import SceneJob, WorkerSettings
 from generator.render.pool import NoSpaceError, PoolOptions, RenderPool
-from generator.render.worker import NO_SPACE
 from generator.sealed import sha256
 from generator.store import Store
 from scenes.errors import InputError
@@ -124,7 +124,7 @@ def build_shard(
             scratch = stack.enter_context(scratch_store(target, shard.name, options.scratch))
             failed = _render(target, work, scratch, options, telling, tally, render) if work.left else {}
     except OSError as error:
-        if error.errno in NO_SPACE:
+        if error.errno in FULL:
             raise NoSpaceError(
                 f"{error.strerror} in the scratch folder; free some space or name another with --scratch, then run it again"
             ) from error

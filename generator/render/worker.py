@@ -6,7 +6,6 @@ Array legend: T frames, H rows, W columns, 3 channels.
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 import sys
@@ -23,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from generator.files import FULL
 from generator.own_scene import FOLDER
 from generator.reading import neutral_region, read
 from generator.render.messages import (
@@ -51,8 +51,6 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float32]
 Send = Callable[[Event], None]
-
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def work(connection: Connection, settings: WorkerSettings, log: Path) -> None:
@@ -103,7 +101,7 @@ def _render_clips(job: SceneJob, settings: WorkerSettings, build: Callable[..., 
             linear_THW3 = renderer.frames(clip.optics)
             record = _store_clip(store, clip, linear_THW3, job.spec, settings, start_s)
         except OSError as error:
-            if error.errno in NO_SPACE:
+            if error.errno in FULL:
                 send(NoSpace(f"{error.strerror} while writing clip {clip.clip_id}"))
                 return
             send(Failed(clip.clip_id, _one_line(error)))

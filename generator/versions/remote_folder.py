@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
-from generator.files import fsync_folder, place, write_atomic, write_temporary
+from generator.files import FULL, fsync_folder, place, write_atomic, write_temporary
 from generator.versions.history import INTERNAL
 from generator.versions.locks import reading, swapping, writing
 from generator.versions.remote import RemoteError, checked_path
@@ -124,7 +124,7 @@ class FolderRemote:
             yield
         except OSError as error:
             where = error.filename or self.path
-            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            if error.errno in FULL:
                 raise RemoteError(
                     f"no space left at {where}; free some and run the same command again", lasting=True
                 ) from error

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
+from generator.files import FULL, NOT_WRITABLE
 from scenes.errors import StopdownError
 
 
@@ -18,9 +18,6 @@ class _InFolder(Protocol):
 H = TypeVar("H", bound=_InFolder)
 P = ParamSpec("P")
 R = TypeVar("R")
-
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class DiskError(StopdownError):
@@ -38,9 +35,9 @@ def reported(function: Callable[Concatenate[H, P], R]) -> Callable[Concatenate[H
             return function(history, *args, **kwargs)
         except OSError as error:
             where = error.filename or history.path
-            if error.errno in _FULL:
+            if error.errno in FULL:
                 raise DiskError(f"no space left at {where}; free some and run the same command again") from error
-            if error.errno in _REFUSED:
+            if error.errno in NOT_WRITABLE:
                 raise DiskError(f"{where} cannot be written to ({error.strerror}); change its permissions") from error
             raise
 

@@ -153,6 +153,8 @@ def test_runs_that_are_not_there_are_refused_with_what_is(tmp_path: Path, monkey
     list_runs()  # nobody has run anything yet, which is no mistake
     with pytest.raises(InputError, match=r"--out nowhere is no folder"):
         list_runs(out=Path("nowhere"))
+    with pytest.raises(InputError, match=r"runs has no runs of 'x{300}'; start one"):
+        list_runs("x" * 300)
     (tmp_path / "runs" / "shutter").mkdir(parents=True)
     with pytest.raises(InputError, match=r"runs has no runs of 'shuter', did you mean 'shutter'|did you mean.*it has shutter"):
         list_runs("shuter")

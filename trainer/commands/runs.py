@@ -33,8 +33,9 @@ def command(
         raise InputError(f"--out {out} is no folder; give the one that `stopdown run` wrote to")
     out = out if out is not None else Path("runs")
     there = sorted(path.name for path in out.iterdir() if path.is_dir()) if out.is_dir() else []
-    if name is not None and there and name not in there:
-        raise InputError(f"{out} has no runs of '{name}'{closest(name, there)}; it has {', '.join(there)}")
+    if name is not None and name not in there:
+        others = f"it has {', '.join(there)}" if there else "start one with `stopdown run RECIPE`"
+        raise InputError(f"{out} has no runs of '{name}'{closest(name, there)}; {others}")
     runs = [summarise(folder) for folder in run_folders(out, name)]
     if json:
         print(json_module.dumps([asdict(run) for run in runs], default=str))
