@@ -1,4 +1,4 @@
-"""Runs an axis's blind probe on a clip; on a scene of one's own, the temperature is read where its neutral patch is.
+"""Runs an axis's blind probe on a clip; on a scene of one's own, what reads a neutral sees its neutral patch.
 
 A file of one's own may hold anything, a large wall that looks like a neutral under another light too, and says where its
 neutral is. The probe itself stays blind: it sees the patch's pixels and nothing else.
@@ -23,7 +23,7 @@ LEAST_PX = 4  # side of a patch from which it is read
 
 def read(axis: str, frames_THW3: NDArray[np.uint8], fps: float, where: tuple[int, int, int, int] | None) -> Reading:
     """Return what an axis's probe reads; `where` is the region (left, top, right, bottom) of the neutral, or None."""
-    if axis != "temperature" or where is None:
+    if where is None or not AXES[axis].reads_neutral:
         return AXES[axis].probe(frames_THW3, fps)
     left, top, right, bottom = where
     reading = AXES[axis].probe(np.ascontiguousarray(frames_THW3[:, top:bottom, left:right]), fps)

@@ -91,8 +91,14 @@ class AxisLaw(Law):
 class Pyramid(Section):
     """One pyramid: which axes are controlled, over which content, in which layers."""
 
-    axes: tuple[str, ...] = Field(min_length=1, description="control axes, one or several")
-    family: tuple[str, ...] = Field(min_length=1, description="scene families, taken in turn by the scenes of a layer")
+    axes: tuple[str, ...] = Field(
+        min_length=1, description="control axes, one or several", json_schema_extra={"items": {"enum": [*AXES]}}
+    )
+    family: tuple[str, ...] = Field(
+        min_length=1,
+        description="scene families, taken in turn by the scenes of a layer",
+        json_schema_extra={"items": {"enum": [*FAMILIES]}},
+    )
     layers: tuple[Annotated[int, Field(ge=1, le=1000)], ...] = Field(
         default=(9, 7, 5, 3, 1), min_length=1, description="control values per scene, one number per layer"
     )
@@ -141,9 +147,9 @@ class Pyramid(Section):
     @model_validator(mode="after")
     def _families_show_axes(self) -> Pyramid:
         for family in self.family:
-            blind = [axis for axis in self.axes if axis not in FAMILIES[family].shows]
+            blind = [axis for axis in self.axes if axis not in FAMILIES[family].shown_axes]
             if blind:
-                able = [name for name, other in FAMILIES.items() if set(self.axes) <= other.shows]
+                able = [name for name, other in FAMILIES.items() if set(self.axes) <= other.shown_axes]
                 raise ValueError(
                     f"family '{family}' does not show {' and '.join(blind)}; "
                     + (f"families that show {', '.join(self.axes)}: {', '.join(able)}" if able else "split the axes up")
@@ -225,7 +231,11 @@ class Recipe(Section):
     seed: int = Field(default=0, ge=0, lt=2**63, description="seed of every draw")
     video: Video = Video()
     render: RenderSettings = RenderSettings()
-    axes: dict[str, AxisLaw] = Field(default_factory=dict, description="overrides of the axes' unit laws, by axis")
+    axes: dict[str, AxisLaw] = Field(
+        default_factory=dict,
+        description="overrides of the axes' unit laws, by axis",
+        json_schema_extra={"propertyNames": {"enum": [*AXES]}},
+    )
     scene: OwnScene | None = Field(default=None, description="a scene of your own, for family blend")
     pyramid: tuple[Pyramid, ...] = Field(min_length=1, description="one or several pyramids")
     captions: Captions = Captions()

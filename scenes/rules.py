@@ -16,13 +16,13 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from scenes.axes.base import UnitLaw
+from scenes.axes import AXES, UnitLaw
 from scenes.camera import focal_px, project, rotation_33
 from scenes.families.base import Check, Laws
 from scenes.motion import location_at, matrix_33, orientation_at, vertices_at
 from scenes.palette import least_delta_e
 from scenes.primitives import mesh
-from scenes.spec import Background, Camera, Light, Role, SceneSpec, Shot, Solid, Vec3
+from scenes.spec import Background, Camera, Light, Optics, Role, SceneSpec, Shot, Solid, Vec3
 
 Floats = NDArray[np.float64]
 Box = tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels, y down
@@ -146,9 +146,9 @@ def _vec3(values: Floats) -> Vec3:
 
 
 def strongest_exposure_s(laws: Mapping[str, UnitLaw]) -> float:
-    """Return the longest exposure (seconds) in the trained range of the `shutter` law; 0 without that axis."""
-    law = laws.get("shutter")
-    return max(law.value(-1.0), law.value(1.0)) if law is not None else 0.0
+    """Return the longest exposure (seconds) in the trained ranges of the laws; 0 where no axis sets an exposure."""
+    ends = ((AXES[axis], law.value(control)) for axis, law in laws.items() for control in (-1.0, 1.0))
+    return max((axis.apply_optics(Optics(), value).exposure_s or 0.0 for axis, value in ends), default=0.0)
 
 
 def shutter_times_s(shot: Shot, laws: Mapping[str, UnitLaw]) -> tuple[float, ...]:

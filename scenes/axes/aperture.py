@@ -45,6 +45,10 @@ class Aperture:
     default_law: UnitLaw = DEFAULT_LAW
     error_unit: ErrorUnit = "stop"
     tolerance: float = 0.15
+    plural: str = "F-numbers"
+    shown_by: frozenset[str] = frozenset()
+    reads_neutral: bool = False
+    caveat: str = ""
     effect_words: tuple[str, str] = ("everything in focus from front to back", "shallow focus with a soft background")
 
     def layout_law(self, fps: int) -> UnitLaw:

@@ -117,6 +117,26 @@ class Axis(Protocol):
         ...
 
     @property
+    def plural(self) -> str:
+        """What its values are called, as a sentence begins: `Exposure times`."""
+        ...
+
+    @property
+    def shown_by(self) -> frozenset[str]:
+        """The families whose scenes show this axis, beside those that are laid out for it and name it themselves."""
+        ...
+
+    @property
+    def reads_neutral(self) -> bool:
+        """Whether the probe reads a neutral surface, so that it is shown no more than the one that is marked in a file."""
+        ...
+
+    @property
+    def caveat(self) -> str:
+        """What a reader of measured curves must know about the probe; empty where there is nothing."""
+        ...
+
+    @property
     def effect_words(self) -> tuple[str, str]:
         """Caption words for the effect at c < 0 and c > 0, used only where a recipe asks for them."""
         ...

@@ -55,6 +55,10 @@ class Shutter:
     default_law: UnitLaw = LAW
     error_unit: ErrorUnit = "stop"
     tolerance: float = 0.10
+    plural: str = "Exposure times"
+    shown_by: frozenset[str] = frozenset()
+    reads_neutral: bool = False
+    caveat: str = "shutter: blur below about 2 px reads too long, so that the curve flattens where little moves fast enough"
     effect_words: tuple[str, str] = ("short exposure, frozen motion", "long exposure, motion blur")
 
     def layout_law(self, fps: int) -> UnitLaw:

@@ -33,6 +33,10 @@ class Temperature:
     default_law: UnitLaw = _LAW
     error_unit: ErrorUnit = "mired"
     tolerance: float = TOLERANCE_MIRED
+    plural: str = "Kelvins"
+    shown_by: frozenset[str] = frozenset()
+    reads_neutral: bool = True
+    caveat: str = ""
     effect_words: tuple[str, str] = ("cool bluish light", "warm orange light")
 
     def layout_law(self, fps: int) -> UnitLaw:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scenes.axes.base import UnitLaw
+from scenes.axes import AXES, UnitLaw
 from scenes.errors import SceneError
 from scenes.spec import SceneSpec, Shot
 
@@ -27,6 +27,11 @@ class Family:
     draw: Draw
     rules: tuple[Check, ...]
     max_tries: int = 400
+
+    @property
+    def shown_axes(self) -> frozenset[str]:
+        """The axes that its scenes are laid out for, and those that say that its scenes show them."""
+        return self.shows | {name for name, axis in AXES.items() if self.name in axis.shown_by}
 
 
 def draw_scene(family: Family, rng: np.random.Generator, shot: Shot, laws: Laws) -> SceneSpec:

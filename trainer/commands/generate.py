@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from trainer.generation.sampler import Sampling
 
 
+@given.with_axis_options
 def command(
     adapter: given.Adapter,
     backbone: given.Backbone = None,
@@ -32,9 +33,6 @@ def command(
     negative: given.Negative = "",
     seed: given.Seed = 0,
     seeds: given.Seeds = 1,
-    shutter: given.Shutter = None,
-    aperture: given.Aperture = None,
-    temperature: given.Temperature = None,
     control: given.Control = None,
     zip: given.Zip = False,
     limit: given.Limit = None,
@@ -60,13 +58,14 @@ def command(
     force: given.Force = False,
     dry_run: given.DryRun = False,
     json: Json = False,
+    **axes: str | None,
 ) -> None:
     """Generate videos under control: a video per prompt, seed, mode and value, and a labelled grid of them.
 
     Several values make a sweep, all from the same noise. After an interruption, the same command goes on.
     Example: stopdown generate --adapter runs/a/adapter --prompt "a car passes" --shutter 1/400..1/16:7
     """
-    swept = {"shutter": shutter, "aperture": aperture, "temperature": temperature, "control": control or ()}
+    swept = {**axes, "control": control or ()}
     drawn = {"seed": seed, "seeds": seeds, "negative": negative, "strength": strength}
     adapter, card, rows = _plan(adapter, swept, limit, zip, {"words": prompt or (), "file": prompts}, mode or (), drawn)
     sampling: dict[str, float | None] = {

@@ -1,11 +1,15 @@
-"""The options of `stopdown generate`."""
+"""The options of `stopdown generate`; those of the axes are made from `AXES`."""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+
+from scenes.axes import AXES, Axis
 
 PROMPTS, VALUES, SAMPLING, MACHINE = "What to show", "Control", "Sampling", "Machine"
 
@@ -29,22 +33,6 @@ Negative = Annotated[str, typer.Option(help="What the video should not show.", r
 Seed = Annotated[int, typer.Option(help="Seed of the noise, which all values of a sweep share.", rich_help_panel=PROMPTS)]
 Seeds = Annotated[int, typer.Option(help="So many seeds, counting up from --seed.", rich_help_panel=PROMPTS)]
 
-Shutter = Annotated[
-    str | None,
-    typer.Option(
-        metavar="VALUES",
-        help="Exposure times: 1/50, a list 1/400,1/80,1/16 or a sweep 1/400..1/16:7.",
-        rich_help_panel=VALUES,
-    ),
-]
-Aperture = Annotated[
-    str | None,
-    typer.Option(metavar="VALUES", help="F-numbers: f/2, a list or a sweep f/22..f/1.4:7.", rich_help_panel=VALUES),
-]
-Temperature = Annotated[
-    str | None,
-    typer.Option(metavar="VALUES", help="Kelvins: 3200K, a list or a sweep 2000K..12000K:7.", rich_help_panel=VALUES),
-]
 Control = Annotated[
     list[str] | None,
     typer.Option(
@@ -130,3 +118,25 @@ AllowOther = Annotated[
 ]
 Force = Annotated[bool, typer.Option("--force", help="Make all videos anew, replacing those that are there.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be made; load no backbone.")]
+
+
+def with_axis_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command an option for each axis before its `--control`; its `**axes` then holds what was written, by axis."""
+    signature = inspect.signature(command, eval_str=True)
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    mine = [inspect.Parameter(name, keyword, default=None, annotation=_option(axis)) for name, axis in AXES.items()]
+    options: list[inspect.Parameter] = []
+    for one in signature.parameters.values():
+        if one.kind is not inspect.Parameter.VAR_KEYWORD:
+            options += [*(mine if one.name == "control" else ()), one.replace(kind=keyword)]
+    command.__signature__ = signature.replace(parameters=options)  # type: ignore[attr-defined]
+    command.__annotations__ = {one.name: one.annotation for one in options}
+    return command
+
+
+def _option(axis: Axis) -> Any:
+    sharp, neutral, strong = (axis.format(axis.default_law.value(control)).replace(" ", "") for control in (-1.0, 0.0, 1.0))
+    words = f"{axis.plural}: {neutral}, a list {sharp},{neutral},{strong} or a sweep {sharp}..{strong}:7."
+    return Annotated[
+        str | None, typer.Option(f"--{axis.name.replace('_', '-')}", metavar="VALUES", help=words, rich_help_panel=VALUES)
+    ]

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 from generator.files import write_atomic
+from scenes.axes import AXES
 from scenes.axes.base import PROBES_VERSION
 from scenes.errors import InputError
 from trainer.adapter.card import AdapterCard, installed_versions, read_card
@@ -294,8 +295,7 @@ def _notes(request: EvaluateRequest, ready: Prepared) -> tuple[str, ...]:
         notes.append("with one seed there is no spread over seeds; give --seeds 2 or more")
     if request.adapter_only is None:
         notes.append(f"the baseline {ADAPTER_ONLY} needs an adapter trained without LoRA; none was given")
-    if any(axis.name == "shutter" for axis in ready.axes):
-        notes.append("shutter: blur below about 2 px reads too long, so that the curve flattens where little moves fast enough")
+    notes += [caveat for axis in ready.axes if axis.name in AXES and (caveat := AXES[axis.name].caveat)]
     if not request.settings.fast:
         notes.append("drift from the backbone in one step was left out")
     return tuple(notes)
