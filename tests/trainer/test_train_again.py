@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import resource
+import shutil
 import signal
 import sys
 from collections.abc import Callable
@@ -156,6 +157,23 @@ def test_a_new_training_starts_from_given_weights(run: Path, place: Path, tmp_pa
     assert card.step == 1 and card.recipe["from"] == str(run / "checkpoint-2")
     with pytest.raises(InputError, match=r"holds checkpoints of another run: from was .*, is"):
         train(place, tmp_path / "new", *other, f'train.from="{run}"')
+
+
+def test_given_weights_may_go_once_there_is_a_checkpoint(run: Path, place: Path, tmp_path: Path, capsys: Any) -> None:
+    """The run goes on to the weights of one whose source stayed; without a checkpoint, or without its files, it is refused."""
+    source, gone = tmp_path / "source", f'train.from="{tmp_path / "source"}"'
+    shutil.copytree(run / "checkpoint-2" / "adapter", source)
+    for name, steps in (("run", 1), ("whole", 2)):
+        train(place, tmp_path / name, gone, f"train.steps={steps}")
+    shutil.rmtree(source)
+    train(place, tmp_path / "run", gone, "train.steps=2")
+    assert f"train.from = {source} is gone; the run goes on from its checkpoint" in capsys.readouterr().out.replace("\n", " ")
+    assert same(tmp_path / "run" / "adapter", tmp_path / "whole" / "adapter")
+    for name in ("new", "run"):
+        for state in (tmp_path / name).glob("checkpoint-*/state.json"):
+            state.write_text("{}")  # damaged, all of them
+        with pytest.raises(InputError, match=r"source does not exist"):
+            train(place, tmp_path / name, gone, "train.steps=3")
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ def _train(settings: TrainSettings, folder: Path, dry_run: bool) -> None:
     _require_own_folder(settings, folder)
     accelerator = make_accelerator(settings)
     console = Console(quiet=not accelerator.is_main_process)
-    opened = open_run(settings, accelerator.device, weightless=dry_run)
+    opened = open_run(settings, accelerator.device, weightless=dry_run, folder=folder)
     _show_data(console, opened)
     if dry_run:
         _show_dry_run(console, opened)

@@ -175,7 +175,7 @@ class Train:
         settings = self.place.recipe.train(self.place.dataset, earlier["version"].made["version"], self.place.folder / "train")
         beside = settings.model_dump(mode="json", include={"validation", "previews", "trackers"})
         return {
-            **_given(settings),
+            **_given(settings, self.place.folder / "train"),
             "version": earlier["version"].made["version"],
             "settings": digest_of({**decisive(settings), "steps": settings.steps}),
             "beside": digest_of(beside),
@@ -195,7 +195,7 @@ class Train:
         settings, folder = self.place.train_settings(), self.place.folder / "train"
         clear_other_run(settings, folder, self.place.note)
         accelerator = make_accelerator(settings)
-        opened = open_run(settings, accelerator.device)
+        opened = open_run(settings, accelerator.device, folder=folder)
         for words in opened.data.notes:
             self.place.note(words)
         step = run_training(opened, folder, accelerator, Console(stderr=True, highlight=False))
@@ -327,7 +327,7 @@ def clear_other_run(settings: TrainSettings, folder: Path, note: Note) -> None:
     if before is None:
         return
     now = {name: value for name, value in decisive(settings).items() if name != "adapter.axes"}
-    now |= {"dataset version": settings.ref, "from": _given(settings).get("from")}
+    now |= {"dataset version": settings.ref, "from": _given(settings, folder).get("from")}
     if all(before.get(name) == value for name, value in now.items()):
         return
     number = 1 + sum(1 for path in folder.parent.glob(f"{folder.name}-before-*"))
@@ -336,11 +336,11 @@ def clear_other_run(settings: TrainSettings, folder: Path, note: Note) -> None:
     note(f"what was trained with other settings is kept in {aside}")
 
 
-def _given(settings: TrainSettings) -> dict[str, str]:
-    """Return the hash of the weights that a training starts from, where it is given some."""
-    from trainer.training.given import given_digest
+def _given(settings: TrainSettings, folder: Path) -> dict[str, str]:
+    """Return the hash of the weights that the training in a folder starts from, where it is given some."""
+    from trainer.training.given import find_given
 
-    return {} if settings.start_from is None else {"from": given_digest(settings.start_from)}
+    return {} if settings.start_from is None else {"from": find_given(settings.start_from, folder).digest}
 
 
 def evaluate_request(place: Place) -> Any:

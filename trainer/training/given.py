@@ -3,21 +3,57 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from diffusers import WanTransformer3DModel
 
 from scenes.errors import InputError
 from trainer.adapter import AdapterConfig, AxisControl, ControlConfig, WanAdapter
+from trainer.adapter.card import CARD
 from trainer.adapter.digest import adapter_digest
 from trainer.adapter.place import adapter_place
 from trainer.adapter.verify import verify_adapter
 from trainer.backbone import fingerprint
 from trainer.formats.sources import read_source
+from trainer.training.checkpoint import read_latest
 
 # Parts of an adapter's configuration, and the setting that says each.
 CONTROL_KEYS = ("blocks", "rank", "alpha", "tokens", "gate")
 LORA_KEYS = ("rank", "alpha")
+
+
+@dataclass(frozen=True)
+class Given:
+    """Weights that a training starts from: their hash, and whether they are `there`, which a run that goes on needs not."""
+
+    place: str
+    digest: str
+    there: bool
+
+
+def find_given(place: str, run: Path | None = None) -> Given:
+    """Return the given weights of a run in a folder.
+
+    Where they are gone and the run has a checkpoint, which holds what became of them, the hash is as recorded there. Raises
+    InputError where they are gone and it has none.
+    """
+    reason = None
+    try:
+        folder = adapter_place(Path(place).expanduser())
+    except InputError as error:
+        reason = error
+    else:
+        if (folder / CARD).is_file():
+            return Given(place, adapter_digest(folder), there=True)
+    latest = None if run is None else read_latest(run)
+    recorded = None if latest is None else latest.identity.get("from")
+    if isinstance(recorded, str):
+        return Given(place, recorded, there=False)
+    if reason is not None:
+        raise reason
+    verify_adapter(folder)  # says what it is not
+    raise InputError(f"train.from = {place} is no adapter; give an adapter's folder or a checkpoint's")
 
 
 def check_given(place: str, config: AdapterConfig, transformers: Mapping[str, WanTransformer3DModel]) -> tuple[str, ...]:
@@ -55,11 +91,6 @@ def load_given(place: str, adapters: Mapping[str, WanAdapter]) -> None:
     for name, adapter in adapters.items():
         source = read_source(folder, expert=name)
         adapter.load(source.control, source.lora, str(folder))
-
-
-def given_digest(place: str) -> str:
-    """Return the hash of given weights."""
-    return adapter_digest(adapter_place(Path(place).expanduser()))
 
 
 def _same_parts(place: str, before: AdapterConfig, now: AdapterConfig) -> None:

@@ -28,7 +28,7 @@ from trainer.text_length import length_notes
 from trainer.training.cache import TensorCache, module_digest
 from trainer.training.early import check_early
 from trainer.training.encoding import Encoded, EncodedReader, Report, Share, encode_all
-from trainer.training.given import check_given, given_digest, load_given
+from trainer.training.given import Given, check_given, find_given, load_given
 from trainer.training.identity import clips_digest
 from trainer.training.task import Task
 from trainer.training.tasks import ControlTask, TransformerTask, VaeTask
@@ -111,6 +111,7 @@ class Opened:
     settings: TrainSettings
     data: TrainingData
     pipe: WanPipeline
+    given: Given | None = None  # weights to start from
     notes: tuple[str, ...] = ()  # lines that a person should read, beside those of the data
 
     @property
@@ -135,10 +136,11 @@ class Run:
     reader: EncodedReader | None
 
 
-def open_run(settings: TrainSettings, device: torch.device, *, weightless: bool = False) -> Opened:
+def open_run(settings: TrainSettings, device: torch.device, *, weightless: bool = False, folder: Path | None = None) -> Opened:
     """Open a run's dataset and load its backbone on the CPU (packed weights may be on `device`).
 
-    With `weightless` no weight is loaded: what a dry run needs, offline for the known backbones. Raises InputError in one line
+    With `weightless` no weight is loaded: what a dry run needs, offline for the known backbones. A run that goes on in `folder`
+    needs the weights that it was given no longer. Raises InputError in one line
     for a dataset without the axis asked for, a backbone that is not there, clips whose frames or size it cannot take, and all
     else that can be refused before anything is encoded (`trainer.training.early`).
     """
@@ -152,7 +154,8 @@ def open_run(settings: TrainSettings, device: torch.device, *, weightless: bool 
     )
     pipe = _backbone(settings, device, weightless)
     check_sizes((*data.train, *data.validation), pipe)
-    opened = Opened(settings=settings, data=data, pipe=pipe)
+    given = None if settings.start_from is None else find_given(settings.start_from, folder)
+    opened = Opened(settings=settings, data=data, pipe=pipe, given=given)
     if settings.what != "vae":
         Flow.of(pipe, opened.experts)  # says which expert is absent
     if settings.what == "control":
@@ -171,11 +174,16 @@ def _notes(opened: Opened) -> tuple[str, ...]:
     texts |= {f"prompt {number}": prompt for number, prompt in enumerate(settings.previews.prompts, start=1)}
     remedy = "raise train.backbone.text_max_length"
     notes = () if pipe.tokenizer is None else length_notes(pipe.tokenizer, texts, settings.backbone.text_max_length, remedy)
-    if settings.start_from is None:
+    if opened.given is None:
         return notes
+    if not opened.given.there:
+        return (
+            *notes,
+            f"train.from = {opened.given.place} is gone; the run goes on from its checkpoint, which needs it no longer",
+        )
     parts = {name: getattr(pipe, name) for name in opened.experts}
     layers = next(iter(parts.values())).config.num_layers
-    return (*notes, *check_given(settings.start_from, adapter_config(settings, opened.axes, layers), parts))
+    return (*notes, *check_given(opened.given.place, adapter_config(settings, opened.axes, layers), parts))
 
 
 def _backbone(settings: TrainSettings, device: torch.device, weightless: bool) -> WanPipeline:
@@ -201,8 +209,8 @@ def prepare_run(opened: Opened, accelerator: Accelerator, report: Report | None 
         "dataset version": opened.data.version_id,  # to be told; the clips are what is compared
         **{f"backbone {name}": fingerprint(part) for name, part in experts(pipe).items()},
     }
-    if settings.start_from is not None:
-        identity["from"] = given_digest(settings.start_from)
+    if opened.given is not None:
+        identity["from"] = opened.given.digest
     if settings.what == "vae":
         identity |= {"backbone vae": module_digest(pipe.vae), CLIPS: clips_digest(opened.data, {}, {})}
         return Run(opened=opened, task=_vae(opened), identity=identity, encoded=None, reader=None)
@@ -288,10 +296,10 @@ def autocast_dtype(settings: TrainSettings) -> torch.dtype | None:
 
 
 def _control(opened: Opened, reader: EncodedReader) -> ControlTask:
-    settings, given = opened.settings, opened.settings.start_from
+    settings, given = opened.settings, opened.given
     adapters = attach_new(opened)
-    if given is not None:
-        load_given(given, adapters)
+    if given is not None and given.there:  # else a checkpoint holds what became of them
+        load_given(given.place, adapters)
     return ControlTask(
         adapters,
         FlowBatches(
