@@ -10,7 +10,6 @@ width, N heads, K head width.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -83,9 +82,7 @@ def _attend(attn: Any, x: Tensor, context: Tensor, turn: tuple[Tensor, Tensor] |
     v = _heads(attn.to_v(context), attn.heads)
     if turn is not None:
         q, k = _rotate(q, turn), _rotate(k, turn)
-    scores = torch.matmul(q, k.transpose(-1, -2)).float() / math.sqrt(q.shape[-1])
-    scores = scores if mask is None else scores + mask
-    mixed = torch.matmul(scores.softmax(-1).to(v.dtype), v)
+    mixed = F.scaled_dot_product_attention(q, k, v, None if mask is None else mask.to(q.dtype))
     return attn.to_out[0](mixed.transpose(1, 2).flatten(2))
 
 

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from transformers import UMT5Config, UMT5EncoderModel
 
 from trainer.tiny.flow import padding_bias, velocity
+from trainer.tiny.precision import autocast
 from trainer.tiny.text import embed
 
 TIMES = 1000
@@ -161,7 +162,7 @@ class Training:
         t = batch["times"].view(-1, 1, 1, 1, 1)
         noisy = (1 - t) * batch["latents"] + t * batch["noise"]
         bias = padding_bias(batch["lengths"], batch["ids"].shape[1], batch["padded"])
-        with torch.autocast(self.pack.device.type, torch.bfloat16):
+        with autocast(self.pack.device.type):
             text = embed(self.modules["text_encoder"], batch["ids"], batch["lengths"])
             made = self.velocity(self.modules["transformer"], noisy, batch["times"] * TIMES, text, bias)
         return (made.float() - (batch["noise"] - batch["latents"])).square().mean(1, keepdim=True)

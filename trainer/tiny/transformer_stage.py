@@ -19,6 +19,7 @@ from transformers import PreTrainedTokenizerFast, UMT5EncoderModel
 from trainer.tiny.config import SHIPPED, Phase, TransformerSettings
 from trainer.tiny.flow import padding_bias, velocity
 from trainer.tiny.latents import Latents, decode_normalised, latent_frames, latent_shape
+from trainer.tiny.precision import autocast
 from trainer.tiny.start import take_up
 from trainer.tiny.text import build_text_encoder, embed, tokenize
 from trainer.tiny.turning import TURNS
@@ -111,7 +112,7 @@ class TransformerStage:
         """Return the squared error of the velocity, the mean over channels [B, 1, T, H, W]."""
         latents, noise, times = batch["latents"], batch["noise"], batch["times"]
         bias = padding_bias(batch["lengths"], batch["ids"].shape[1], batch["padded"])
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast():
             text = embed(self.text_encoder, batch["ids"], batch["lengths"])
             made = self.velocity(self.transformer, mix(latents, noise, times), times * TIMES, text, bias)
         return (made.float() - (noise - latents)).square().mean(1, keepdim=True)
@@ -203,7 +204,7 @@ def sample_latents(
     bias = padding_bias(lengths, ids.shape[1], 512)
     x = torch.randn((len(captions), *shape), generator=torch.Generator().manual_seed(seed))
     times = shift_times(torch.linspace(1, 0, steps + 1), shift)
-    with torch.autocast("cpu", torch.bfloat16):
+    with autocast():
         text = embed(text_encoder, ids, lengths)
         for now, then in pairwise(times):
             doubled = torch.cat([x, x])

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from trainer.tiny.clips import Clips, Entry, draw_windows
 from trainer.tiny.config import SHIPPED, Phase, VaeSettings
 from trainer.tiny.linear_code import LinearCode, fit_linear_code
+from trainer.tiny.precision import autocast
 from trainer.tiny.start import widened
 from trainer.tiny.whole import decode_latents, encode_moments
 
@@ -86,7 +87,7 @@ class VaeStage:
         return loss, {"pixels": pixels.detach(), "divergence": divergence.detach(), "mse": squared.detach()}
 
     def _terms(self, video: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast():
             mean, logvar = encode_moments(self.vae, video).float().chunk(2, dim=1)
             logvar = logvar.clamp(*LOGVAR_RANGE)
             latents = mean + noise * (self.spread * self.settings.noise if self.settings.noise else torch.exp(0.5 * logvar))
@@ -96,7 +97,7 @@ class VaeStage:
         return pixels, edges, divergence, squared
 
     def _taught(self, video: Tensor, noise: Tensor, code: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast():
             mean, logvar = encode_moments(self.vae, video).float().chunk(2, dim=1)
             made = decode_latents(self.vae, code + noise * math.exp(0.5 * TAUGHT_LOGVAR))
         wrong = (mean - code).square().mean() + 0.01 * (logvar - TAUGHT_LOGVAR).square().mean()
