@@ -167,6 +167,15 @@ def nearest(ratio_B2: Floats, variance_B3: Floats, tint_sigma: float) -> tuple[F
     return found_B, 1.0 / np.sqrt(information), distance_B
 
 
+def nearest_to(linear_3: Sequence[float]) -> tuple[float, float]:
+    """Return the mired of the neutral that is nearest to a linear colour, and its distance across the locus, in log ratio."""
+    linear = np.maximum(np.asarray(linear_3, dtype=np.float32), np.float32(FLOOR))
+    mired_M, ratio_M2, _ = _locus()
+    away_M = np.hypot(*(np.log(linear[[0, 2]] / linear[1]) - ratio_M2).T)
+    place = int(np.argmin(away_M))
+    return float(mired_M[place]), float(away_M[place])
+
+
 def imitates_neutral(linear_3: Sequence[float], kelvins: Sequence[float]) -> bool:
     """Return whether a linear colour, seen under 6500 K, looks under any of these lights like a neutral under another light.
 

@@ -177,6 +177,81 @@ def bright_speck(scene: Any) -> None:
     ball.data.materials[0].node_tree.nodes["Emission"].inputs[1].default_value = 8.0
 
 
+def lit(scene: Any) -> Any:
+    """Light the scene by a sun and a grey world, and let what glowed scatter light; return the sun."""
+    import bpy
+
+    for material in bpy.data.materials:
+        nodes = material.node_tree.nodes
+        glow = nodes["Emission"]
+        matt = nodes.new("ShaderNodeBsdfDiffuse")
+        matt.inputs[0].default_value = glow.inputs[0].default_value
+        material.node_tree.links.new(matt.outputs[0], nodes["Material Output"].inputs[0])
+        nodes.remove(glow)
+    scene.world = bpy.data.worlds.new("World")
+    scene.world.node_tree.nodes["Background"].inputs[0].default_value = (0.5, 0.5, 0.5, 1.0)
+    sun = bpy.data.objects.new("Sun", bpy.data.lights.new("Sun", "SUN"))
+    sun.data.energy, sun.rotation_euler = 1.0, (1.0, 0.0, 0.3)
+    scene.collection.objects.link(sun)
+    return sun
+
+
+def keyed(owner: Any, path: str, values: dict[int, Any]) -> None:
+    for frame, value in values.items():
+        setattr(owner, path, value)
+        owner.keyframe_insert(path, frame=frame)
+    for curve in curves_of(owner.id_data):
+        for point in curve.keyframe_points:
+            point.interpolation = "LINEAR"
+
+
+def sun_flickers(scene: Any) -> None:
+    keyed(lit(scene).data, "energy", {frame: 1.0 + frame % 2 for frame in range(-1, FRAMES + 3)})
+
+
+def sun_sets(scene: Any) -> None:
+    sun = lit(scene).data
+    keyed(sun, "energy", {0: 1.0, FRAMES + 1: 1.4})
+    keyed(sun, "color", {0: (1.0, 1.0, 1.0), FRAMES + 1: (1.0, 0.7, 0.4)})
+
+
+def world_by_driver(scene: Any) -> None:
+    lit(scene)
+    scene.world.node_tree.nodes["Background"].inputs[1].driver_add("default_value").driver.expression = "1 + sin(2 * frame) / 2"
+
+
+def wall_slides(scene: Any) -> None:
+    import bpy
+
+    tree = bpy.data.objects["Wall"].data.materials[0].node_tree
+    place, checker = tree.nodes.new("ShaderNodeMapping"), tree.nodes.new("ShaderNodeTexChecker")
+    tree.links.new(place.outputs[0], checker.inputs[0])
+    tree.links.new(checker.outputs[0], tree.nodes["Emission"].inputs[0])
+    keyed(place.inputs["Location"], "default_value", {0: (0.0, 0.0, 0.0), FRAMES + 1: (0.4, 0.0, 0.0)})
+
+
+def lamp_swings(scene: Any) -> None:
+    import bpy
+
+    lamp = bpy.data.objects.new("Lamp", bpy.data.lights.new("Lamp", "POINT"))
+    lamp.parent = bpy.data.objects["Ball"]
+    scene.collection.objects.link(lamp)
+
+
+def unused_flicker(scene: Any) -> None:
+    import bpy
+
+    sun_flickers(scene)
+    bpy.data.objects["Sun"].data = bpy.data.lights.new("Other", "SUN")
+    bpy.data.objects["Sun"].data.energy = 1.0
+
+
+def brown_card(scene: Any) -> None:
+    import bpy
+
+    bpy.data.objects["Card"].data.materials[0].node_tree.nodes["Emission"].inputs[0].default_value = (0.5, 0.35, 0.25, 1.0)
+
+
 def tiny_picture(scene: Any) -> None:
     scene.render.resolution_x = scene.render.resolution_y = 32
 
@@ -431,7 +506,8 @@ REFUSED = {
 }
 MARKED = (plain, baked_body, keyed_optics, keyed_lens, marker_cameras, bright_but_exposed, unused_image, bezier, edge_keys,
           only_five_frames, stepped, spinning, fan, shape_key, bone, by_nodes, whole_frames, remapped,
-          tiny_picture)  # fmt: skip
+          tiny_picture, sun_flickers, sun_sets, world_by_driver, wall_slides, lamp_swings, unused_flicker,
+          brown_card)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -484,6 +560,29 @@ def reason(marks: Marks, axis: str = "shutter", seed: int = 0) -> str:
 def test_a_motion_is_proven_or_the_real_reason_is_known_before_rendering(told: dict[str, Any], spoil: Any, said: str) -> None:
     marks = told[spoil.__name__][0]
     assert said in reason(marks) and bool(said) == bool(reason(marks))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "shutter", "temperature"),
+    [
+        (sun_flickers, "light 'Sun', energy changes by 50% a frame, which flickers", ""),
+        (sun_sets, "", "the light or colour of the patch 'Card' changes, as from"),
+        (world_by_driver, "world 'World', Background: Strength changes by", ""),
+        (wall_slides, "material 'Wall', Mapping: Location changes", ""),
+        (lamp_swings, "light 'Lamp', its place or direction changes", ""),
+        (unused_flicker, "", ""),
+        (brown_card, "", "the patch 'Card' looks like a neutral under"),
+    ],
+    ids=lambda part: getattr(part, "__name__", ""),
+)
+def test_a_look_that_changes_is_proven_or_named_before_rendering(
+    told: dict[str, Any], spoil: Any, shutter: str, temperature: str
+) -> None:
+    marks, notes = told[spoil.__name__]
+    for axis, said in (("shutter", shutter), ("temperature", temperature)):
+        assert said in reason(marks, axis) and bool(said) == bool(reason(marks, axis))
+    assert any("its look changes" in note for note in notes) == bool(marks.changing)
+    assert any("no temperature can be proven" in note for note in notes) == bool(temperature)
 
 
 def test_keys_on_the_edge_of_the_range_spoil_a_clip_that_reaches_it_and_others_are_drawn(told: dict[str, Any]) -> None:

@@ -21,16 +21,18 @@ from generator.render.own_file import Settled, load_unscripted, settle
 from generator.render.own_look import Look, Viewer, look, spot_of
 from generator.render.own_outside import refuse_outside_files
 from generator.render.own_simulations import refuse_unbaked
-from generator.render.own_walk import MESH, SHAPE, Track, Walk, all_things, set_moment, vec3, walk
+from generator.render.own_walk import MESH, SHAPE, STEPS, Track, Walk, all_things, set_moment, vec3, walk
 from scenes.blender import depth_of, set_exposure, set_lens
 from scenes.camera import project
 from scenes.errors import InputError, closest
 from scenes.families.blend_marks import MARKS_FORMAT, Marks, RenderCost, check_caption
+from scenes.families.blend_proof import STILL_M
 from scenes.spec import Camera, Shot
 
 AHEAD_M = 1.0  # how far before the camera its target is put
 ROLL = 1e-4  # sine of the roll from which the picture is not upright
 DIGITS = 9
+MOST_EXTREMES = 8  # frames in which the patch is looked at because something changes
 TRIED_F_NUMBER, TRIED_SHARE = 3.21, 0.123  # of a frame: values that no animation has by chance
 
 
@@ -79,9 +81,11 @@ def marks_of(file: Path, sha256: str, caption: str, names: Names) -> Marking:
     set_moment(scene, first)
     marks = _marks(file, sha256, words, settled, walked, focus, fps, (first, last), len(subjects), patch)
     viewer = Viewer(settled, fps, marks.focus_distance_m)
-    seen = look(viewer, subjects, [patch] if patch is not None else [], _frames(marks, viewer), open_s)
+    still = [patch] if patch is not None else []
+    seen = look(viewer, subjects, still, _frames(marks, viewer), open_s, _extremes(walked, (first, last)))
+    marks = _with_spot(marks, seen)
     notes = (*settled.notes, *blocked_words(), *_notes(marks, seen))
-    return Marking(marks=_with_spot(marks, seen), cost=seen.cost, notes=notes)
+    return Marking(marks=marks, cost=seen.cost, notes=notes)
 
 
 def _marks(
@@ -115,6 +119,7 @@ def _marks(
         patch=found[patch.name] if patch is not None else None,
         also=tuple(found[name] for name in named[1:]),
         others=tuple(track.marked() for track in walked.others if _moves(track)),
+        changing=tuple(found for change in walked.changes if (found := change.changing(STEPS)) is not None),
     )
 
 
@@ -239,6 +244,17 @@ def _frames(marks: Marks, viewer: Viewer) -> list[int]:
     return list(dict.fromkeys(frames))
 
 
+def _extremes(walked: Walk, frames: tuple[int, int]) -> list[int]:
+    """Return the frames in which animated looks are at their least and most, a few."""
+    found = [
+        frames[0] - 1 + round(place / STEPS)
+        for change in walked.changes
+        if change.changing(STEPS) is not None
+        for place in change.extremes()
+    ]
+    return [min(max(frame, frames[0]), frames[1]) for frame in dict.fromkeys(found)][:MOST_EXTREMES]
+
+
 def _spec_camera(marks: Marks, shot: Shot) -> Camera:
     return Camera(
         location_m=marks.location_m,
@@ -257,11 +273,19 @@ def _with_spot(marks: Marks, seen: Look) -> Marks:
     _, depth_1 = project(camera, seen.shot, np.array([patch.path_m[0]]))
     if not depth_1[0] > 0:
         return marks
-    return marks.model_copy(update={"patch": spot_of(patch, seen.seen[patch.name], camera, seen.shot, float(depth_1[0]))})
+    spot = spot_of(patch, seen.seen[patch.name], camera, seen.shot, float(depth_1[0]))
+    moves = float(np.ptp(np.array(patch.path_m), axis=0).max()) > STILL_M  # one that does was not looked at in its place
+    return marks.model_copy(update={"patch": spot, "patch_unproven": "" if moves else seen.coloured})
 
 
 def _notes(marks: Marks, seen: Look) -> list[str]:
     notes = [f"{seen.clipped:.1%} of the picture is clipped"] if seen.clipped > 0.001 else []
     if marks.unproven:
         notes.append(f"no label can be proven: {marks.unproven}")
+    if marks.changing:
+        more = f" and {len(marks.changing) - 3} more" if len(marks.changing) > 3 else ""
+        words = ", ".join(one.name for one in marks.changing[:3])
+        notes.append(f"its look changes ({words}{more}): the shutter is proven in frames without, or with slow fades only")
+    if marks.patch_unproven:
+        notes.append(f"no temperature can be proven: {marks.patch_unproven}")
     return notes

@@ -9,6 +9,7 @@ Array legend: H rows (top first), W columns, 3 channels (scene-linear), N pixels
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +25,9 @@ from scenes.blender import set_exposure, set_format, set_lens
 from scenes.camera import focal_px, unproject
 from scenes.errors import InputError
 from scenes.families.blend_marks import Marked, RenderCost
+from scenes.neutral import nearest_to
 from scenes.spec import Camera, Shot
+from scenes.white import REFERENCE_KELVIN, mired
 
 Floats = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -34,18 +37,25 @@ SAMPLES = (16, 96)  # fewer and more, so that the cost of one is known
 CHANGED = 0.02  # relative: less is noise
 LEAST_PIXELS = 4  # of a thing, for it to be seen
 MOST_CLIPPED = 0.05  # share of the picture, or of a named thing, from which labels are read wrongly
+DARK = 0.002  # linear: what is darker has no colour
+MOST_CAST_MIRED, MOST_SHIFT_MIRED = 5.0, 2.5  # of a patch from 6500 K, as far as readings may be off; and between frames
+MOST_TINT = 0.05  # log ratio, across the locus
 SPOT = 0.8  # of the side of the largest square: its rim is mixed with what lies beside it
 
 
 @dataclass(frozen=True, kw_only=True)
 class Look:
-    """What was seen: the clipped share of the picture, the pixels of each named thing by name, the frame, and the cost."""
+    """What was seen: the clipped share of the picture, the pixels of each named thing by name, the frame, and the cost.
+
+    `coloured` says why the colour of the thing that stands still proves no temperature.
+    """
 
     clipped: float
     seen: dict[str, Mask]
     frames: dict[str, int]
     cost: RenderCost
     shot: Shot
+    coloured: str
 
 
 class Viewer:
@@ -87,8 +97,13 @@ class Viewer:
         return np.asarray(gap_HW > CHANGED * np.maximum(with_it_HW3.max(axis=-1), 0.02))
 
 
-def look(viewer: Viewer, moving: list[Any], still: list[Any], frames: list[int], open_s: float) -> Look:
-    """Look at some frames; raises InputError where a named thing is seen in none, or where too much is clipped."""
+def look(
+    viewer: Viewer, moving: list[Any], still: list[Any], frames: list[int], open_s: float, beside: Sequence[int] = ()
+) -> Look:
+    """Look at some frames; raises InputError where a named thing is seen in none, or where too much is clipped.
+
+    The colour of what stands still is looked at in the frames `beside` as well.
+    """
     pictures = {frame: viewer.picture(frame) for frame in frames}
     seen, where = {}, {}
     for thing in (*moving, *still):
@@ -114,7 +129,34 @@ def look(viewer: Viewer, moving: list[Any], still: list[Any], frames: list[int],
                 f"{share:.1%} of {what} is clipped (at most {MOST_CLIPPED:.0%} may be): pictures are plain sRGB, no filmic "
                 f"view; set Color Management > Exposure to about {stops:.1f}, save, and mark the file again"
             )
-    return Look(clipped=_clipped(worst_HW3), seen=seen, frames=where, cost=_cost(viewer, frames, open_s), shot=viewer.shot)
+    pictures |= {frame: viewer.picture(frame) for frame in beside if frame not in pictures}
+    coloured = next(filter(None, (_why_coloured(thing.name, seen[thing.name], pictures) for thing in still)), "")
+    return Look(
+        clipped=_clipped(worst_HW3),
+        seen=seen,
+        frames=where,
+        cost=_cost(viewer, frames, open_s),
+        shot=viewer.shot,
+        coloured=coloured,
+    )
+
+
+def _why_coloured(name: str, mask_HW: Mask, pictures: Mapping[int, Floats]) -> str:
+    """Return why a thing, meant to be neutral, shows another colour than the light of 6500 K, or not always the same."""
+    colors_F3 = [np.median(picture_HW3[mask_HW], axis=0) for picture_HW3 in pictures.values()]
+    found = [nearest_to(color_3) for color_3 in colors_F3 if color_3.max() > DARK]
+    if not found:
+        return f"the patch '{name}' is black"
+    mired_F, tint_F = (np.array(part) for part in zip(*found, strict=True))
+    if float(np.ptp(mired_F)) > MOST_SHIFT_MIRED:
+        low, high = 1e6 / mired_F.max(), 1e6 / mired_F.min()
+        return f"the light or colour of the patch '{name}' changes, as from {high:.0f} K to {low:.0f} K"
+    middle = float(np.median(mired_F))
+    if abs(middle - mired(REFERENCE_KELVIN)) > MOST_CAST_MIRED:
+        return f"the patch '{name}' looks like a neutral under {1e6 / middle:.0f} K in the file's own light, not under 6500 K"
+    if float(tint_F.max()) > MOST_TINT:
+        return f"the patch '{name}' is not grey in the file's own light"
+    return ""
 
 
 def spot_of(marked: Marked, mask_HW: Mask, camera: Camera, shot: Shot, depth_m: float) -> Marked:

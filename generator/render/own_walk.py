@@ -17,6 +17,7 @@ import bpy
 import numpy as np
 from numpy.typing import NDArray
 
+from generator.render.own_changes import Change, changes_of
 from generator.render.own_simulations import why_history
 from scenes.errors import InputError
 from scenes.families.blend_marks import Marked
@@ -84,10 +85,13 @@ class Track:
 
 @dataclass(frozen=True, kw_only=True)
 class Walk:
-    """What going through the frames found: a track for each named thing and each other mover, and the camera's moments."""
+    """What going through the frames found: a track for each named thing, each other mover and each animated look, and the
+    camera's moments.
+    """
 
     named: tuple[Track, ...]
     others: tuple[Track, ...]
+    changes: tuple[Change, ...]
     camera_K: tuple[tuple[Floats, Floats], ...]
 
 
@@ -106,17 +110,19 @@ def walk(scene: Any, layer: Any, camera: Any, named: list[Any], first: int, last
     jumped = {frame: _snapshot(scene, frame) for frame in (frames[-1], *frames[:-1])}
     others = [Track(thing=thing) for thing in _movers(jumped, named)]
     tracks = [Track(thing=thing) for thing in named]
-    camera_K = []
+    changes, camera_K = changes_of(scene), []
     for moment in range((first - 1) * STEPS, (last + 1) * STEPS + 1):
         graph = set_moment(scene, moment // STEPS, (moment % STEPS) / STEPS)
         for track in tracks:
             track.add(_points(track.thing, graph))
         for track in others:
             track.add(_corners(track.thing, graph))
+        for change in changes:
+            change.add()
         camera_K.append(_lens(camera, graph))
         if moment % STEPS == 0 and moment // STEPS in jumped:
             _refuse_history(jumped[moment // STEPS], _snapshot(scene, moment // STEPS))
-    return Walk(named=tuple(tracks), others=tuple(others), camera_K=tuple(camera_K))
+    return Walk(named=tuple(tracks), others=tuple(others), changes=tuple(changes), camera_K=tuple(camera_K))
 
 
 def set_moment(scene: Any, frame: int, part: float = 0.0) -> Any:

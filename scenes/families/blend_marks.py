@@ -12,7 +12,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 from scenes.spec import Shot, Spec, Vec3
 
 MARKS_FORMAT = 2
-_NEW_IN_2 = {"steps", "loose_m", "how", "spot_m", "spot_size_m", "also", "others"}
+_NEW_IN_2 = {"steps", "loose_m", "how", "spot_m", "spot_size_m", "also", "others", "changing", "patch_unproven"}
 
 
 class _Shortened(Spec):
@@ -45,10 +45,23 @@ class Marked(_Shortened):
     spot_size_m: float = Field(default=0.0, ge=0)
 
 
+class Changing(Spec):
+    """A look that is animated: what it is in words, and by what share of its largest value it changes from place to place.
+
+    `gentle` says that it makes things brighter or of another colour as a whole and moves no pattern. `by` has `steps` shares a
+    frame, from one frame before the first to one after the last.
+    """
+
+    name: str
+    gentle: bool
+    steps: int = Field(ge=1)
+    by: tuple[float, ...]
+
+
 class Marks(_Shortened):
     """What is known of a .blend file whose bytes have this sha256. Frames are Blender's, first and last included.
 
-    `subject` is what moves, `also` what else was named so; `others` move too and were not named.
+    `subject` is what moves, `also` what else was named so; `others` move too and were not named. `changing` are animated looks.
     """
 
     format: Literal[1, 2] = 1
@@ -72,6 +85,8 @@ class Marks(_Shortened):
     patch: Marked | None = None
     also: tuple[Marked, ...] = ()
     others: tuple[Marked, ...] = ()
+    changing: tuple[Changing, ...] = ()
+    patch_unproven: str = Field(default="", description="why the patch's own colour proves no temperature; empty: it does")
 
     @property
     def subjects(self) -> tuple[Marked, ...]:

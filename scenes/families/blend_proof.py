@@ -24,6 +24,7 @@ Floats = NDArray[np.float64]
 
 STRAIGHT_PX = 0.1  # how far from constant velocity a thing may be seen and still be held to its closed form
 STILL_M = 1e-6
+MOST_FADE = 0.15  # of a light or colour a frame: as much was measured to leave shutter readings as they are
 _CUT = "is cut by the edge of the picture"
 NO_LIGHTS = "a file marks no small round lights, whose blur discs prove an f-number"
 
@@ -102,6 +103,17 @@ def _kind_of_motion(pixels_K2: Floats, steps: int) -> str:
     return f"speeds up or slows down, {low:.2g} to {high:.2g} px a frame (make its keys linear for an even speed)"
 
 
+def why_changing(marks: Marks, stretch: Stretch) -> str:
+    """Return which look of the file changes in these frames in a way that motion is misread by; empty where none does."""
+    for one in marks.changing:
+        out = math.ceil(stretch.reach * one.steps - 1e-6)
+        start, stop = (stretch.first + 1) * one.steps - out, (stretch.first + stretch.shot.frames) * one.steps + out
+        largest = max(one.by[max(start, 0) : stop], default=0.0) * one.steps
+        if largest > (MOST_FADE if one.gentle else 0.0):
+            return f"{one.name} changes{f' by {largest:.0%} a frame, which flickers' if one.gentle else ''}"
+    return ""
+
+
 def why_unproven(marks: Marks, scene: SceneSpec, axis: str, laws: Laws) -> str:
     """Return why an axis's label has no closed form in this scene of a marked file; empty where it has one."""
     assert scene.blend is not None
@@ -125,6 +137,8 @@ def _why_no_exposure(marks: Marks, stretch: Stretch) -> str:
             return f"'{marked.name}' {why}"
     if all(stands_still(marked, stretch) for marked in marks.subjects):
         return f"'{marks.subjects[0].name}' stands still in these frames" if marks.subjects else "nothing is marked that moves"
+    if why := why_changing(marks, stretch):
+        return why
     for marked in (*marks.others, *(() if marks.patch is None or marks.patch in marks.subjects else (marks.patch,))):
         if _in_picture(marked, stretch) and (why := why_uneven(marked, stretch)):
             return f"'{marked.name}', which moves too, {why}"
@@ -134,7 +148,7 @@ def _why_no_exposure(marks: Marks, stretch: Stretch) -> str:
 def _why_no_kelvin(marks: Marks, stretch: Stretch) -> str:
     if marks.patch is None:
         return "no neutral patch is marked (--patch OBJECT)"
-    return "" if stands_still(marks.patch, stretch) else f"the neutral patch '{marks.patch.name}' moves"
+    return marks.patch_unproven if stands_still(marks.patch, stretch) else f"the neutral patch '{marks.patch.name}' moves"
 
 
 def _inside(marked: Marked, stretch: Stretch) -> bool:
