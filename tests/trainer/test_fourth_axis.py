@@ -20,75 +20,7 @@ pytestmark = pytest.mark.skipif(importlib.util.find_spec("bpy") is None, reason=
 
 ROOT = Path(__file__).parents[2]
 NAME = "letterbox"
-MODULE = '''
-"""Black bars above and below the picture; the value is the height of one of them, as a share of the picture's."""
-
-from __future__ import annotations
-
-import math
-from dataclasses import dataclass
-
-import numpy as np
-
-from scenes.axes.base import Measurement, Reading, UnitLaw
-
-
-@dataclass(frozen=True)
-class Letterbox:
-    name: str = "letterbox"
-    column: str = "letterbox_share"
-    default_law: UnitLaw = UnitLaw(neutral=0.1, ratio=2.0)
-    error_unit: str = "stop"
-    tolerance: float = 0.15
-    plural: str = "Bar heights"
-    shown_by: frozenset[str] = frozenset({"tabletop"})
-    reads_neutral: bool = False
-    caveat: str = "letterbox: bars on black content cannot be seen"
-    effect_words: tuple[str, str] = ("thin black bars", "thick black bars")
-
-    def layout_law(self, fps):
-        return self.default_law
-
-    def parse(self, text):
-        return float(text)
-
-    def format(self, value):
-        return f"{value:.3f}"
-
-    def check_law(self, law, fps):
-        pass
-
-    def apply_optics(self, optics, value):
-        return optics
-
-    def apply_image(self, linear_THW3, value):
-        rows_H = np.arange(linear_THW3.shape[1])
-        from_edge_H = np.minimum(rows_H, rows_H[::-1])
-        open_H = np.clip(from_edge_H + 1 - value * len(rows_H), 0.0, 1.0).astype(np.float32)
-        return linear_THW3 * open_H[:, None, None]
-
-    def probe(self, frames_THW3, fps):
-        light_H = ((frames_THW3 / 255.0) ** 2.2).mean(axis=(0, 2, 3))
-        covered = 0.0
-        for row, light in enumerate(light_H[: len(light_H) // 2]):
-            if light > 0.002:
-                covered = row + float(np.clip(1.0 - light / light_H[row + 1], 0.0, 1.0))
-                break
-        if covered < 0.5:
-            return Reading(value=None, confidence=0.0, note="no bar is seen")
-        return Reading(value=covered / len(light_H), confidence=1.0)
-
-    def stops(self, value, reference):
-        return math.log2(value / reference)
-
-    def relative(self, frames_THW3, reference_THW3, fps):
-        mine, other = self.probe(frames_THW3, fps).value, self.probe(reference_THW3, fps).value
-        return None if mine is None or other is None else self.stops(mine, other)
-
-    def measure(self, reading, scene, optics, value):
-        error = None if reading.value is None else self.stops(reading.value, value)
-        return Measurement(labelled=value, measured=reading.value, error=error, judged=True, confidence=reading.confidence)
-'''
+MODULE = ROOT / "examples" / "letterbox_axis.py"
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +31,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copytree(ROOT / package, root / "code" / package, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "stopdown.py", root / "code")
     axes = root / "code" / "scenes" / "axes"
-    (axes / f"{NAME}.py").write_text(MODULE)
+    shutil.copy(MODULE, axes / f"{NAME}.py")
     listed = (axes / "__init__.py").read_text()
     line = '        "temperature": Temperature(),\n'
     assert listed.count(line) == 1
@@ -168,3 +100,14 @@ def test_it_is_among_all_choices(place: Path) -> None:
     assert "--letterbox" in called(place, "-m", "stopdown", "generate", "--help")
     code = "import sys; sys.path.insert(0, 'code/blender_addons'); from stopdown import choices; print(choices.known('axes'))"
     assert NAME in called(place, "-c", code)
+
+
+def test_the_examples_in_python_run_on_what_was_made(place: Path) -> None:
+    """The dataset in torch's DataLoader, the adapter in diffusers; both are of the run above."""
+    adapter = str(place / "runs" / "micro" / "001" / "train" / "adapter")
+    said = called(place, str(ROOT / "examples" / "read_in_torch.py"), "datasets/micro")
+    assert "5, 64, 64, 3)" in said and "letterbox_control" in said
+    small = ["--width", "32", "--height", "32", "--frames", "5", "--steps", "1"]
+    said = called(place, str(ROOT / "examples" / "use_in_diffusers.py"), "tiny-random", adapter, "a red cube", *small)
+    assert "weak: letterbox 0.050" in said
+    assert {path.name for path in (place / "videos").iterdir()} == {"weak.mp4", "strong.mp4", "backbone.mp4"}
