@@ -4,13 +4,44 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import importlib.util
+import sys
+from pathlib import Path
 from typing import Annotated, Any
 
-import typer
+PACKAGES = ("scenes", "generator", "trainer")
+MARK = '__distribution__ = "stopdown"'  # in the __init__.py of each
 
-from generator.children import guard_children
-from generator.command_line import command_line, run_parsed, told
-from generator.processors import share_processors
+
+def foreign_package() -> str | None:
+    """Return one line about a package of this product that is another distribution's, or None where all are its own.
+
+    The names are common ones: PyPI has a `trainer` too, and installing it overwrites this one without a word.
+    """
+    for name in PACKAGES:
+        spec = importlib.util.find_spec(name)
+        path = spec.origin if spec is not None else None
+        if path is not None and MARK in Path(path).read_text("utf-8", errors="replace"):
+            continue
+        owners = {owner for owner in importlib.metadata.packages_distributions().get(name, ()) if owner != "stopdown"}
+        found = f"is another program's ({path})" if spec is not None else "is missing"
+        remove = f"pip uninstall {' '.join(sorted(owners))}, then " if owners else ""
+        return (
+            f"stopdown: the package '{name}' {found}; {remove}pip install --force-reinstall --no-deps stopdown, best in an "
+            "environment of its own (pipx install, uv tool install)"
+        )
+    return None
+
+
+if (_foreign := foreign_package()) is not None:
+    print(_foreign, file=sys.stderr)
+    raise SystemExit(2)
+
+import typer  # noqa: E402  # whose the packages are is checked before anything of theirs is imported
+
+from generator.children import guard_children  # noqa: E402
+from generator.command_line import command_line, run_parsed, told  # noqa: E402
+from generator.processors import share_processors  # noqa: E402
 
 # name: (module with a function `command`, or an `app` of several, one-line help)
 COMMANDS: dict[str, tuple[str, str]] = {

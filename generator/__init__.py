@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
+__distribution__ = "stopdown"  # the command refuses packages of other programs
 __all__ = ["Dataset"]
 
 
