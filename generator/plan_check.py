@@ -8,7 +8,7 @@ from pathlib import Path
 from generator.backbone_grid import DEFAULT_BACKBONE, LEAST, backbone_grid
 from generator.labels import measure
 from generator.plan import Plan
-from generator.proof import unproven
+from generator.proof import short_blurs, unproven
 from generator.recipe import Recipe
 from scenes.axes import AXES
 from scenes.axes.base import Reading
@@ -61,6 +61,7 @@ def concerns(plan: Plan, judged_by_axis: Mapping[str, tuple[int, int]] | None = 
     """
     recipe = plan.recipe
     yield from (one.line for one in unproven(plan))
+    yield from filter(None, [short_blurs(plan)])
     for name, (judged, labelled) in (judged_clips(plan) if judged_by_axis is None else judged_by_axis).items():
         axis, law, layout = AXES[name], recipe.law(name), recipe.layout_law(name)
         if (law.ratio > 1) != (axis.default_law.ratio > 1):

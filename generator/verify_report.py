@@ -12,7 +12,7 @@ from pydantic import computed_field
 from scipy import stats
 
 from generator.plan import ClipPlan, Plan
-from generator.proof import unproven
+from generator.proof import short_blurs, unproven
 from generator.working_folder import WorkingFolder
 from scenes.axes import AXES
 from scenes.axes.base import ErrorUnit, Measurement
@@ -201,6 +201,8 @@ def stored_measurements(dataset: WorkingFolder) -> tuple[ClipMeasurement, ...]:
 def axis_reports(plan: Plan, measurements: Sequence[ClipMeasurement]) -> tuple[AxisReport, ...]:
     """Return the statistics of every axis of a plan, held against the recipe's bars (default: the axis's tolerance)."""
     lines = {one.axis: one.line for one in unproven(plan)}
+    if short := short_blurs(plan):
+        lines["shutter"] = "; ".join(filter(None, [lines.get("shutter"), short.removeprefix("shutter: ")]))
     return tuple(
         _axis_report(plan, axis, [entry for entry in measurements if entry.axis == axis], lines.get(axis, ""))
         for axis in plan.recipe.used_axes

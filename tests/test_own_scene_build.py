@@ -16,8 +16,9 @@ from generator.commands.mark import command as mark
 from generator.estimate import estimate
 from generator.own_scene import write_marks
 from generator.plan import make_plan
+from generator.plan_check import concerns
 from generator.progress import make_progress
-from generator.proof import unproven
+from generator.proof import short_blurs, unproven
 from generator.recipe import Recipe
 from generator.recipe_io import load_recipe
 from generator.verify import verify
@@ -134,6 +135,21 @@ def test_the_plan_names_what_cannot_be_proven(folder: Path) -> None:
     assert one.axis == "aperture" and one.hopeless and 'verify.accept_unproven = ["aperture"]' in one.line
     (one,) = unproven(make_plan(recipe(folder, '["aperture", "temperature"]', ACCEPT)))
     assert not one.hopeless and "\n" not in one.line
+
+
+def test_the_plan_says_where_blurs_are_too_short_for_single_readings(folder: Path) -> None:
+    def said(*overrides: str) -> str:
+        plan = make_plan(recipe(folder, '["shutter"]', "video.width=128", "video.height=128", *overrides))
+        words = short_blurs(plan)
+        assert not words or words in list(concerns(plan))
+        return words
+
+    close = "axes.shutter.ratio=1.1"
+    assert "are 2.7 px long by the median" in said("axes.shutter.neutral=1/31", close) and "1.2 times as large" in said(
+        "axes.shutter.neutral=1/31", close
+    )
+    assert not said("axes.shutter.neutral=1/20", close), "blurs of 4 px are read well"
+    assert not said("axes.shutter.neutral=1/100", close), "blurs below 2 px are not judged, which another line says"
 
 
 def test_what_is_accepted_changes_no_clip_and_other_plans_keep_their_bytes(folder: Path) -> None:

@@ -119,7 +119,7 @@ def _marks(
         patch=found[patch.name] if patch is not None else None,
         also=tuple(found[name] for name in named[1:]),
         others=tuple(track.marked() for track in walked.others if _moves(track)),
-        changing=tuple(found for change in walked.changes if (found := change.changing(STEPS)) is not None),
+        changing=tuple(one for change in walked.changes if (one := change.changing(STEPS)) is not None),
     )
 
 

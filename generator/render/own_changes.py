@@ -73,14 +73,18 @@ def changes_of(scene: Any) -> list[Change]:
 
 def _looks(scene: Any) -> Iterator[tuple[Any, str, Animated, str, bool]]:
     told: list[tuple[Any, str]] = []
-    for data in sorted(reached(scene), key=lambda one: (one.bl_rna.identifier, one.name)):
-        if not isinstance(data, tuple(getattr(bpy.types, kind) for kind in _KINDS)):
-            continue
+    kinds = tuple(getattr(bpy.types, kind) for kind in _KINDS)
+    shown: list[Any] = sorted((data for data in reached(scene) if isinstance(data, kinds)), key=_name)
+    for data in shown:
         for owner in (data, *filter(None, [getattr(data, "node_tree", None)])):
             for one in animated(owner):
                 if (one.driven or not one.curve.mute) and (owner, one.path) not in told and _is_there(owner, one.path):
                     told.append((owner, one.path))  # a curve for each channel
                     yield data, data.name, one, _path(owner, one), _is_gentle(owner, one)
+
+
+def _name(data: Any) -> tuple[str, str]:
+    return data.bl_rna.identifier, data.name
 
 
 def _is_there(owner: Any, path: str) -> bool:

@@ -12,7 +12,8 @@ from scenes.axes.shutter import expected_motion
 from scenes.errors import SceneError
 from scenes.families import draw_scene
 from scenes.families.blend import blend_family
-from scenes.families.blend_marks import Marked, Marks
+from scenes.families.blend_marks import Changing, Marked, Marks
+from scenes.families.blend_proof import why_unproven
 from scenes.spec import SceneSpec, Shot
 
 SHOT = Shot(width=64, height=48, fps=16, frames=5)
@@ -90,6 +91,31 @@ def test_a_stretch_in_which_the_subject_leaves_the_picture_is_not_drawn() -> Non
 def test_the_sensor_is_fitted_as_blender_fits_it(fit: str, size: tuple[int, int], expected_mm: float) -> None:
     shot = SHOT.model_copy(update={"width": size[0], "height": size[1]})
     assert drawn(shot=shot, sensor_fit=fit).camera.sensor_width_mm == pytest.approx(expected_mm)
+
+
+def flicker(gentle: bool, share: float, at: int) -> Changing:
+    """Return a look that changes by a share of its value in one frame of a file of twelve and one on both sides."""
+    by = [0.0] * 4 * 13
+    by[4 * (at + 1)] = share
+    return Changing(name="light 'Sun', energy", gentle=gentle, steps=4, by=tuple(by))
+
+
+@pytest.mark.parametrize(("gentle", "share", "proven"), [(True, 0.03, True), (True, 0.06, False), (False, 0.001, False)])
+def test_a_look_that_changes_spoils_the_frames_it_changes_in_and_others_are_drawn(
+    gentle: bool, share: float, proven: bool
+) -> None:
+    looks = marks(format=2, changing=(flicker(gentle, share, at=2),))
+    for first in range(8):
+        scene = drawn().model_copy(update={"blend": drawn().blend.model_copy(update={"first_frame": 101 + first})})
+        why = why_unproven(looks, scene, "shutter", LAWS)
+        assert ("Sun" in why) == (not proven and first <= 2), (first, why)
+    for seed in range(20):
+        scene = drawn(seed, format=2, changing=(flicker(gentle, share, at=2),))
+        assert not why_unproven(looks, scene, "shutter", LAWS)
+
+
+def test_marks_without_changing_looks_say_nothing_of_them() -> None:
+    assert not {"changing", "patch_unproven"} & marks(format=2).model_dump(mode="json").keys()
 
 
 def test_without_a_subject_no_shutter_is_shown() -> None:
