@@ -102,6 +102,16 @@ def test_two_processes_make_the_same_run_as_one_that_accumulates(sharded: bool, 
     assert_same(tmp_path / "stopped", tmp_path / "whole")
 
 
+def test_a_full_disk_of_the_first_process_ends_all_with_the_same_line(tmp_path: Path) -> None:
+    settings = toy_settings(steps=4, checkpoints={"every": 2, "keep": 3}).model_dump(mode="json")
+    places = {what: tmp_path / what for what in ("checkpoint", "log", "result")}
+    trials = [{"folder": str(place), "settings": settings, "processes": 2, "full_at": what} for what, place in places.items()]
+    assert run_trials(trials, tmp_path) == [2, 2, 2]
+    for place in places.values():
+        first, second = ((place / f"error-{rank}").read_text() for rank in (0, 1))
+        assert first == second and first.startswith("no room left to write somewhere (No space left on device)")
+
+
 def train(settings: TrainSettings, folder: Path, identity: dict[str, Any] | None = None) -> ToyTask:
     task = ToyTask(settings)
     loop = Loop(task, settings, folder, make_accelerator(settings), identity=identity, watchers=(Log(folder / "log.jsonl"),))

@@ -1,11 +1,13 @@
 """Runs the toy task in processes of their own, which may be killed: `python toy_run.py TRIALS.json`.
 
-A trial is {"folder", "settings", "processes", "sharded", "die_at_step", "die_at_fsync", "stop_at_step"}. Each runs in a
+A trial is {"folder", "settings", "processes", "sharded", "die_at_step", "die_at_fsync", "stop_at_step",
+"full_at"}. Each runs in a
 fork, so that torch is imported once; the exit codes of all are printed as JSON.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -23,7 +25,10 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from toy_task import Log, ToyTask, toy_settings
 
+from scenes.errors import StopdownError
+from trainer.disk import full_disk_in_words
 from trainer.settings import TrainSettings
+from trainer.training import loop as loop_module
 from trainer.training.loop import Loop
 from trainer.training.setup import make_accelerator
 from trainer.training.task import Progress
@@ -80,8 +85,28 @@ def die_at_fsync(number: int) -> None:
     os.fsync = fsync
 
 
+def no_room_at(what: str) -> None:
+    """Let the first process find a full disk: at a checkpoint, a line of its log, or the result."""
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "somewhere")
+
+    owner, name = {"checkpoint": (loop_module, "write_checkpoint"), "log": (Log, "stepped"), "result": (ToyTask, "save")}[what]
+    setattr(owner, name, full)
+
+
 def run(trial: dict[str, Any]) -> None:
-    """Run one trial to its end, or to its death."""
+    """Run one trial to its end, or to its death; a full disk becomes a line, kept in the folder."""
+    try:
+        with full_disk_in_words(Path(trial["folder"]), "free some"):
+            run_whole(trial)
+    except StopdownError as error:
+        (Path(trial["folder"]) / f"error-{os.environ.get('RANK', 0)}").write_text(str(error))
+        os._exit(error.exit_code)
+
+
+def run_whole(trial: dict[str, Any]) -> None:
+    """Run one trial."""
     settings = TrainSettings.model_validate(trial["settings"])
     folder = Path(trial["folder"])
     folder.mkdir(parents=True, exist_ok=True)
@@ -93,6 +118,8 @@ def run(trial: dict[str, Any]) -> None:
         watchers.append(Fate(trial["stop_at_step"], signal.SIGTERM))
     if "die_at_fsync" in trial:
         die_at_fsync(trial["die_at_fsync"])
+    if "full_at" in trial and accelerator.is_main_process:
+        no_room_at(trial["full_at"])
     loop = Loop(ToyTask(settings), settings, folder, accelerator, identity={"seed": settings.seed}, watchers=watchers)
     loop.run()
     loop.save(folder / "result")

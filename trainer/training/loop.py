@@ -41,6 +41,7 @@ from trainer.training.sharding import gathered, sharded_like, whole
 from trainer.training.surviving import surviving
 from trainer.training.task import Batch, Progress, Task, Watcher
 from trainer.training.tasks.flow import Experts
+from trainer.training.together import first_does
 
 SPEED_WINDOW = 20  # steps
 ADVICE = (
@@ -87,6 +88,7 @@ class Loop:
         self.step = 0
         self.guard = Guard(settings.optimizer.max_loss_factor)
         self._made = 0  # by this process
+        self._failure: Exception | None = None  # of the first process's log, until all know
         self._durations: deque[float] = deque(maxlen=SPEED_WINDOW)
         with memory_in_words(ADVICE):
             self._prepare()
@@ -122,13 +124,11 @@ class Loop:
         StopdownError that says what to lower when memory is full, and KeyboardInterrupt, with a checkpoint written, when asked
         to stop.
         """
-        if self.accelerator.is_main_process:
-            self.folder.mkdir(parents=True, exist_ok=True)
+        first_does(self.accelerator, lambda _still: self.folder.mkdir(parents=True, exist_ok=True))
         self._resume()
         self.clock = Clock(self.settings.checkpoints.minutes)  # from here on there is work to lose
         try:
-            for watcher in self.watchers:
-                watcher.started(self.task, self.step, self.settings.steps)
+            first_does(self.accelerator, lambda _still: self._start_watchers())
             with Interrupt() as interrupt, memory_in_words(ADVICE):
                 while self.step < self.settings.steps:
                     self._go_on(interrupt)
@@ -141,9 +141,7 @@ class Loop:
     def _go_on(self, interrupt: Interrupt) -> None:
         """Make a step, log it, write the checkpoint that is due, and only then let what may fail look at the weights."""
         progress, stop, late = self._make_step(interrupt)
-        for watcher in self.watchers:
-            if watcher.logs:
-                watcher.stepped(self.task, progress)
+        self._log(progress)
         last = self.step == self.settings.steps
         scheduled = last or self.step % self.settings.checkpoints.every == 0
         if stop or late or scheduled:
@@ -155,14 +153,35 @@ class Loop:
                 with surviving(f"what watches step {self.step} ({type(watcher).__name__})"):
                     watcher.stepped(self.task, progress)
 
+    def _start_watchers(self) -> None:
+        for watcher in self.watchers:
+            watcher.started(self.task, self.step, self.settings.steps)
+
+    def _log(self, progress: Progress) -> None:
+        """Tell the watchers that log; of several processes, a failure ends all of them at their next common point."""
+        try:
+            for watcher in self.watchers:
+                if watcher.logs:
+                    watcher.stepped(self.task, progress)
+        except Exception as error:
+            if self.accelerator.num_processes == 1:
+                raise
+            self._failure = error
+
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
     def save(self, folder: Path) -> None:
         """Write what a user takes away, averaged where the settings say so; all processes must call it."""
         averaged = None if self.average is None else _on_cpu(self.average)
+
+        def write(_still: Callable[[], None]) -> None:
+            self.task.save(folder, self.step, averaged)
+            share(folder)
+
         with gathered(self.module):
-            if self.accelerator.is_main_process:
-                self.task.save(folder, self.step, averaged)
-                share(folder)
-            self.accelerator.wait_for_everyone()
+            first_does(self.accelerator, write)
 
     def _make_step(self, interrupt: Interrupt) -> tuple[Progress, bool, bool]:
         """Make one optimizer step; returns what came of it, whether to stop, and whether a checkpoint is due by time."""
@@ -214,9 +233,11 @@ class Loop:
         """
         losses = torch.cat([micro.losses_B for micro in micros]).double()
         late = self.accelerator.is_main_process and self.clock.due(self._durations[-1] if self._durations else 0.0)
-        said = losses.new_tensor([float(len(losses)), float(asked), float(late)])
+        said = losses.new_tensor([float(len(losses)), float(asked), float(late), float(self._failure is not None)])
         mine = torch.cat([losses.sum()[None], said])
-        total, clips, stops, lates = self.accelerator.reduce(mine, reduction="sum").tolist()
+        total, clips, stops, lates, failures = self.accelerator.reduce(mine, reduction="sum").tolist()
+        if failures:
+            first_does(self.accelerator, lambda _still: self._raise_failure())
         return total / clips, int(clips), stops > 0, lates > 0
 
     @torch.no_grad()
@@ -278,15 +299,14 @@ class Loop:
             identity=self.identity,
             scheduled=scheduled,
         )
-        if self.accelerator.is_main_process:
-            self._write_alone(checkpoint, interrupt)
-        self.accelerator.wait_for_everyone()
+        first_does(self.accelerator, lambda still: self._write_alone(checkpoint, interrupt, still))
         self.clock.written(began_s)
 
-    def _write_alone(self, checkpoint: Checkpoint, interrupt: Interrupt) -> None:
+    def _write_alone(self, checkpoint: Checkpoint, interrupt: Interrupt, still: Callable[[], None]) -> None:
+        self._raise_failure()
         weights = checkpoint.averaged if checkpoint.averaged is not None else checkpoint.parameters
         beside_bytes = sum(tensor.nbytes for tensor in weights.values())
-        wait_for_room(self.folder, checkpoint.size_bytes + beside_bytes, lambda: interrupt.asked)
+        wait_for_room(self.folder, checkpoint.size_bytes + beside_bytes, lambda: interrupt.asked, waiting=still)
         write_checkpoint(
             self.folder,
             checkpoint,

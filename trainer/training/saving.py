@@ -50,10 +50,11 @@ def wait_for_room(
     *,
     free: Callable[[Path], int] = free_bytes,
     sleep: Callable[[float], None] = time.sleep,
+    waiting: Callable[[], None] = lambda: None,
 ) -> None:
     """Return once there is room for a checkpoint: training pauses rather than losing its work, and says so once.
 
-    Raises DiskFullError when the run is asked to stop before there is.
+    `waiting` is called every few seconds of it. Raises DiskFullError when the run is asked to stop before there is.
     """
     needed = needed_bytes + SPARE_BYTES
     said = False
@@ -67,5 +68,6 @@ def wait_for_room(
             LOG.warning("%s: training pauses until there is room; free some space, or stop it with Ctrl-C", words)
             said = True
         sleep(LOOK_EVERY_S)
+        waiting()
     if said:
         LOG.warning("there is room again: training goes on")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from contextlib import nullcontext
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 from accelerate import Accelerator
@@ -15,6 +16,7 @@ from trainer.training.best import best_checkpoints
 from trainer.training.encoding import rich_report
 from trainer.training.loop import Loop
 from trainer.training.setup import RESULT, Opened, prepare_run
+from trainer.training.together import first_does
 from trainer.training.watching import watch
 
 
@@ -42,9 +44,13 @@ def _run(opened: Opened, folder: Path, accelerator: Accelerator, console: Consol
         best=lambda: {best.step for best in best_checkpoints(folder)},
     )
     busy = f"another training is writing {folder}; wait for it, or give another --out"
-    with alone(folder / ".lock", busy) if accelerator.is_main_process else nullcontext():
-        if accelerator.is_main_process:
+    with ExitStack() as stack:
+
+        def begin(_still: Callable[[], None]) -> None:
+            stack.enter_context(alone(folder / ".lock", busy))
             watch(loop, run, folder, sys.stderr)
+
+        first_does(accelerator, begin)
         step = loop.run()
         loop.save(folder / RESULT[opened.settings.what])
     accelerator.end_training()

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from trainer.training.tasks import ControlTask, TransformerTask, VaeTask
 from trainer.training.tasks.control import Provenance, attach_adapters
 from trainer.training.tasks.flow import Flow
 from trainer.training.tasks.transformer import TextParts
+from trainer.training.together import all_do
 from trainer.weightless import weightless_pipeline
 
 PATIENCE = timedelta(hours=2)  # other processes wait while the first one validates and makes previews
@@ -215,7 +217,8 @@ def prepare_run(opened: Opened, accelerator: Accelerator, report: Report | None 
         identity |= {"backbone vae": module_digest(pipe.vae), CLIPS: clips_digest(opened.data, {}, {})}
         return Run(opened=opened, task=_vae(opened), identity=identity, encoded=None, reader=None)
     cache = TensorCache(cache_path(settings))
-    encoded = encode_all(
+    encode = partial(
+        encode_all,
         pipe,
         opened.data,
         cache,
@@ -226,7 +229,7 @@ def prepare_run(opened: Opened, accelerator: Accelerator, report: Report | None 
         offload="none" if settings.backbone.train_text_encoder else settings.backbone.offload,
         report=report,
     )
-    accelerator.wait_for_everyone()
+    encoded = all_do(accelerator, encode)  # which is where they wait for each other, too
     identity[CLIPS] = clips_digest(opened.data, encoded.latents, encoded.texts)
     reader = EncodedReader(encoded, cache)
     task = FLOW_TASKS[settings.what](opened, reader)
