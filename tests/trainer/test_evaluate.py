@@ -351,6 +351,22 @@ def test_validation_is_that_of_the_step_wherever_the_adapter_lies_in_its_run(
     )
 
 
+def test_the_log_of_another_training_is_not_the_adapter_s(tmp_path: Path) -> None:
+    """An adapter that was put into a run's folder under another name, or that is of another backbone than the run."""
+    event = Event(step=4, kind="validation", values={"loss/shutter": 0.5, "gap/shutter": 0.1})
+    (tmp_path / "metrics.jsonl").write_text(event.line())
+    for name in ("adapter", "mine", "deeper/mine"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "control.json").write_text("{}")
+    assert set(held_out(tmp_path / "adapter", 4, {"transformer": "a"})) == {"shutter"}
+    assert held_out(tmp_path / "mine", 4) == {} == held_out(tmp_path / "deeper" / "mine", 4)
+    identity = {"backbone transformer": "b"}
+    checkpoint = Checkpoint(step=4, parameters={}, averaged=None, optimizer={}, losses=(), identity=identity)
+    write_checkpoint(tmp_path, checkpoint, keep=1)
+    assert held_out(tmp_path / "adapter", 4, {"transformer": "a"}) == {}
+    assert set(held_out(tmp_path / "adapter", 4, {"transformer": "b"})) == {"shutter"}
+
+
 def test_clip_from_a_folder_scores_videos_against_their_words(home: Path) -> None:
     from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
 

@@ -20,17 +20,14 @@ from trainer.formats.comfyui import from_comfyui, to_comfyui
 from trainer.formats.convert import condition_blocks, convert
 from trainer.formats.names import backbone_names, inverse, lora_names
 from trainer.formats.published import (
-    Published,
     control_names,
     control_shapes,
-    load_published,
     original_settings,
     published_axes,
     read_published,
-    save_published,
     write_published,
 )
-from trainer.formats.sources import Source, read_source
+from trainer.formats.sources import Format, Source, read_source
 from trainer.formats.strict import check_exact
 
 
@@ -87,8 +84,9 @@ def test_published_file_goes_round_exactly(tmp_path: Path) -> None:
     adapter = adapted(publishable())
     control = {name: p.detach() for name, p in adapter.control_parameters().items()}
     lora = {name: p.detach() for name, p in adapter.lora_parameters().items()}
-    save_published(tmp_path / "p.safetensors", Published(config=adapter.config, control=control, lora=lora))
-    again = load_published(tmp_path / "p.safetensors", adapter.config.control.axes)
+    made = Source(path=tmp_path, format=Format.DIFFUSERS, config=adapter.config, control=control, lora=lora)
+    convert(made, tmp_path / "p.safetensors", "published")
+    again = read_source(tmp_path / "p.safetensors")
     assert again.config == adapter.config
     for own, read in ((control, again.control), (lora, again.lora)):
         assert own.keys() == read.keys() and all(torch.equal(own[name], read[name]) for name in own)
@@ -177,11 +175,10 @@ def test_a_comfyui_file_loads_strictly() -> None:
 def test_an_unreadable_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "p.safetensors").write_bytes(b"not weights")
     for name in ("p.safetensors", "absent.safetensors"):
-        with pytest.raises(InputError, match="not a readable safetensors file"):
-            load_published(tmp_path / name, published_axes(["shutter"]))
-    save_file({"x": torch.zeros(1)}, tmp_path / "q.safetensors")
+        with pytest.raises(InputError, match=rf"{name} (is not a readable|does not exist|cannot be read)"):
+            read_source(tmp_path / name, axes=["shutter"])
     with pytest.raises(InputError, match="no tensor named like"):
-        load_published(tmp_path / "q.safetensors", published_axes(["shutter"]))
+        read_published({"x": torch.zeros(1)}, published_axes(["shutter"]), source="file")
 
 
 def test_strictness_names_every_kind_of_fault() -> None:

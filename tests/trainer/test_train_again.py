@@ -17,14 +17,17 @@ import torch
 from dataset_support import make_dataset
 from generation_support import SMALL, output
 from safetensors.torch import load_file
+from trainer_support import adapted, tiny_config
 
 from scenes.errors import InputError
 from trainer.adapter.card import read_card
+from trainer.adapter.folder import save_adapter
 from trainer.adapter.place import adapter_place
 from trainer.commands import adapter as adapter_commands
 from trainer.commands import generate as generate_command
 from trainer.commands.train import command
 from trainer.training.checkpoint import checkpoint_steps
+from trainer.training.given import check_given
 from trainer.training.watch import Preview
 from trainer.training.watch.metrics import FILE, read_events
 
@@ -157,6 +160,16 @@ def test_a_new_training_starts_from_given_weights(run: Path, place: Path, tmp_pa
     assert card.step == 1 and card.recipe["from"] == str(run / "checkpoint-2")
     with pytest.raises(InputError, match=r"holds checkpoints of another run: from was .*, is"):
         train(place, tmp_path / "new", *other, f'train.from="{run}"')
+
+
+def test_widths_that_no_setting_says_are_compared(tmp_path: Path) -> None:
+    given = adapted(tiny_config("shutter"))
+    save_adapter(tmp_path / "given", {"transformer": given}, backbone_id="tiny", step=1)
+    own = given.config.control
+    for key, other in (("embed_dim", 256), ("hidden_dim", 64)):
+        asked = given.config.model_copy(update={"control": own.model_copy(update={key: other})})
+        with pytest.raises(InputError, match=f"has {key} {getattr(own, key)}, and adapters are trained with {other} here"):
+            check_given(str(tmp_path / "given"), asked, {"transformer": given.transformer})
 
 
 def test_given_weights_may_go_once_there_is_a_checkpoint(run: Path, place: Path, tmp_path: Path, capsys: Any) -> None:

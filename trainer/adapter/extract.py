@@ -9,9 +9,9 @@ from pathlib import Path
 from generator.files import fsync_folder
 from generator.scratch import scratch_folder
 from scenes.errors import InputError
-from trainer.adapter.card import AdapterCard, read_card
+from trainer.adapter.card import AdapterCard
 from trainer.adapter.place import adapter_place
-from trainer.formats.sources import read_source
+from trainer.adapter.verify import read_weights, verify_adapter
 
 
 def extract(checkpoint: Path, out: Path) -> AdapterCard:
@@ -22,9 +22,8 @@ def extract(checkpoint: Path, out: Path) -> AdapterCard:
     if not checkpoint.is_dir():
         raise InputError(f"{checkpoint} is no folder; give a checkpoint's, such as RUN/checkpoint-250")
     source = adapter_place(checkpoint)
-    card = read_card(source)
-    for expert in card.backbone.fingerprints:
-        read_source(source, expert=expert)
+    card = verify_adapter(source)
+    read_weights(source, card)  # which must be finite
     if os.path.lexists(out):
         raise InputError(f"{out} exists; give a new folder")
     with scratch_folder(out) as scratch:

@@ -35,3 +35,10 @@ def adapter_place(named: Path) -> Path:
         last = named / f"checkpoint-{steps[-1]}"
         raise InputError(f"{named} is a run that has not finished; give one of its {len(steps)} checkpoints, such as {last}")
     return named
+
+
+def run_of(folder: Path) -> Path | None:
+    """Return the run in which an adapter's folder is the result, or lies in a checkpoint; None for one that lies elsewhere."""
+    if folder.name != IN_CHECKPOINT:
+        return None
+    return folder.parent.parent if folder.parent.name.startswith("checkpoint-") else folder.parent

@@ -66,9 +66,13 @@ def verify_adapter(folder: Path) -> AdapterCard:
     return card
 
 
-def read_weights(folder: Path, card: AdapterCard) -> dict[str, ExpertWeights]:
-    """Return the weights of a verified adapter by expert; raises InputError for values that are not finite."""
-    return {expert: _read(expert_folder(folder, expert), card) for expert in card.backbone.fingerprints}
+def read_weights(folder: Path, card: AdapterCard, chosen: str | None = None) -> dict[str, ExpertWeights]:
+    """Return the weights of a verified adapter by expert, of all or the chosen one.
+
+    Raises InputError for values that are not finite.
+    """
+    names = list(card.backbone.fingerprints) if chosen is None else [chosen]
+    return {expert: _read(expert_folder(folder, expert), card) for expert in names}
 
 
 def peft_names(lora: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:

@@ -21,7 +21,7 @@ from scenes.errors import InputError
 from trainer.adapter.card import AdapterCard, installed_versions, read_card
 from trainer.adapter.laws import AxisControl
 from trainer.adapter.modes import Mode, default_mode
-from trainer.adapter.place import adapter_place
+from trainer.adapter.place import adapter_place, run_of
 from trainer.evaluation.card import results_text
 from trainer.evaluation.context import PUBLISHED
 from trainer.evaluation.features import BackboneFeatures, ClipFeatures, VideoFeatures, XClipFeatures
@@ -47,6 +47,7 @@ from trainer.generation.plan import Video
 from trainer.generation.run import Request, make_videos
 from trainer.generation.sampler import Sampling
 from trainer.pipeline import ControlledWan
+from trainer.training.checkpoint import latest_identity
 from trainer.training.watch.metrics import FILE as METRICS
 from trainer.training.watch.metrics import read_events
 
@@ -149,7 +150,8 @@ def evaluate(request: EvaluateRequest, watch: Watch) -> EvaluationReport:
     """
     begun = time.monotonic()
     ready = prepare(request)
-    held = held_out(request.adapter, ready.card.step)  # a log that cannot be read ends it early, too
+    own = {str(name): digest for name, digest in ready.card.backbone.fingerprints.items()}
+    held = held_out(request.adapter, ready.card.step, own)  # a log that cannot be read ends it early, too
     named = _named_extractors(request.settings, str(ready.loading.device))  # before the backbone: a missing one ends it early
     pipe = _load(request, ready, watch)
     extractors = [*named, *([BackboneFeatures(pipe)] if "tiny" in request.settings.features else [])]
@@ -194,15 +196,18 @@ def evaluate(request: EvaluateRequest, watch: Watch) -> EvaluationReport:
     return report
 
 
-def held_out(adapter: Path, step: int) -> dict[str, Validated]:
+def held_out(adapter: Path, step: int, fingerprints: Mapping[str, str] | None = None) -> dict[str, Validated]:
     """Return what the training in whose folder an adapter lies found on held-out clips, by axis, up to the adapter's step.
 
-    The log lies beside the adapter, or beside its checkpoint. Nothing where there is none, or the training did not validate.
+    The log is that of the run whose result or checkpoint the adapter is, by the folders' names and, where `fingerprints` are
+    given, by the backbone that the run's checkpoints record. Nothing where there is none, or the training did not validate.
     Raises DamagedError for a log that is none.
     """
-    above = list(adapter_place(adapter).resolve().parents)[:2]
-    log = next((folder / METRICS for folder in above if (folder / METRICS).is_file()), None)
-    if log is None:
+    run = run_of(adapter_place(adapter).resolve())
+    if run is None or not (run / METRICS).is_file():
+        return {}
+    log, identity = run / METRICS, latest_identity(run)
+    if identity is not None and any(identity.get(f"backbone {name}", own) != own for name, own in (fingerprints or {}).items()):
         return {}
     checks = [event for event in read_events(log) if event.kind == "validation" and event.step <= step]
     if not checks:

@@ -11,10 +11,10 @@ from typing import Any
 from torch import Tensor
 
 from scenes.errors import InputError
-from trainer.adapter.card import AdapterCard, read_card
 from trainer.adapter.config import AdapterConfig
 from trainer.adapter.digest import adapter_digest
 from trainer.adapter.modes import default_mode
+from trainer.adapter.verify import read_weights, verify_adapter
 from trainer.formats.convert import written_axes
 from trainer.formats.foreign_lora import read_lora
 from trainer.formats.published import LORA_BLOCK
@@ -69,13 +69,8 @@ def _other_lora(path: Path) -> dict[str, Any]:
 
 
 def _folder(path: Path) -> dict[str, Any]:
-    card: AdapterCard = read_card(path)
-    control: dict[str, Tensor] = {}
-    lora: dict[str, Tensor] = {}
-    for expert in card.backbone.fingerprints:
-        source = read_source(path, expert=expert)
-        control |= {f"{expert}.{name}": tensor for name, tensor in source.control.items()}
-        lora |= {f"{expert}.{name}": tensor for name, tensor in source.lora.items()}
+    card = verify_adapter(path)
+    parts = read_weights(path, card).values()
     merged = (card.recipe or {}).get("merged")
     return {
         "adapter": str(path),
@@ -89,7 +84,10 @@ def _folder(path: Path) -> dict[str, Any]:
         "step": card.step,
         "dataset_version": card.dataset_version,
         "merged": merged if isinstance(merged, Mapping) else None,
-        "parameters": {"control": _parameters(control), "lora": _parameters(lora)},
+        "parameters": {
+            "control": sum(_parameters(part.control) for part in parts),
+            "lora": sum(_parameters(part.lora) for part in parts),
+        },
         "bytes": {file.relative_to(path).as_posix(): file.stat().st_size for file in sorted(path.rglob("*.safetensors"))},
         "versions": card.versions,
     }

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
-from generator.files import write_atomic
 from scenes.errors import InputError
 from trainer.adapter.config import AdapterConfig, ControlConfig, LoraSettings
 from trainer.adapter.laws import AxisControl, Law, LogLaw, MiredLaw, NoLaw
@@ -115,25 +110,6 @@ def original_settings(config: ControlConfig) -> dict[str, Any]:
         "fps_tau_transform": "raw" if count == 1 else ["raw"] * count,
         "fps_tau_scale": 1.0 if count == 1 else [1.0] * count,
     }
-
-
-def load_published(path: Path, axes: Sequence[AxisControl], settings: Mapping[str, Any] | None = None) -> Published:
-    """Read a published checkpoint file; settings in its metadata (`config`, JSON) are used unless others are given."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-            stored = json.loads((file.metadata() or {}).get("config", "{}"))
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"{path} is not a readable safetensors file ({error}); give a published checkpoint") from error
-    return read_published(weights, axes, settings=settings if settings is not None else stored, source=str(path))
-
-
-def save_published(path: Path, published: Published) -> None:
-    """Write a published checkpoint file, its settings in the metadata."""
-    weights = write_published(published.config, published.control, published.lora)
-    assert published.config.control is not None  # write_published refused otherwise
-    metadata = {"format": "pt", "config": json.dumps(original_settings(published.config.control))}
-    write_atomic(path, save({name: tensor.contiguous() for name, tensor in weights.items()}, metadata=metadata))
 
 
 def control_names(blocks: Sequence[int]) -> dict[str, str]:

@@ -157,7 +157,7 @@ def _folder(path: Path, expert: str | None) -> Source:
     chosen = expert if expert is not None else adapted[0]
     if chosen not in adapted:
         raise InputError(f"{path} does not adapt '{chosen}'; it adapts {', '.join(adapted)}")
-    weights = read_weights(path, card)[chosen]
+    weights = read_weights(path, card, chosen)[chosen]
     return Source(path=path, format=Format.DIFFUSERS, config=card.config, control=weights.control, lora=weights.lora, card=card)
 
 

@@ -13,13 +13,13 @@ from trainer.adapter import AdapterConfig, AxisControl, ControlConfig, WanAdapte
 from trainer.adapter.card import CARD
 from trainer.adapter.digest import adapter_digest
 from trainer.adapter.place import adapter_place
-from trainer.adapter.verify import verify_adapter
+from trainer.adapter.verify import read_weights, verify_adapter
 from trainer.backbone import fingerprint
-from trainer.formats.sources import read_source
 from trainer.training.checkpoint import read_latest
 
 # Parts of an adapter's configuration, and the setting that says each.
 CONTROL_KEYS = ("blocks", "rank", "alpha", "tokens", "gate")
+UNSET_KEYS = ("embed_dim", "hidden_dim")  # of the control embedding: no setting says them
 LORA_KEYS = ("rank", "alpha")
 
 
@@ -88,9 +88,9 @@ def check_given(place: str, config: AdapterConfig, transformers: Mapping[str, Wa
 def load_given(place: str, adapters: Mapping[str, WanAdapter]) -> None:
     """Copy given weights into fresh adapters."""
     folder = adapter_place(Path(place).expanduser())
+    weights = read_weights(folder, verify_adapter(folder))
     for name, adapter in adapters.items():
-        source = read_source(folder, expert=name)
-        adapter.load(source.control, source.lora, str(folder))
+        adapter.load(weights[name].control, weights[name].lora, str(folder))
 
 
 def _same_parts(place: str, before: AdapterConfig, now: AdapterConfig) -> None:
@@ -103,6 +103,12 @@ def _same_parts(place: str, before: AdapterConfig, now: AdapterConfig) -> None:
     if before.control is not None and now.control is not None:
         pairs.append(("axes", _names(before.control), _names(now.control)))
         pairs += [(key, getattr(before.control, key), getattr(now.control, key)) for key in CONTROL_KEYS]
+        for key in UNSET_KEYS:
+            its, own = getattr(before.control, key), getattr(now.control, key)
+            if its != own:
+                raise InputError(
+                    f"train.from = {place} has {key} {its}, and adapters are trained with {own} here; start from one with {own}"
+                )
         if before.control.gate == "fixed":  # a learned one starts where the given one got to
             pairs.append(("gate_value", before.control.gate_value, now.control.gate_value))
     if before.lora is not None and now.lora is not None:
