@@ -33,10 +33,8 @@ def check_trainable(recipe: Recipe) -> None:
         try:
             (LEAST if grid is None else grid).check(width=video.width, height=video.height, frames=frames)
         except InputError as error:
-            said = "and most take multiples of 16" if grid is None else "which [train] names"
-            raise InputError(
-                f"video.width, video.height and frames of the pyramids: {error} (backbone {given}, {said})"
-            ) from None
+            most = "" if grid is not None else "; most backbones take multiples of 16"
+            raise InputError(f"video: {error} (this recipe trains on backbone {given}{most})") from None
 
 
 def judged_clips(plan: Plan) -> Mapping[str, tuple[int, int]]:

@@ -128,7 +128,7 @@ def test_schema_is_json_schema(tmp_path: Path) -> None:
         (["build", "tiny.toml", "--out", "d", "--workers", "0"], "at least one"),
         (["build", "tiny.toml", "--out", "d", "--set", "axes.shutter.ratio=9"], "frame interval"),
         (["build", "tiny.toml", "--out", "full"], "not empty"),
-        (["plan", "tiny.toml", "--set", "video.width=180", "--set", "train.steps=1"], "is 180x64, and this recipe trains"),
+        (["plan", "tiny.toml", "--set", "video.width=180", "--set", "train.steps=1"], "size 180x64 does not fit this backbone"),
         (["verify", "nowhere"], "not a Stopdown dataset"),
         (["verify", "full"], "not a Stopdown dataset"),
         (["gallery", "nowhere"], "not a Stopdown dataset"),

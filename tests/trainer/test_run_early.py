@@ -64,8 +64,11 @@ def run_recipe(folder: Path, *overrides: str) -> None:
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        (["video.width=72"], "size 72x64 .* multiple of 16.* the nearest is 64x64 .backbone tiny"),
-        (["video.height=48", FIVE_B], "size 64x48 .* multiple of 32.* nearest is 64x64 .backbone Wan-AI/Wan2.2-TI2V-5B"),
+        (["video.width=72"], "size 72x64 .* multiple of 16.* the nearest is 64x64 .this recipe trains on backbone tiny"),
+        (
+            ["video.height=48", FIVE_B],
+            "size 64x48 .* multiple of 32.* 64x64 .this recipe trains on backbone Wan-AI/Wan2.2-TI2V-5B",
+        ),
         (["train.previews.every=5", "train.previews.width=40"], "train.previews: size 40x512 .* nearest is 32x512"),
         (["train.previews.every=5", "train.previews.frames=7", FIVE_B], "train.previews: 7 frames .* 4n . 1"),
         (["evaluate.width=72"], "evaluate: size 72x16 "),
@@ -98,7 +101,7 @@ def test_plan_refuses_what_the_named_backbone_cannot_take_and_not_what_trains_el
     for wrong in (["video.width=72"], ["video.width=72", 'train.dataset="data/early"'], ["video.height=48", FIVE_B]):
         with pytest.raises(InputError, match="does not fit this backbone"):
             check(*wrong)
-    with pytest.raises(InputError, match=r"multiple of 8, .*most take multiples of 16"):
+    with pytest.raises(InputError, match=r"multiple of 8, .*most backbones take multiples of 16"):
         check('train.backbone.name="somebody/unknown"', "video.width=60")
     with pytest.raises(InputError, match=r"Wan2\.1-T2V-1\.3B"):
         check("train.backbone={}", "video.width=72")
