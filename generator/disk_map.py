@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import sqlite3
 import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -15,16 +17,20 @@ _PAGE = 1024
 
 
 class DiskMap(Mapping[str, Any]):
-    """Texts, numbers or bytes by text, in a temporary file that ends with the context, for any thread; keys come in order."""
+    """Texts, numbers or bytes by text, in a temporary file that ends with the context, for any thread; keys come in order.
+
+    A disk that refuses is an OSError, as of any other file.
+    """
 
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="stopdown-map-")
-        self._base = sqlite3.connect(Path(self._folder.name) / "map.sqlite", isolation_level=None, check_same_thread=False)
         self._alone = threading.Lock()
-        self._base.execute(f"PRAGMA cache_size = -{_CACHE_KB}")
-        for pragma in ("journal_mode = OFF", "synchronous = OFF", "temp_store = FILE"):
-            self._base.execute(f"PRAGMA {pragma}")  # it is not kept, so it need not be safe
-        self._base.execute("CREATE TABLE map (key TEXT PRIMARY KEY, value) WITHOUT ROWID")
+        with self._disk_errors():
+            self._base = sqlite3.connect(Path(self._folder.name) / "map.sqlite", isolation_level=None, check_same_thread=False)
+            self._base.execute(f"PRAGMA cache_size = -{_CACHE_KB}")
+            for pragma in ("journal_mode = OFF", "synchronous = OFF", "temp_store = FILE"):
+                self._base.execute(f"PRAGMA {pragma}")  # it is not kept, so it need not be safe
+            self._base.execute("CREATE TABLE map (key TEXT PRIMARY KEY, value) WITHOUT ROWID")
 
     def __enter__(self) -> Self:
         return self
@@ -35,7 +41,7 @@ class DiskMap(Mapping[str, Any]):
 
     def put(self, entries: Iterable[tuple[str, Any]]) -> None:
         """Put entries in; of two with one key, the last stays."""
-        with self._alone:
+        with self._alone, self._disk_errors():
             self._base.execute("BEGIN")
             self._base.executemany("INSERT OR REPLACE INTO map VALUES (?, ?)", entries)
             self._base.execute("COMMIT")
@@ -64,5 +70,13 @@ class DiskMap(Mapping[str, Any]):
         return int(self._rows("SELECT COUNT(*) FROM map")[0][0])
 
     def _rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
-        with self._alone:
+        with self._alone, self._disk_errors():
             return self._base.execute(query, values).fetchall()
+
+    @contextmanager
+    def _disk_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+            raise OSError(errno.ENOSPC if full else errno.EIO, str(error), self._folder.name) from error

@@ -9,6 +9,8 @@ from typing import Any
 
 from generator.files import DamagedError, write_atomic
 
+_LINE_CHECK = 16  # hex digits: enough against chance, and short beside what a line says
+
 
 def canonical(tree: Any) -> bytes:
     """Return JSON with sorted keys and no spaces, UTF-8; equal trees have equal bytes."""
@@ -52,6 +54,25 @@ def unsealed_text(data: bytes, *, optional: bool = False) -> dict[str, Any]:
         raise ValueError("it is no JSON object")
     check = tree.pop("check", None)
     if not (optional and check is None) and legibly_sealed(tree) != data:
+        raise ValueError("it does not match its checksum")
+    return tree
+
+
+def sealed_line(tree: dict[str, Any]) -> bytes:
+    """Return a JSON object as a line of a log, without its end, with a `check` entry that begins the sha256 of the rest."""
+    return json.dumps({**tree, "check": sha256(canonical(tree))[:_LINE_CHECK]}, ensure_ascii=False, allow_nan=False).encode()
+
+
+def unsealed_line(line: bytes, *, optional: bool = False) -> dict[str, Any]:
+    """Return what `sealed_line` was given; raises ValueError where a single bit differs.
+
+    With `optional`, a line from before there were checks, which has none, is taken as it is.
+    """
+    tree = json.loads(line)
+    if not isinstance(tree, dict):
+        raise ValueError("it is no JSON object")
+    check = tree.pop("check", None)
+    if not (optional and check is None) and sealed_line(tree) != line:
         raise ValueError("it does not match its checksum")
     return tree
 

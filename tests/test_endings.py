@@ -91,7 +91,7 @@ def test_paths_and_disks_that_cannot_be_are_one_line(dataset: Path, tmp_path: Pa
     for args, answer in zip(paths, answers, strict=True):
         assert answer.code in (1, 2) and answer.is_one_line, (args[0], answer)
     (dataset / "clips" / f"{next((dataset / 'clips').glob('*.txt')).stem}.txt").write_text("edited\n")
-    full = [["commit", "ds", "-m", "x"], ["clone", "ds", "cloned"], ["verify", "ds", "--all"]]
+    full = [["commit", "ds", "-m", "x"], ["clone", "ds", "cloned"], ["verify", "ds", "--all"], ["push", "ds", "empty"]]
     for args, answer in zip(
         full, run_commands([{"args": a, "file_bytes": 100, "cwd": str(tmp_path)} for a in full]), strict=True
     ):

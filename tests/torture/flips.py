@@ -1,7 +1,7 @@
 """Flips single bits in the files of a folder and asks its reader: is it noticed, and is anything else used than was written?
 
 A case says how to prepare a folder, which files of it are read, and how a reader looks at them. A new one is a `Reader` in
-`flip_cases.py`.
+`flip_cases.py` or `flip_cases_trainer.py`.
 """
 
 from __future__ import annotations

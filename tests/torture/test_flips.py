@@ -9,7 +9,8 @@ import os
 from pathlib import Path
 
 import pytest
-from flip_cases import READERS
+from flip_cases import READERS as DATASETS
+from flip_cases_trainer import READERS as TRAINER
 from flips import Reader, flip_all
 
 SAMPLE, MANY = 4, 150
@@ -18,7 +19,7 @@ FLIPS = MANY if WANTED == "all" else int(WANTED)
 pytestmark = pytest.mark.timeout(600 if str(SAMPLE) == WANTED else 0)
 
 
-CHOSEN = {reader.name: reader for reader in READERS if "STOPDOWN_TORTURE" in os.environ or not reader.long_only}
+CHOSEN = {reader.name: reader for reader in (*DATASETS, *TRAINER) if "STOPDOWN_TORTURE" in os.environ or not reader.long_only}
 
 
 @pytest.mark.parametrize("reader", CHOSEN.values(), ids=CHOSEN.keys())

@@ -80,8 +80,8 @@ FORKED.set_forkserver_preload(LOADED)
 class Started:
     """A `stopdown` with a folder to work in, and what it says."""
 
-    def __init__(self, root: Path, cache: Path, *words: str, hold: str | None = None) -> None:
-        self.log = root / f"said-{time.monotonic_ns()}.log"
+    def __init__(self, root: Path, cache: Path, *words: str, hold: str | None = None, log: Path | None = None) -> None:
+        self.log = root / f"said-{time.monotonic_ns()}.log" if log is None else log
         self.log.touch()
         self.process: ForkServerProcess = FORKED.Process(
             target=_stopdown, args=(str(root), str(cache), str(self.log), words, hold)

@@ -20,7 +20,7 @@ from generator.working_folder import WorkingFolder
 from scenes.errors import InputError
 from trainer.adapter.laws import axis_control
 from trainer.commands.report import command
-from trainer.evaluation.results import FILE, EvaluationReport, VideoReading
+from trainer.evaluation.results import FILE, EvaluationReport, VideoReading, read_report
 from trainer.generation.values import controls_of
 from trainer.report import ReportParts, write_report
 from trainer.report.glossary import WORDS
@@ -43,7 +43,7 @@ def evaluation(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def report(evaluation: Path) -> EvaluationReport:
     """Its numbers."""
-    return EvaluationReport.model_validate_json((evaluation / FILE).read_bytes())
+    return read_report(evaluation)
 
 
 @pytest.fixture(scope="module")

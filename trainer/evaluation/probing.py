@@ -1,6 +1,7 @@
 """Reads generated sweeps with the blind probes, and remembers what was read, so that an interrupted evaluation goes on.
 
-READINGS.jsonl holds a line per reading, keyed by the hashes of the frames, the axis and the version of the probes.
+READINGS.jsonl holds a line per reading, keyed by the hashes of the frames, the axis and the version of the probes. Each line
+has a checksum; what is not proven is read again.
 
 Array legend: T frames, H rows, W columns, 3 channels (sRGB, uint8); N controls.
 """
@@ -8,7 +9,7 @@ Array legend: T frames, H rows, W columns, 3 channels (sRGB, uint8); N controls.
 from __future__ import annotations
 
 import hashlib
-import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +17,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from generator.sealed import sealed_line, unsealed_line
 from scenes.axes import AXES
 from scenes.axes.base import PROBES_VERSION, Bytes, Reading
 from trainer.adapter.laws import AxisControl, NoLaw
 from trainer.evaluation.statistics import Floats
 
 FILE = "readings.jsonl"
+LOG = logging.getLogger("stopdown.readings")
 SHARP = "edges are sharp"  # what the shutter's probe says of blur below what it can read
 
 
@@ -97,9 +100,8 @@ class Prober:
     def _remember(self, key: str, read: Read) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(
-                self._lead + json.dumps({"key": key, "relative": read.relative, "value": read.value, "note": read.note}) + "\n"
-            )
+            tree = {"key": key, "relative": read.relative, "value": read.value, "note": read.note}
+            file.write(f"{self._lead}{sealed_line(tree).decode()}\n")
         self._lead = ""
 
 
@@ -114,16 +116,18 @@ def _read(axis: str, video_THW3: Bytes, reference_THW3: Bytes, fps: float) -> Re
 
 
 def _stored(path: Path) -> list[tuple[str, Read]]:
-    """Return what an earlier evaluation read; a line that a kill cut short is read again."""
+    """Return what an earlier evaluation read; a line that is damaged, cut short or has no checksum is said, and left out."""
     if not path.is_file():
         return []
-    found = []
-    for line in path.read_bytes().decode().split("\n"):
+    found, lines = [], path.read_bytes().split(b"\n")
+    for line in lines:
         try:
-            tree = json.loads(line)
+            tree = unsealed_line(line)
             found.append((str(tree["key"]), Read(relative=tree["relative"], value=tree["value"], note=str(tree["note"]))))
         except (ValueError, KeyError, TypeError):
             continue
+    if len(found) < sum(line != b"" for line in lines):
+        LOG.warning("%s has lines that are not as they were written; what they are about is read again", path)
     return found
 
 

@@ -10,12 +10,14 @@ import math
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
+from generator.sealed import canonical
 from generator.section import Section
 from scenes.axes.base import ErrorUnit
 from scenes.errors import InputError
 from trainer.evaluation.statistics import Interval
+from trainer.run.checked import proven
 
 FILE = "report.json"
 Direction = Literal["below", "above"]
@@ -254,9 +256,9 @@ def read_report(folder: Path) -> EvaluationReport:
     """Return the report of an evaluation's folder; raises InputError where there is none or it cannot be read."""
     path = folder / FILE
     try:
-        return EvaluationReport.model_validate_json(path.read_bytes())
+        return EvaluationReport.model_validate_json(canonical(proven(path.read_bytes())))
     except FileNotFoundError:
         raise InputError(f"{folder} has no {FILE}; give the folder that `stopdown evaluate` wrote") from None
-    except (OSError, ValidationError) as error:
+    except (OSError, ValueError) as error:  # pydantic's errors are among them
         first = str(error).splitlines()[0]
         raise InputError(f"{path} cannot be read ({first}); run `stopdown evaluate` again") from None

@@ -47,6 +47,7 @@ from trainer.generation.plan import Video
 from trainer.generation.run import Request, make_videos
 from trainer.generation.sampler import Sampling
 from trainer.pipeline import ControlledWan
+from trainer.run.checked import checked
 from trainer.training.checkpoint import latest_identity
 from trainer.training.watch.metrics import FILE as METRICS
 from trainer.training.watch.metrics import read_events
@@ -191,7 +192,7 @@ def evaluate(request: EvaluateRequest, watch: Watch) -> EvaluationReport:
         versions=installed_versions(),
         wall_s=round(time.monotonic() - begun, 3),
     )
-    write_atomic(request.out / FILE, report.model_dump_json(indent=1).encode() + b"\n")
+    write_atomic(request.out / FILE, checked(report))
     write_atomic(request.out / "results.md", results_text(report).encode())
     return report
 

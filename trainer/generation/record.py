@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from generator.files import write_atomic
-from generator.sealed import canonical, sha256
+from generator.sealed import canonical, legibly_sealed, sha256, unsealed_text
 from generator.video import encode, encoder_version
 from scenes.errors import InputError
 from trainer.adapter.card import AdapterCard, installed_versions
@@ -32,7 +32,7 @@ class State(Enum):
     ABSENT = "to make"
     FINISHED = "finished before"
     OTHER = "made with other settings"
-    STRANGE = "without a record"
+    STRANGE = "without a record that can be read"
     CHANGED = "changed since it was made"
 
 
@@ -105,12 +105,15 @@ def state_of(folder: Path, name: str, digest: str) -> State:
 
 
 def read_record(folder: Path, name: str) -> dict[str, Any] | None:
-    """Return a video's record, None where there is none or it cannot be read."""
+    """Return a video's record, None where there is none, it cannot be read, or it is not as it was written.
+
+    Records of before have no checksum; of those the recipe is proven by its digest.
+    """
     try:
-        record = json.loads((folder / f"{name}.json").read_bytes())
-    except (OSError, ValueError):
+        record = unsealed_text((folder / f"{name}.json").read_bytes(), optional=True)
+        return record if record["digest"] == recipe_digest(record["recipe"]) else None
+    except (OSError, ValueError, KeyError, TypeError):
         return None
-    return record if isinstance(record, dict) else None
 
 
 def refuse(folder: Path, name: str, state: State, recipe: Mapping[str, Any]) -> InputError:
@@ -144,7 +147,7 @@ def write_video(folder: Path, video: Video, recipe: Mapping[str, Any], frames_TH
         "versions": installed_versions() | {"encoder": encoder_version()},
     }
     (folder / f"{video.name}.mp4").unlink(missing_ok=True)  # a replaced one must not stand beside the new record
-    write_json(folder / f"{video.name}.json", record)
+    write_atomic(folder / f"{video.name}.json", legibly_sealed(record))
     write_atomic(folder / f"{video.name}.mp4", data)
     return record
 

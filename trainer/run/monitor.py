@@ -14,6 +14,7 @@ from typing import Any
 from generator.farm.monitor.board import Board, Grid, Meter, Row, Tone, in_words
 from generator.farm.monitor.build_board import build_board
 from generator.farm.monitor.watch_build import BuildWatch, watch_build
+from generator.sealed import unsealed_line
 from scenes.errors import InputError, StopdownError
 from trainer.run.folder import FACTS, read_facts
 from trainer.run.recipe import load_run_recipe
@@ -104,7 +105,7 @@ def _last_events(log: Path) -> Iterator[dict[str, Any]]:
         raise InputError(f"{log} cannot be read ({error.strerror}); check it and its permissions") from error
     for number, line in enumerate(lines, start=1):
         try:
-            event = json.loads(line)
+            event = unsealed_line(line, optional=True)
             yield {"kind": event["kind"], "step": event["step"], "values": event["values"], "machine": event["machine"]}
         except (ValueError, KeyError, TypeError):
             raise InputError(f"{log} is no metric log (line {number} of its end); give the folder of a run") from None

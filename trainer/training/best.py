@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from generator.sealed import unsealed_line
 from scenes.axes import AXES
 from trainer.training.checkpoint import checkpoint_path, checkpoint_steps, is_scheduled
 from trainer.training.watch.metrics import FILE
@@ -69,7 +69,7 @@ def _measured(log: Path) -> Iterable[tuple[int, str, Mapping[str, float]]]:
         if b'"kind": "train"' in line or not line:
             continue
         try:
-            tree = json.loads(line)
+            tree = unsealed_line(line, optional=True)
             yield int(tree["step"]), str(tree["kind"]), dict(tree["values"])
         except (ValueError, KeyError, TypeError):  # a line that a kill cut short; a damaged log is said by `read_events`
             continue

@@ -1,12 +1,12 @@
 """The metric log: what was measured, step by step, in `metrics.jsonl` and wherever else it is sent.
 
-A line is an event: {"step", "kind", "values", "machine"}. `values` follow from the run's settings alone, so that two runs can
-be compared line by line; `machine` holds what differs from run to run (the time of day, speed, memory).
+A line is an event: {"step", "kind", "values", "machine", "check"}. `values` follow from the run's settings alone, so that two
+runs can be compared line by line; `machine` holds what differs from run to run (the time of day, speed, memory); `check` proves
+the rest (lines of before have none).
 """
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import IO, Any, Literal, Protocol, get_args
 
 from generator.files import DamagedError, write_atomic
+from generator.sealed import sealed_line, unsealed_line
 from trainer.training.surviving import surviving
 from trainer.training.task import Progress, Task
 
 Kind = Literal["train", "validation", "preview"]
 FILE = "metrics.jsonl"
+ENTRIES = {"step", "kind", "values", "machine"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +37,7 @@ class Event:
         """Return the event as a line of JSON."""
         values = {name: value if value is not None and math.isfinite(value) else None for name, value in self.values.items()}
         tree = {"step": self.step, "kind": self.kind, "values": values, "machine": dict(self.machine)}
-        return json.dumps(tree, ensure_ascii=False, allow_nan=False) + "\n"
+        return sealed_line(tree).decode() + "\n"
 
 
 class Sink(Protocol):
@@ -98,13 +100,15 @@ def read_events(path: Path) -> list[Event]:
     events = []
     for number, line in enumerate(whole.splitlines(), start=1):
         try:
-            events.append(_event(json.loads(line)))
+            events.append(_event(unsealed_line(line, optional=True)))
         except (ValueError, KeyError, TypeError) as error:
             raise DamagedError(f"{path}, line {number} is no metric event ({error}); move the file away to go on") from None
     return events
 
 
-def _event(tree: Any) -> Event:
+def _event(tree: dict[str, Any]) -> Event:
+    if set(tree) != ENTRIES:
+        raise ValueError(f"its entries are {', '.join(sorted(tree))}")
     if tree["kind"] not in get_args(Kind):
         raise ValueError(f"kind {tree['kind']!r}")
     return Event(step=int(tree["step"]), kind=tree["kind"], values=dict(tree["values"]), machine=dict(tree["machine"]))
