@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -13,7 +15,8 @@ from scenes.errors import InputError
 from scenes.families import FAMILIES, draw_scene
 from scenes.rules import center_px
 from scenes.spec import Shot
-from trainer.tiny.config import SHIPPED, TextSettings, TransformerSettings, VaeSettings
+from trainer.tiny import stages
+from trainer.tiny.config import SHIPPED, TextSettings, TinySettings, TransformerSettings, VaeSettings
 from trainer.tiny.covered import covered_cells
 from trainer.tiny.latents import covered_latents
 from trainer.tiny.start import take_up, widened
@@ -69,6 +72,30 @@ def test_a_transformer_begins_with_the_shipped_ones_blocks_and_words() -> None:
     old = UMT5EncoderModel.from_pretrained(SHIPPED, subfolder="text_encoder").float()
     with torch.no_grad():
         torch.testing.assert_close(embed(encoder, ids, lengths), embed(old, old_ids, old_lengths))
+
+
+def test_smaller_patches_say_what_the_shipped_ones_say_of_a_flat_clip() -> None:
+    tokenizer = build_tokenizer(count_words([TEXT]))
+    shipped = WanTransformer3DModel.from_pretrained(SHIPPED, subfolder="transformer").float()
+    settings = TransformerSettings()
+    model, encoder = build_transformer(settings, 24), build_text_encoder(settings.text, len(tokenizer))
+    take_up(model, encoder, tokenizer, SHIPPED)
+    flat = torch.randn(1, 24, 1, 1, 1).expand(1, 24, 1, 8, 8)
+    with torch.no_grad():
+        coarse = shipped.patch_embedding(flat).mean((3, 4))
+        torch.testing.assert_close(model.patch_embedding(flat).mean((3, 4)), coarse, atol=1e-4, rtol=1e-4)
+        said = shipped.proj_out(coarse.flatten(1)).view(4, 24).mean(0)
+        torch.testing.assert_close(model.proj_out(coarse.flatten(1))[0], said, atol=1e-4, rtol=1e-4)
+
+
+def test_an_autoencoder_of_no_phases_is_the_shipped_one(tmp_path: Path) -> None:
+    made = stages.vae(stages.Work(tmp_path, TinySettings(), lambda: False))
+    assert made is not None
+    shipped = AutoencoderKLWan.from_pretrained(SHIPPED, subfolder="vae").float()
+    for name, value in shipped.state_dict().items():
+        assert torch.equal(made.state_dict()[name], value)
+    with pytest.raises(ValueError, match="give phases, or start = 'shipped'"):
+        VaeSettings(phases=())
 
 
 def test_a_start_of_another_width_is_refused() -> None:

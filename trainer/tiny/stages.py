@@ -25,7 +25,7 @@ from trainer.tiny.quality import measure_quality
 from trainer.tiny.recogniser import Recogniser, train_recogniser
 from trainer.tiny.tokenizer import build_tokenizer, count_words, drawn_captions
 from trainer.tiny.transformer_stage import TransformerStage
-from trainer.tiny.vae_stage import VaeStage
+from trainer.tiny.vae_stage import VaeStage, begun_vae
 from trainer.training.cache import module_digest
 
 RECIPE = Path("examples/tiny_world.toml")
@@ -77,8 +77,11 @@ def tokenizer(work: Work) -> PreTrainedTokenizerFast:
 
 
 def vae(work: Work) -> AutoencoderKLWan | None:
-    """Train the autoencoder, compact its latents, keep it; returns it, or None if it was stopped."""
+    """Train the autoencoder and compact its latents, or take the start as it is; returns it, or None if it was stopped."""
     settings, folder = work.settings.vae, work.folder / "vae"
+    if not settings.phases and not work.finished("vae", settings):
+        begun_vae(settings).save_pretrained(folder / "model")
+        work.finish("vae", settings)
     if not work.finished("vae", settings):
         held = load_clips(work.folder / "clips")
         stage = VaeStage(settings, held)
