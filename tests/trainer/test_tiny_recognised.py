@@ -11,12 +11,17 @@ from numpy.typing import NDArray
 
 from scenes.palette import COLORS, to_bytes
 from trainer.tiny.clips import Clips, Entry
+from trainer.tiny.colors import both_colors
 from trainer.tiny.config import RecogniserSettings
+from trainer.tiny.found import thing_masks
 from trainer.tiny.outline import outline_overlap
-from trainer.tiny.quality import drawn_pairs, drawn_prompts, thing_masks
+from trainer.tiny.quality import drawn_pairs, drawn_prompts
 from trainer.tiny.recogniser import (
+    NAMED_KINDS,
+    SIZES,
     Named,
     Recogniser,
+    cut_things,
     frechet,
     named_things,
     recognise,
@@ -59,7 +64,7 @@ def shapes() -> Clips:
 @pytest.fixture(scope="module")
 def recogniser(shapes: Clips) -> Recogniser:
     torch.manual_seed(0)
-    return train_recogniser(shapes, RecogniserSettings(width=8, features=8, steps=150, batch=16, rate=1e-2))
+    return train_recogniser(shapes, RecogniserSettings(width=4, features=8, steps=200, batch=32, rate=1e-2))
 
 
 def test_captions_name_their_things() -> None:
@@ -80,7 +85,33 @@ def test_what_is_drawn_is_recognised_and_what_is_not_is_not(shapes: Clips, recog
     assert shares_recognised(seen, wrong)["named_kind_of_24"] < 0.1
     both = drawn([("small", "red", "sphere", 16), ("small", "blue", "cube", 48)])
     pair = "A small red sphere on the left and a small blue cube on the right."
-    assert shares_recognised(recognise(recogniser, [both]), [pair])["both_colors_of_1"] == 1.0
+    assert shares_recognised(recognise(recogniser, [both]), [pair])["both_kinds_of_1"] == 1.0
+    nothing = recognise(recogniser, [drawn([])])
+    assert shares_recognised(nothing, ["A large red cube flies upwards."]) == {"named_kind_of_1": 0.0, "named_size_of_1": 0.0}
+
+
+def test_what_lies_where_a_thing_is_is_told_and_nothing_else() -> None:
+    video = drawn([("large", "red", "sphere", 20), ("small", "blue", "cube", 50)], frames=1)
+    things = [
+        {"kind": "sphere", "color": "red", "boxes": [[6.0, 10.0, 34.0, 38.0]]},
+        {"kind": "cube", "color": "blue", "boxes": [[2.0, 50.0, 14.0, 62.0]]},  # not where the blue cube is
+    ]
+    entry = Entry("clip", 0, 1, "A large red sphere and a small blue cube fly upwards.", "train", {}, things)
+    told = cut_things(Clips((entry,), video), [entry])
+    assert [NAMED_KINDS[kind] for kind in told.kinds] == ["sphere"]
+    assert [SIZES[size] for size in told.sizes] == ["large"]
+    assert told.sides.tolist() == [28.0]
+
+
+def test_two_things_have_their_colours_under_any_cast() -> None:
+    video = drawn([("large", "red", "sphere", 18), ("large", "blue", "cube", 48)])
+    warm = np.rint(video * np.array([1.0, 0.8, 0.5])).astype(np.uint8)
+    caption = "A large {} sphere on the left and a large {} cube on the right, in front of a dark grey backdrop."
+    for shown in (video, warm):
+        assert both_colors(shown, caption.format("red", "blue"))
+        assert not both_colors(shown, caption.format("red", "green"))
+    assert not both_colors(drawn([("large", "red", "sphere", 18)]), caption.format("red", "blue"))
+    assert both_colors(video, "A large red sphere on the left and a large blue cube on the right.") is None
 
 
 def test_features_of_the_same_clips_lie_nearer_than_those_of_others(shapes: Clips, recogniser: Recogniser) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +20,14 @@ from numpy.typing import NDArray
 
 from generator.versions.snapshot import Snapshot
 from generator.working_folder import WorkingFolder
-from trainer.tiny.covered import CELL_PX, covered_cells
+from trainer.tiny.covered import CELL_PX, covered_cells, thing_boxes
 
 FRAMES, COVERED, INDEX = "frames.npy", "covered.npy", "clips.json"
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One clip: where its frames lie, its caption, split and labels."""
+    """One clip: where its frames lie, its caption, split and labels, and its things with their boxes where they are known."""
 
     clip_id: str
     start: int
@@ -35,6 +35,7 @@ class Entry:
     caption: str
     split: str
     labels: dict[str, Any]
+    things: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -80,8 +81,10 @@ def decode_dataset(dataset: Path, folder: Path) -> Clips:
             stored = np.lib.format.open_memmap(scratch, "w+", np.uint8, (total, *video_THW3.shape[1:]))
         stored[start : start + len(video_THW3)] = video_THW3
         labels = {key: value for key, value in row.items() if isinstance(value, bool | int | float | str)}
-        entries.append(Entry(row["clip_id"], start, len(video_THW3), row["caption"], row["split"], labels))
-        covered.append(covered_cells(plan.scene_by_id[row["scene_id"]].spec, plan.clip_by_id[row["clip_id"]].values))
+        scene = plan.scene_by_id[row["scene_id"]].spec
+        things = thing_boxes(scene)
+        entries.append(Entry(row["clip_id"], start, len(video_THW3), row["caption"], row["split"], labels, things))
+        covered.append(covered_cells(scene, plan.clip_by_id[row["clip_id"]].values))
         start += len(video_THW3)
     assert stored is not None
     stored.flush()

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scenes.camera import circle_of_confusion_px, project
 from scenes.motion import vertices_at
-from scenes.rules import depth_m, hull_points
+from scenes.primitives import spoken
+from scenes.rules import bounds_px, depth_m, hull_points
 from scenes.spec import Role, SceneSpec, Solid
 
 CELL_PX = 8
@@ -37,6 +39,20 @@ def covered_cells(scene: SceneSpec, values: Mapping[str, float]) -> NDArray[np.b
             reach_K = _reach(solid, scene, values, time_s, ways_K2)
             covered[frame] |= (along_hwK <= reach_K + half_cell_K).all(axis=-1)
     return covered
+
+
+def thing_boxes(scene: SceneSpec) -> list[dict[str, Any]]:
+    """Return kind, colour and boxes (x0, y0, x1, y1 in each frame, pixels) of the things that a caption may name."""
+    shot = scene.shot
+    return [
+        {
+            "kind": spoken[thing.kind],
+            "color": thing.material.color_name,
+            "boxes": [[round(side, 1) for side in bounds_px(thing, scene.camera, shot, time_s)] for time_s in shot.times_s],
+        }
+        for thing in scene.with_role("subject", "prop")
+        if depth_m(thing, scene.camera, 0.0) > 0
+    ]
 
 
 def _reach(

@@ -21,9 +21,11 @@ from scipy.stats import spearmanr
 
 from scenes.axes import AXES
 from scenes.axes.base import Reading
-from scenes.palette import BACKGROUNDS, COLORS, NEUTRALS, lab, srgb_decode
+from scenes.palette import BACKGROUNDS, COLORS, NEUTRALS, lab
 from trainer.tiny.clips import Clips, Entry
+from trainer.tiny.colors import both_colors, color_is, linear_light
 from trainer.tiny.config import FPS, HEIGHT, WIDTH, TransformerSettings
+from trainer.tiny.found import thing_masks
 from trainer.tiny.latents import write_json
 from trainer.tiny.outline import outline_overlap
 from trainer.tiny.recogniser import Recogniser, frechet, named_things, recognise, shares_recognised
@@ -43,9 +45,7 @@ HEADINGS = {
 KINDS = ("sphere", "cube", "cylinder", "cone", "torus", "star prism", "pyramid")
 SIZES = ("small", "medium", "large")
 PLAIN_COLORS = ("red", "yellow", "green", "blue", "magenta", "orange", "cyan", "purple")
-THING_LEVELS = 30.0  # of 255: what differs more from its row's background is a thing
 LEAST_SHIFT_PX, WIDEST_RAD = 4.0, math.pi / 4
-HUE_RAD, LEAST_CHROMA, MOST_CHROMA = math.radians(35), 12.0, 25.0
 LEAST_PAIRS = 5
 
 
@@ -113,25 +113,9 @@ def look(frames_THW3: Bytes, prompt: Prompt) -> Seen:
     return Seen(True, _color_is(frames_THW3, thing_THW, prompt), _moves_so(thing_THW, prompt), flicker)
 
 
-def thing_masks(frames_THW3: Bytes) -> NDArray[np.bool_]:
-    """Return where a clip differs from what its rows show most [T, H, W]."""
-    frames = frames_THW3.astype(np.float64)
-    row_H13 = np.median(frames, axis=(0, 2))[None, :, None, :]
-    return np.asarray(np.abs(frames - row_H13).max(-1) > THING_LEVELS)
-
-
 def _color_is(frames_THW3: Bytes, thing_THW: NDArray[np.bool_], prompt: Prompt) -> bool:
-    linear = srgb_decode(frames_THW3.astype(np.float64) / 255)
-    backdrop = BACKGROUNDS[prompt.background]
-    named_3 = (np.asarray(backdrop.bottom) + np.asarray(backdrop.top)) / 2
-    seen_3 = np.median(linear[~thing_THW], axis=0)
-    gain_3 = seen_3 / seen_3.mean() / (named_3 / named_3.mean())
-    color_3 = np.median(linear[thing_THW], axis=0) / np.maximum(gain_3, 1e-3)
-    wanted, found = lab(COLORS[prompt.color]), lab(color_3)
-    if math.hypot(found[1], found[2]) < LEAST_CHROMA:
-        return False
-    turn = math.atan2(found[2], found[1]) - math.atan2(wanted[2], wanted[1])
-    return abs((turn + math.pi) % (2 * math.pi) - math.pi) < HUE_RAD
+    linear = linear_light(frames_THW3)
+    return color_is(linear[thing_THW], linear[~thing_THW], prompt.background, prompt.color)
 
 
 def _moves_so(thing_THW: NDArray[np.bool_], prompt: Prompt) -> bool:
@@ -240,21 +224,30 @@ def measure_things(
     overlaps = [found for video in generated if (found := outline_overlap(thing_masks(video))) is not None]
     return {
         "single": shares_recognised(single, [prompt.text for prompt in prompts]),
-        "pairs": shares_recognised(both, pair_captions),
+        "pairs": {**shares_recognised(both, pair_captions), **share_of_pairs(pairs, pair_captions)},
         "outline_overlap": float(np.median(overlaps)) if overlaps else None,
         "outlines_seen": len(overlaps),
     }
 
 
+def share_of_pairs(videos: Sequence[Bytes], captions: Sequence[str]) -> dict[str, float]:
+    """Return in which share of clips both named things are there with their colours."""
+    told = [both_colors(video, caption) for video, caption in zip(videos, captions, strict=True)]
+    found = [hit for hit in told if hit is not None]
+    return {f"both_colors_of_{len(found)}": round(float(np.mean(found)), 3)} if found else {}
+
+
 def recognised_ceiling(clips: Clips, model: Recogniser) -> dict[str, Any]:
-    """Return the same of rendered held-out clips, with the share of all named kinds that are found in them."""
+    """Return the same of rendered held-out clips: single things as prompts name them, and any two."""
     held = [entry for name in ("validation", "test") for entry in clips.split(name, at_least=9) if named_things(entry.caption)]
-    videos = [clips.video(entry)[:9] for entry in held]
-    alone = [row for row, entry in enumerate(held) if read_prompt(entry.caption) is not None]
-    overlaps = [found for row in alone if (found := outline_overlap(thing_masks(videos[row]))) is not None]
+    alone = [entry for entry in held if read_prompt(entry.caption) and named_things(entry.caption)[0].kind in KINDS]
+    two = [entry for entry in held if len(named_things(entry.caption)) == 2]
+    single, pairs = ([clips.video(entry)[:9] for entry in chosen] for chosen in (alone, two))
+    captions = [entry.caption for entry in two]
+    overlaps = [found for video in single if (found := outline_overlap(thing_masks(video))) is not None]
     return {
-        "clips": len(held),
-        **shares_recognised(recognise(model, videos), [entry.caption for entry in held]),
+        "single": shares_recognised(recognise(model, single), [entry.caption for entry in alone]),
+        "pairs": {**shares_recognised(recognise(model, pairs), captions), **share_of_pairs(pairs, captions)},
         "outline_overlap": float(np.median(overlaps)) if overlaps else None,
         "outlines_seen": len(overlaps),
     }
