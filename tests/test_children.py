@@ -30,6 +30,7 @@ steps = 1
 name = "tiny"
 [evaluate]
 controls = "-1,1"
+prompts = ["a red cube"]
 """
 
 
