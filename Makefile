@@ -37,7 +37,7 @@ torture: $(VENV)/.ready
 
 FUZZ ?= 20
 fuzz: $(VENV)/.ready
-	STOPDOWN_FUZZ=$(FUZZ) $(BIN)/pytest tests/test_fuzz.py --hypothesis-profile explore
+	STOPDOWN_FUZZ=$(FUZZ) $(BIN)/pytest tests/commands/test_fuzz.py --hypothesis-profile explore
 
 explore: $(VENV)/.ready
 	$(BIN)/pytest -m hypothesis --hypothesis-profile explore

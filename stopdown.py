@@ -39,9 +39,9 @@ if (_foreign := foreign_package()) is not None:
 
 import typer  # noqa: E402  # whose the packages are is checked before anything of theirs is imported
 
-from generator.children import guard_children  # noqa: E402
-from generator.command_line import command_line, run_parsed, told  # noqa: E402
-from generator.processors import share_processors  # noqa: E402
+from generator.console.command_line import command_line, run_parsed, told  # noqa: E402
+from generator.processes.children import guard_children  # noqa: E402
+from generator.processes.processors import share_processors  # noqa: E402
 
 # name: (module with a function `command`, or an `app` of several, one-line help)
 COMMANDS: dict[str, tuple[str, str]] = {

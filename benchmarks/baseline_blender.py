@@ -18,9 +18,9 @@ import imageio.v3 as iio
 import numpy as np
 from mathutils import Matrix, Quaternion, Vector
 
-from generator.plan import ClipPlan, make_plan
-from generator.recipe_io import load_recipe
-from generator.video import encode
+from generator.media.video import encode
+from generator.recipe.load import load_recipe
+from generator.recipe.plan import ClipPlan, make_plan
 from scenes.camera import rotation_33
 from scenes.motion import location_at, orientation_at
 from scenes.primitives import mesh

@@ -29,14 +29,14 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
 from generator import Dataset
-from generator.working_folder import WorkingFolder
+from generator.versions.working.working_folder import WorkingFolder
 from scenes.axes import AXES
-from scenes.axes.aperture import expected_discs
-from scenes.axes.base import Reading
-from scenes.rules import image_velocity_px_per_s
+from scenes.axes.aperture.axis import expected_discs
+from scenes.control_axis import Reading
+from scenes.families.rules import image_velocity_px_per_s
 from scenes.spec import SceneSpec
-from trainer.tiny.config import FPS
-from trainer.tiny.vae_stage import reconstruct
+from trainer.tiny.shared.config import FPS
+from trainer.tiny.vae.vae_stage import reconstruct
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "blur_through_autoencoder.json"

@@ -25,13 +25,13 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from trainer.config.train import TrainSettings
 from trainer.data.batches import CONTROLS_NAME, LATENTS, TEXT
 from trainer.data.records import ClipRecord
-from trainer.settings import TrainSettings
 from trainer.training.loop import Loop
-from trainer.training.objective import contradicting_noise, mix, predict_velocity
 from trainer.training.setup import Run, open_run, prepare_run
 from trainer.training.tasks.control import ControlTask
+from trainer.training.tasks.objective import contradicting_noise, mix, predict_velocity
 
 RESULTS = Path(__file__).parent / "results" / "control_learning.json"
 TIMES = (0.5, 0.65, 0.8, 0.9)

@@ -2,7 +2,7 @@
 
 Both arms stand in one process on two copies of the same random backbone; steps alternate (joint, plain, plain, joint), and
 the report gives the median of the paired ratios with its quartiles. On the CPU the clock is CPU time of this process, which
-other programs disturb least. Operations alone say 1.0002 (trainer/flops.py).
+other programs disturb least. Operations alone say 1.0002 (trainer/estimates/flops.py).
 
     python benchmarks/control_overhead.py --pairs 10
     python benchmarks/control_overhead.py --device cuda --backbone wan2.1-t2v-1.3b --frames 9 --pairs 20   # with a GPU
@@ -20,7 +20,7 @@ import torch
 from rich.console import Console
 from step_parts import BACKBONES, Step, device_name, latent_size, random_backbone, reference_adapter, seconds
 
-from trainer.flops import Shape, step_flops
+from trainer.estimates.flops import Shape, step_flops
 
 TARGET = 1.03
 RESULTS = Path(__file__).parent / "results"

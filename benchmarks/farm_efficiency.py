@@ -25,9 +25,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from generator.build import blender_version, build
-from generator.plan import Plan, make_plan
-from generator.recipe_io import parse_recipe
+from generator.building.local import blender_version, build
+from generator.recipe.load import parse_recipe
+from generator.recipe.plan import Plan, make_plan
 
 RESULTS = Path(__file__).parent / "results"
 PYRAMIDS = (("shutter", "flyby", 5), ("aperture", "depth_row", 1), ("temperature", "tabletop", 1))

@@ -31,23 +31,23 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from generator.console.progress import JsonProgress, Progress
 from generator.farm import parts
 from generator.farm.claim import read_claim
 from generator.farm.finish import finish_target
-from generator.farm.monitor.watch_build import BuildWatch
 from generator.farm.parts import StoredParts, header
-from generator.farm.patience import Patience
-from generator.farm.ray_work import Work, halved, lacking_counts, one
+from generator.farm.ray.pending import Work, halved, lacking_counts, one
 from generator.farm.shard_build import ShardOptions, build_shard
 from generator.farm.shards import Shard
 from generator.farm.target import StoredKeys, Target, target_at
-from generator.plan import Plan, draw_plan, plan_of
-from generator.progress import JsonProgress, Progress
-from generator.recipe import Recipe
-from generator.recipe_io import parse_recipe
+from generator.monitor.watch_build import BuildWatch
+from generator.recipe.load import parse_recipe
+from generator.recipe.plan import Plan, draw_plan, plan_of
+from generator.recipe.schema import Recipe
+from generator.remotes.retry import Patience
 from generator.render.messages import ClipJob, SceneJob, WorkerSettings
 from generator.render.pool import PoolOptions
-from generator.store import ClipRecord, ReadingRecord, Store
+from generator.store.objects import ClipRecord, ReadingRecord, Store
 
 CLIPS_PER_SCENE = 10
 SLOTS = 64

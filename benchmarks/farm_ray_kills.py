@@ -23,14 +23,14 @@ from typing import IO
 
 import psutil
 
-from generator.build import blender_version, build
-from generator.farm.ray_cluster import ENVIRONMENT
-from generator.farm.ray_engine import build_on_ray
+from generator.building.local import blender_version, build
+from generator.console.progress import make_progress
+from generator.farm.ray.cluster import ENVIRONMENT
+from generator.farm.ray.engine import build_on_ray
 from generator.farm.target import Target, open_target
-from generator.plan import Plan, make_plan
-from generator.progress import make_progress
-from generator.recipe_io import parse_recipe
-from generator.store import Store
+from generator.recipe.load import parse_recipe
+from generator.recipe.plan import Plan, make_plan
+from generator.store.objects import Store
 
 RESULTS = Path(__file__).parent / "results"
 VALUES = 5  # clips per scene

@@ -37,17 +37,17 @@ import numpy as np
 from farm_store import Keys, Memory, Rendered, name, record, sha
 from versions import _labels, _names
 
-from generator.farm.patience import Patience
 from generator.farm.target import Target
-from generator.plan import ClipPlan, Plan, make_plan
-from generator.recipe_io import parse_recipe
-from generator.sealed import sealed
-from generator.store import Store
+from generator.io.checksummed_json import sealed
+from generator.recipe.load import parse_recipe
+from generator.recipe.plan import ClipPlan, Plan, make_plan
+from generator.remotes.base import Remote, object_file, record_file
+from generator.remotes.folder import FolderRemote
+from generator.remotes.retry import Patience
+from generator.store.objects import Store
 from generator.versions.commit import Origin, commit, extend
-from generator.versions.history import History
-from generator.versions.remote import Remote, object_file, record_file
-from generator.versions.remote_folder import FolderRemote
-from generator.versions.rows import Evidence
+from generator.versions.history.history import History
+from generator.versions.manifest.rows import Evidence
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS, DOCS = ROOT / "benchmarks" / "results", ROOT / "docs"

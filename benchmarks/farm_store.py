@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from generator.store import ClipRecord
+from generator.store.objects import ClipRecord
 
 
 class Keys(Mapping[str, str]):

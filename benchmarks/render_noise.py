@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from generator.recipe.render_settings import RenderSettings
 from generator.render.scene_renderer import SceneRenderer
-from generator.render.settings import RenderSettings
 from scenes.axes import AXES
 from scenes.families import FAMILIES, draw_scene
 from scenes.palette import srgb_encode

@@ -19,8 +19,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from generator.plan import make_plan
-from generator.recipe_io import load_recipe
+from generator.recipe.load import load_recipe
+from generator.recipe.plan import make_plan
 
 ROOT = Path(__file__).resolve().parent.parent
 BARS = {"shutter": 10.0, "aperture": 4.0, "temperature": 15.0}

@@ -14,10 +14,10 @@ import torch
 from diffusers import WanTransformer3DModel
 from torch import nn
 
-from trainer.adapter import AdapterConfig, ControlConfig, LoraSettings, WanAdapter, attach, axis_control, resolve_blocks
-from trainer.flops import peak_flops
-from trainer.training.objective import flow_losses, mix, model_times, predict_velocity, sample_times
-from trainer.wan_configs import TEXT_LENGTH, WAN_CONFIGS, WanConfig, random_transformer
+from trainer.backbones.wan_configs import TEXT_LENGTH, WAN_CONFIGS, WanConfig, random_transformer
+from trainer.control import AdapterConfig, ControlConfig, LoraSettings, WanAdapter, attach, axis_control, resolve_blocks
+from trainer.estimates.flops import peak_flops
+from trainer.training.tasks.objective import flow_losses, mix, model_times, predict_velocity, sample_times
 
 TINY = WanConfig(hub_id="tiny-random", num_attention_heads=4, attention_head_dim=16, ffn_dim=128, num_layers=6)
 MIDDLE = WanConfig(hub_id="none", num_attention_heads=8, attention_head_dim=64, ffn_dim=2048, num_layers=8)

@@ -29,10 +29,10 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "farm")]
 from fault_schedule import Outcome, run_schedule  # noqa: E402
 
 WRITE_EVERY = 100
-VERSIONS = ("commit", "gc", "manifest", "manifest_tree", "remote_push", "remote_refs")
+VERSIONS = ("commit", "gc", "manifest/leaves", "manifest/tree", "sync/push", "sync/compare_refs")
 CODE = (
-    *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "generator" / "farm").glob("*.py")),
-    "generator/disk_map.py",
+    *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "generator" / "farm").rglob("*.py")),
+    "generator/io/spill_map.py",
     *(f"generator/versions/{name}.py" for name in VERSIONS),
     *(f"tests/farm/{name}.py" for name in ("fault_schedule", "store_simulator", "virtual_farm")),
 )

@@ -21,13 +21,13 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKLWan
 
-from trainer.tiny.clips import load_clips
-from trainer.tiny.config import Optimizing, TransformerSettings, read_settings
-from trainer.tiny.latents import encode_world
-from trainer.tiny.loop import Run
+from trainer.data.cache import module_digest
+from trainer.tiny.shared.clips import load_clips
+from trainer.tiny.shared.config import Optimizing, TransformerSettings, read_settings
+from trainer.tiny.shared.stage_loop import Run
 from trainer.tiny.stages import Work, tokenizer
-from trainer.tiny.transformer_stage import TransformerStage, save_samples
-from trainer.training.cache import module_digest
+from trainer.tiny.transformer.latents import encode_world
+from trainer.tiny.transformer.transformer_stage import TransformerStage, save_samples
 
 RESULTS = Path(__file__).parent / "results" / "tiny_ladder.json"
 TRIED = 4  # steps that tell what one costs

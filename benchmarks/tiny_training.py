@@ -21,12 +21,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from trainer.tiny.clips import load_clips
-from trainer.tiny.config import Optimizing, Phase, TinySettings, TransformerSettings, read_settings
-from trainer.tiny.loop import METRICS, Run, load_average
+from trainer.tiny.shared.clips import load_clips
+from trainer.tiny.shared.config import Optimizing, Phase, TinySettings, TransformerSettings, read_settings
+from trainer.tiny.shared.stage_loop import METRICS, Run, load_average
 from trainer.tiny.stages import Work, latents, tokenizer, vae
-from trainer.tiny.transformer_stage import TransformerStage
-from trainer.tiny.vae_stage import VaeStage, reconstruct
+from trainer.tiny.transformer.transformer_stage import TransformerStage
+from trainer.tiny.vae.vae_stage import VaeStage, reconstruct
 
 RESULTS = Path(__file__).parent / "results" / "tiny_training.json"
 PLAIN = TransformerSettings().optimizing.plain

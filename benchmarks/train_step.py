@@ -2,7 +2,7 @@
 
 Backbones of true size with random weights, the adapter of DESIGN section 4 (control adapter and LoRA, float32 under bf16
 autocast), 512 x 512 pixels, 512 text tokens. On the CPU a step's time is the process's CPU time. Operations come from the
-formula in trainer/flops.py: MFU counts what the step needs, HFU also what gradient checkpointing computes again.
+formula in trainer/estimates/flops.py: MFU counts what the step needs, HFU also what gradient checkpointing computes again.
 Targets on one H100: MFU of 40 % for 1.3B, 14B at batch 1 in 80 GB.
 
 On one H100, about 15 minutes:
@@ -41,9 +41,9 @@ from step_parts import (
 )
 
 from scenes.errors import InputError
-from trainer.flops import PEAKS, Shape, step_flops
-from trainer.footprint import estimate_memory
-from trainer.quantize import check_quantization, quantize_in_place
+from trainer.backbones.quantize import check_quantization, quantize_in_place
+from trainer.estimates.flops import PEAKS, Shape, step_flops
+from trainer.estimates.footprint import estimate_memory
 
 RESULTS = Path(__file__).parent / "results"
 WANTED = ("wan2.1-t2v-1.3b", "wan2.1-t2v-14b")

@@ -27,16 +27,16 @@ from rich.console import Console
 from rich.table import Table
 from versions_dvc import Beside, beside_lines, find_dvc
 
-from generator.labels import labels_file
-from generator.store import ClipRecord, Store
+from generator.store.labels import labels_file
+from generator.store.objects import ClipRecord, Store
 from generator.versions.check import check
 from generator.versions.commit import Origin, commit, extend
-from generator.versions.diff import diff
-from generator.versions.history import INTERNAL, History
-from generator.versions.restore import restore
-from generator.versions.rows import Evidence
-from generator.versions.snapshot import Snapshot
-from generator.versions.status import mark, status
+from generator.versions.history.history import INTERNAL, History
+from generator.versions.manifest.rows import Evidence
+from generator.versions.reading.dataset import Snapshot
+from generator.versions.reading.diff import diff
+from generator.versions.working.restore import restore
+from generator.versions.working.status import mark, status
 
 FOLDER_CLIPS, CLIP_BYTES = 500, 200_000
 NEW_CLIPS = 1000
@@ -186,7 +186,7 @@ def manifest_lines(path: Path, rows: int, repeats: int) -> list[Line]:
 
 
 def _one(history: History, clip_id: str) -> object:
-    from generator.versions.manifest import find_row
+    from generator.versions.manifest.leaves import find_row
 
     return find_row(history.store, history.manifest(history.version()), clip_id)
 

@@ -18,9 +18,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import psutil
 
-from generator.build import blender_version, build
-from generator.plan import Plan, make_plan
-from generator.recipe_io import parse_recipe
+from generator.building.local import blender_version, build
+from generator.recipe.load import parse_recipe
+from generator.recipe.plan import Plan, make_plan
 
 RESULTS = Path(__file__).parent / "results"
 VALUES = 10  # clips per scene

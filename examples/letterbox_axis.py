@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scenes.axes.base import Bytes, ErrorUnit, Floats, Measurement, Reading, UnitLaw
+from scenes.control_axis import Bytes, ErrorUnit, Floats, Measurement, Reading, UnitLaw
 from scenes.errors import InputError
 from scenes.spec import Optics, SceneSpec
 

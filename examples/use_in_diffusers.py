@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from diffusers import UniPCMultistepScheduler
 
-from trainer.pipeline import ControlledWan
+from trainer.pipelines.controlled_wan import ControlledWan
 
 
 def main() -> None:

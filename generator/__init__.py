@@ -1,5 +1,7 @@
 """From a recipe to a proven, versioned dataset; `Dataset` reads one.
 
+Not here: axes, scenes and probes (`scenes/`), and anything that trains (`trainer/`).
+
 from generator import Dataset
 
 train = Dataset.open("datasets/demo", "latest").split("train")
@@ -18,7 +20,7 @@ __all__ = ["Dataset"]
 def __getattr__(name: str) -> Any:
     """Import the reader only when it is asked for: commands must start without pyarrow and PyAV."""
     if name == "Dataset":
-        from generator.versions.snapshot import Snapshot
+        from generator.versions.reading.dataset import Snapshot
 
         return Snapshot
     raise AttributeError(f"module 'generator' has no attribute '{name}'")

@@ -22,8 +22,8 @@ MIN_KELVIN = 1000.0
 MAX_KELVIN = 40000.0
 
 # Chebyshev coefficients of x and of y over mired in [25, 1000], fitted to colour-science's Planckian radiators under the
-# CIE 1931 2 degree observer; the fit is within 2e-7 of them (tests/test_temperature.py holds it). Stored because importing
-# colour-science costs a second in every worker.
+# CIE 1931 2 degree observer; the fit is within 2e-7 of them (tests/scenes/test_temperature.py holds it). Stored because
+# importing colour-science costs a second in every worker.
 _PLANCKIAN_XY = (
     (
         *(4.8377389e-01, 2.0954251e-01, -4.1340588e-02, -4.1478516e-03, 7.3973321e-03, -2.9197779e-03, 3.0833587e-04),

@@ -11,11 +11,11 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from generator.build import build
-from generator.plan import make_plan
-from generator.progress import JsonProgress
-from generator.recipe_io import parse_recipe
-from generator.working_folder import WorkingFolder
+from generator.building.local import build
+from generator.console.progress import JsonProgress
+from generator.recipe.load import parse_recipe
+from generator.recipe.plan import make_plan
+from generator.versions.working.working_folder import WorkingFolder
 
 # A slow or busy machine is no fault of the code: nothing here tests time. Unchanged code sees the same draws every time;
 # `make explore` draws anew, and what it finds becomes an @example.

@@ -8,8 +8,8 @@ from typing import Any
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from generator.recipe import Recipe
-from trainer.settings import TrainSettings
+from generator.recipe.schema import Recipe
+from trainer.config.train import TrainSettings
 
 RECIPE = """
 name = "fuzz"

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import TextIO
 
-from generator.progress import JsonProgress
+from generator.console.progress import JsonProgress
 
 VARIABLE = "STOPDOWN_TEST_HOLD"  # CLIPS:FILE; read by tests/hold_in_child/sitecustomize.py
 

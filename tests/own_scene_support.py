@@ -14,14 +14,14 @@ STEP_M = 0.25  # a frame; 64 px wide, at 36 mm and 6 m: 2.7 px
 
 def make_and_mark(folder: str, spoilers: dict[str, Callable[[Any], Any]], named: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Save the scene once for each spoiler, mark each file, and return the error, or the marks with notes and cost, by name."""
-    from generator.own_scene import file_sha256, write_marks
-    from generator.render.start import start_blender
+    from generator.recipe.blend_file import file_sha256, write_marks
+    from generator.render.engine.start import start_blender
 
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     start_blender(1)
     import bpy
 
-    from generator.render.marks import Names, marks_of
+    from generator.render.custom_blend.annotations import Names, marks_of
     from scenes.errors import InputError
 
     told: dict[str, Any] = {}

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from generator.video import decode, encode
-from scenes.axes.base import Reading
+from generator.media.video import decode, encode
+from scenes.control_axis import Reading
 from scenes.palette import srgb_encode
 
 FPS = 16

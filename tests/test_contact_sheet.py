@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from generator.contact_sheet import CAPTION_PX, MARGIN_PX, META_PX, TITLE_PX, contact_sheet
-from generator.gallery import in_order
-from generator.working_folder import WorkingFolder
+from generator.versions.working.working_folder import WorkingFolder
+from generator.web.contact_sheet import CAPTION_PX, MARGIN_PX, META_PX, TITLE_PX, contact_sheet
+from generator.web.gallery import in_order
 from scenes.errors import InputError
 
 

@@ -15,9 +15,9 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from generator.files import DamagedError
-from generator.gallery import gallery, in_order, signed
-from generator.working_folder import WorkingFolder
+from generator.io.atomic import DamagedError
+from generator.versions.working.working_folder import WorkingFolder
+from generator.web.gallery import gallery, in_order, signed
 from scenes.axes import AXES
 from scenes.errors import InputError
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from held import HeldProgress
 
-from generator.build import build
-from generator.plan import ClipPlan, Plan, ScenePlan
-from generator.progress import make_progress
-from generator.recipe import Recipe
+from generator.building.local import build
+from generator.console.progress import make_progress
+from generator.recipe.plan import ClipPlan, Plan, ScenePlan
+from generator.recipe.schema import Recipe
 from scenes.axes import AXES
 from scenes.errors import StopdownError
 from scenes.spec import Background, Camera, Light, Material, Motion, SceneSpec, Shot, Solid

@@ -11,8 +11,8 @@ import bpy
 from .toml_text import toml_text
 
 if TYPE_CHECKING:
-    from generator.plan import Plan
-    from generator.recipe import Recipe
+    from generator.recipe.plan import Plan
+    from generator.recipe.schema import Recipe
 
 
 def known(kind: str) -> list[tuple[str, str]]:
@@ -41,7 +41,7 @@ def tree_of(session: Any, folder: Path | None = None) -> dict[str, Any]:
     `folder` is where the recipe is to lie, if not where it does: a scene file there is named without it. Raises InputError
     where the file cannot be read, or has no pyramid of the chosen number.
     """
-    from generator.recipe_io import parse_tree, read_text
+    from generator.recipe.load import parse_tree, read_text
     from scenes.errors import InputError
 
     path = absolute(session.recipe)
@@ -99,15 +99,15 @@ def source_of(session: Any) -> str:
 @lru_cache(maxsize=2)
 def plan_of_text(text: str, source: str) -> Plan:
     """Return the plan of a recipe's text, drawn once."""
-    from generator.plan import make_plan
+    from generator.recipe.plan import make_plan
 
     return make_plan(_parsed(text, source))
 
 
 def _parsed(text: str, source: str) -> Recipe:
-    from generator.own_scene import with_marks
-    from generator.recipe import Recipe
-    from generator.recipe_io import parse_tree, validate
+    from generator.recipe.blend_file import with_marks
+    from generator.recipe.load import parse_tree, validate
+    from generator.recipe.schema import Recipe
 
     return validate(Recipe, with_marks(parse_tree(text, source=source), Path(source).parent), source)
 

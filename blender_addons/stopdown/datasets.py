@@ -81,9 +81,9 @@ class STOPDOWN_UL_clips(bpy.types.UIList):
 
 def rows_of(folder: Any, ref: str) -> list[dict[str, str]]:
     """Return id, labels as words, caption and file of each clip; raises InputError as `stopdown show` and `verify` do."""
-    from generator.versions.history import History
-    from generator.versions.snapshot import Snapshot
-    from generator.working_folder import WorkingFolder
+    from generator.versions.history.history import History
+    from generator.versions.reading.dataset import Snapshot
+    from generator.versions.working.working_folder import WorkingFolder
 
     if ref:
         history = History.open(folder)

@@ -14,7 +14,7 @@ from .choices import plan_of
 from .reports import reporting
 
 if TYPE_CHECKING:
-    from generator.plan import ClipPlan, Plan
+    from generator.recipe.plan import ClipPlan, Plan
 
 
 class STOPDOWN_OT_draw_scene(bpy.types.Operator):
@@ -29,7 +29,7 @@ class STOPDOWN_OT_draw_scene(bpy.types.Operator):
     @reporting
     def execute(self, context: Any) -> Set[str]:
         """Make the plan, find the clip, draw its scene and show it through the camera."""
-        from generator.working_folder import find_clip
+        from generator.versions.working.working_folder import find_clip
         from scenes.errors import InputError
 
         session = context.window_manager.stopdown
@@ -49,7 +49,7 @@ class STOPDOWN_OT_draw_scene(bpy.types.Operator):
 
 def draw(plan: Plan, clip: ClipPlan) -> Any:
     """Return a new Blender scene of a clip at its own control values."""
-    from generator.render import cycles
+    from generator.render.engine import cycles
     from generator.render.scene_renderer import content_seed
     from scenes import blender
 

@@ -13,7 +13,7 @@ from .reports import reporting
 from .toml_text import toml_text
 
 if TYPE_CHECKING:
-    from generator.recipe import Recipe
+    from generator.recipe.schema import Recipe
 
 MAX_SEED = 2**31 - 1
 
@@ -35,7 +35,7 @@ class STOPDOWN_OT_open_recipe(bpy.types.Operator):
     @reporting
     def execute(self, context: Any) -> Set[str]:
         """Read, check and show it."""
-        from generator.recipe_io import load_recipe
+        from generator.recipe.load import load_recipe
         from scenes.errors import InputError
 
         path = absolute(self.filepath)
@@ -78,7 +78,7 @@ class STOPDOWN_OT_save_recipe(bpy.types.Operator):
 
 def save(session: Any, path: Any) -> None:
     """Check the panel's fields as a recipe and write it to a file; raises InputError."""
-    from generator.files import write_atomic
+    from generator.io.atomic import write_atomic
 
     text = toml_text(tree_of(session, path.parent))
     recipe_of(session)

@@ -67,9 +67,9 @@ def sweep_words(values: list[dict[str, float]]) -> str:
 
 def render_strip(scene: Any, values: list[dict[str, float]], width_px: int, samples: int) -> NDArray[np.uint8]:
     """Return 8-bit sRGB pictures `[H, W, 3]` of the current frame, side by side, one per set of values; restores the scene."""
-    from generator.render import cycles
-    from generator.render.regions import Box
-    from generator.render.settings import RenderSettings
+    from generator.recipe.render_settings import RenderSettings
+    from generator.render.engine import cycles
+    from generator.render.engine.regions import Box
     from scenes.axes import AXES
     from scenes.palette import to_bytes
 

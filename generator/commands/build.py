@@ -9,16 +9,16 @@ from typing import Annotated
 
 import typer
 
-from generator.build import BuildReport, build
+from generator.building.local import BuildReport, build
 from generator.commands.build_farm import FarmRequest, run
 from generator.commands.options import Json, Overrides, RecipeFile
 from generator.commands.remote_options import Endpoint, Region
-from generator.plan import make_plan
-from generator.processors import allowed_processors
-from generator.progress import make_progress
-from generator.recipe import Recipe
-from generator.recipe_io import load_recipe
-from generator.versions.remote import RemoteOptions
+from generator.console.progress import make_progress
+from generator.processes.processors import allowed_processors
+from generator.recipe.load import load_recipe
+from generator.recipe.plan import make_plan
+from generator.recipe.schema import Recipe
+from generator.remotes.base import RemoteOptions
 from scenes.errors import InputError
 
 

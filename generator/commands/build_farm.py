@@ -13,16 +13,16 @@ from typing import NoReturn
 
 import typer
 
-from generator.build import blender_version
+from generator.building.local import blender_version
+from generator.console.progress import make_progress
 from generator.farm.finish import FinishReport, finish_target
 from generator.farm.shard_build import ShardOptions, ShardReport, build_shard
 from generator.farm.shards import Shard, parse_shard
 from generator.farm.target import Target, claimed_target, open_target
-from generator.processors import allowed_processors
-from generator.progress import make_progress
-from generator.recipe import Recipe
+from generator.processes.processors import allowed_processors
+from generator.recipe.schema import Recipe
+from generator.remotes.base import RemoteOptions
 from generator.versions.commit import check_message
-from generator.versions.remote import RemoteOptions
 from scenes.errors import InputError
 
 
@@ -84,7 +84,7 @@ def run(recipe: Recipe, request: FarmRequest) -> None:
 
 def _render(recipe: Recipe, request: FarmRequest) -> None:
     if request.engine == "ray":
-        from generator.farm.ray_cluster import check_ray
+        from generator.farm.ray.cluster import check_ray
 
         check_ray()  # before anything is written
     target = open_target(request.out, recipe, blender=blender_version(), options=_remote(request))
@@ -112,7 +112,7 @@ def _run_shard(target: Target, request: FarmRequest, shard: Shard) -> ShardRepor
 
 
 def _run_ray(target: Target, request: FarmRequest) -> None:
-    from generator.farm.ray_engine import build_on_ray
+    from generator.farm.ray.engine import build_on_ray
 
     progress = make_progress(sys.stdout if request.json else sys.stderr, json_lines=request.json)
     report = build_on_ray(

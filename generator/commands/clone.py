@@ -9,7 +9,7 @@ import typer
 
 from generator.commands.options import Json, counting
 from generator.commands.remote_options import Anonymous, Endpoint, NoRestore, Region, print_report, remote_at
-from generator.versions.remote_pull import clone
+from generator.versions.sync.pull import clone
 
 
 def command(

@@ -9,10 +9,10 @@ from pydantic import ValidationError
 
 from generator.commands.options import Json
 from generator.commands.version_options import DatasetFolder, Message, print_json, version_json
-from generator.terminal import Console
+from generator.console.terminal import Console
+from generator.store.splits import SplitRatios
 from generator.versions.commit_folder import commit_folder
-from generator.versions.history import History
-from generator.versions.splits import SplitRatios
+from generator.versions.history.history import History
 from scenes.errors import InputError
 
 

@@ -10,9 +10,9 @@ import typer
 
 from generator.commands.options import Json, counting
 from generator.commands.version_options import DatasetFolder, Ref, print_json
-from generator.terminal import Console
-from generator.versions.diff import VersionDiff, diff
-from generator.versions.history import History
+from generator.console.terminal import Console
+from generator.versions.history.history import History
+from generator.versions.reading.diff import VersionDiff, diff
 
 
 def command(
@@ -52,7 +52,7 @@ def command(
 
 
 def _write_page(history: History, found: VersionDiff, html: Path, limit: int, json: bool) -> None:
-    from generator.versions.diff_page import diff_page  # the pictures' libraries are loaded only for a page
+    from generator.web.diff_page import diff_page  # the pictures' libraries are loaded only for a page
 
     with counting("diff", silent=json) as progress:
         report = diff_page(history, found, html, progress, limit=limit)

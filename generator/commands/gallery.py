@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 from generator.commands.options import DatasetFolder, counting
-from generator.contact_sheet import contact_sheet
-from generator.gallery import gallery
-from generator.working_folder import WorkingFolder
+from generator.versions.working.working_folder import WorkingFolder
+from generator.web.contact_sheet import contact_sheet
+from generator.web.gallery import gallery
 
 
 def command(

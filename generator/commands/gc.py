@@ -9,9 +9,9 @@ import typer
 
 from generator.commands.options import Json
 from generator.commands.version_options import DatasetFolder, print_json
-from generator.terminal import Console
+from generator.console.terminal import Console
 from generator.versions.gc import GRACE_S, gc
-from generator.versions.history import History
+from generator.versions.history.history import History
 
 
 def command(

@@ -11,8 +11,8 @@ from rich.text import Text
 
 from generator.commands.options import Json
 from generator.commands.version_options import DatasetFolder, Ref, print_json, tags_by_version, version_json
-from generator.terminal import Console
-from generator.versions.history import History
+from generator.console.terminal import Console
+from generator.versions.history.history import History
 
 
 def command(

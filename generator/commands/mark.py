@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
-from generator.build import blender_version
+from generator.building.local import blender_version
 from generator.commands.options import Json
-from generator.own_scene import check_blend, marks_path, read_notes
-from generator.render.errors import RenderError
+from generator.recipe.blend_file import check_blend, marks_path, read_notes
+from generator.render.engine.errors import RenderError
 from generator.render.single import RenderProcessDied, in_render_process, mark_file
 from scenes.errors import InputError
 from scenes.families.blend_marks import check_caption

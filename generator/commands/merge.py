@@ -9,8 +9,8 @@ import typer
 
 from generator.commands.options import Json
 from generator.commands.version_options import DatasetFolder, Message, Ref, print_json, version_json
-from generator.terminal import Console
-from generator.versions.history import History
+from generator.console.terminal import Console
+from generator.versions.history.history import History
 from generator.versions.merge import merge
 
 

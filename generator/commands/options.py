@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from generator.terminal import Console
+from generator.console.terminal import Console
 
 RecipeFile = Annotated[Path, typer.Argument(help="The recipe, a .toml file.", show_default=False)]
 DatasetFolder = Annotated[Path, typer.Argument(help="The dataset's folder.", show_default=False)]

@@ -11,12 +11,12 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from generator.building.plan_check import check_trainable, concerns, judged_clips
 from generator.commands.options import Json, Overrides, RecipeFile
-from generator.estimate import Estimate, estimate
-from generator.plan import Plan, layer_counts, make_plan
-from generator.plan_check import check_trainable, concerns, judged_clips
-from generator.recipe_io import load_recipe
-from generator.terminal import Console
+from generator.console.terminal import Console
+from generator.recipe.estimate import Estimate, estimate
+from generator.recipe.load import load_recipe
+from generator.recipe.plan import Plan, layer_counts, make_plan
 from scenes.axes import AXES
 
 

@@ -9,8 +9,8 @@ import typer
 from generator.commands.options import Json, counting
 from generator.commands.remote_options import Anonymous, Endpoint, Region, RemotePlace, print_report, remote_at
 from generator.commands.version_options import DatasetFolder
-from generator.versions.history import History
-from generator.versions.remote_push import push
+from generator.versions.history.history import History
+from generator.versions.sync.push import push
 
 
 def command(

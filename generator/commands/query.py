@@ -15,10 +15,10 @@ from rich.table import Table
 from rich.text import Text
 
 from generator.commands.version_options import DatasetFolder, print_json
-from generator.terminal import Console
-from generator.versions.history import History
-from generator.versions.query import TIME_LIMIT_S, query
-from generator.versions.snapshot import Snapshot
+from generator.console.terminal import Console
+from generator.versions.history.history import History
+from generator.versions.reading.dataset import Snapshot
+from generator.versions.reading.query import TIME_LIMIT_S, query
 from scenes.errors import InputError
 
 _ROWS = 40

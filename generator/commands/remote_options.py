@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 from generator.commands.version_options import print_json
-from generator.terminal import Console
-from generator.versions.remote import Remote, RemoteOptions, open_remote
-from generator.versions.remote_push import TransferReport
+from generator.console.terminal import Console
+from generator.remotes.base import Remote, RemoteOptions, open_remote
+from generator.versions.sync.push import TransferReport
 
 RemotePlace = Annotated[
     str,

@@ -6,9 +6,9 @@ from dataclasses import asdict
 
 from generator.commands.options import Json
 from generator.commands.version_options import DatasetFolder, Force, Ref, print_json
-from generator.terminal import Console
-from generator.versions.history import History
-from generator.versions.restore import restore
+from generator.console.terminal import Console
+from generator.versions.history.history import History
+from generator.versions.working.restore import restore
 
 
 def command(dataset: DatasetFolder, ref: Ref, force: Force = False, json: Json = False) -> None:

@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
-from generator.build import blender_version
+from generator.building.local import blender_version
 from generator.commands.options import Overrides, RecipeFile
-from generator.plan import ClipPlan, Plan, make_plan
-from generator.processors import allowed_processors
-from generator.recipe_io import load_recipe
+from generator.processes.processors import allowed_processors
+from generator.recipe.load import load_recipe
+from generator.recipe.plan import ClipPlan, Plan, make_plan
 from generator.render.single import in_render_process, save_blend, save_stills
-from generator.working_folder import find_clip
+from generator.versions.working.working_folder import find_clip
 from scenes.axes import AXES
 from scenes.errors import InputError, closest
 

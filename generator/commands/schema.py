@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from generator.recipe_io import recipe_schema
+from generator.recipe.load import recipe_schema
 
 
 def command() -> None:

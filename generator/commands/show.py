@@ -7,9 +7,9 @@ from rich.text import Text
 
 from generator.commands.options import Json
 from generator.commands.version_options import DatasetFolder, Ref, print_json, tags_by_version, version_json
-from generator.terminal import Console
-from generator.versions.history import History
-from generator.versions.version import Version
+from generator.console.terminal import Console
+from generator.versions.history.history import History
+from generator.versions.history.version import Version
 
 
 def command(dataset: DatasetFolder, ref: Ref = "latest", json: Json = False) -> None:

@@ -9,11 +9,11 @@ import typer
 
 from generator.commands.options import Overrides, RecipeFile
 from generator.commands.remote_options import Endpoint, Region
-from generator.estimate import estimate
 from generator.farm.slurm import Scripts, SlurmOptions, parse_array, program, submit, write_scripts
-from generator.recipe_io import load_recipe
+from generator.recipe.estimate import estimate
+from generator.recipe.load import load_recipe
+from generator.remotes.base import RemoteOptions, open_remote
 from generator.versions.commit import check_message
-from generator.versions.remote import RemoteOptions, open_remote
 
 
 def command(

@@ -9,12 +9,12 @@ import typer
 
 from generator.commands.options import Json
 from generator.commands.version_options import DatasetFolder, print_json
-from generator.terminal import Console
-from generator.versions.history import History
-from generator.versions.leaks import leaks
-from generator.versions.snapshot import Snapshot
-from generator.versions.splits import Leak
-from generator.versions.status import Status, status
+from generator.console.terminal import Console
+from generator.store.splits import Leak
+from generator.versions.history.history import History
+from generator.versions.reading.dataset import Snapshot
+from generator.versions.reading.leaks import leaks
+from generator.versions.working.status import Status, status
 
 _SHOWN = 50
 

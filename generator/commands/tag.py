@@ -8,8 +8,8 @@ import typer
 
 from generator.commands.options import Json
 from generator.commands.version_options import DatasetFolder, Force, Ref, print_json
-from generator.terminal import Console
-from generator.versions.history import History
+from generator.console.terminal import Console
+from generator.versions.history.history import History
 from scenes.errors import InputError
 
 

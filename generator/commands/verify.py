@@ -12,16 +12,16 @@ import typer
 from generator.commands.options import DatasetFolder, Json, counting
 from generator.commands.remote_options import Anonymous, Endpoint, Region, remote_at
 from generator.commands.version_options import print_json
-from generator.processors import allowed_processors
-from generator.terminal import Console
-from generator.verify import verify
-from generator.verify_plot import plot_report
-from generator.verify_print import print_report
-from generator.verify_report import VerifyReport
+from generator.console.terminal import Console
+from generator.processes.processors import allowed_processors
+from generator.verify.findings import VerifyReport
+from generator.verify.plot import plot_report
+from generator.verify.table import print_report
+from generator.verify.verify_dataset import verify
 from generator.versions.check import check
-from generator.versions.history import History
-from generator.versions.remote_repair import repair_all
-from generator.working_folder import WorkingFolder
+from generator.versions.history.history import History
+from generator.versions.sync.repair import repair_all
+from generator.versions.working.working_folder import WorkingFolder
 
 
 def command(

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from generator.versions.refs import Refs
-from generator.versions.version import Version
+from generator.versions.history.refs import Refs
+from generator.versions.history.version import Version
 
 Ref = Annotated[
     str,

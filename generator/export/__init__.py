@@ -1,4 +1,8 @@
-"""Exports: a dataset in the layouts that trainers and loaders read. A new format is one module here and a line of `EXPORTS`."""
+"""Exports: a dataset in the layouts that trainers and loaders read. A new format is one module here and a line of `EXPORTS`.
+
+Here: the contract of a format (`base`), each format, and writing an export's entries to a folder (`write_folder`).
+Not here: reading a dataset in Python, which is `generator.Dataset`.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """What an export consists of: a list of entries, each one file or folder at a path relative to the export's root.
 
-Formats only say which entries there are; `generator.export.folder` puts them on the disk. Entries are pure and repeatable.
+Formats only say which entries there are; `generator.export.write_folder` puts them on the disk. Entries are pure and
+repeatable.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from generator.export.base import Exporter, Job
 from generator.export.entries import Entry, MadeFolder
-from generator.export.folder import proven_bytes
+from generator.export.write_folder import proven_bytes
 from scenes.errors import InputError
 
 ROWS_PER_BATCH = 64

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from generator.files import DamagedError, write_atomic
-from generator.sealed import legibly_sealed, unsealed_text
+from generator.io.atomic import DamagedError, write_atomic
+from generator.io.checksummed_json import legibly_sealed, unsealed_text
 
 MARKER = ".stopdown-export.json"
 FORMAT_KEY = "stopdown_export_format"

@@ -11,15 +11,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from generator.card.provenance import provenance
 from generator.export import EXPORTS
 from generator.export.base import Exporter, ExportOptions, Job
 from generator.export.entries import Entry, TextFile
-from generator.export.folder import Written, check_target, write_export
 from generator.export.marker import EXPORT_FORMAT, FORMAT_KEY, MARKER
 from generator.export.source import STORAGE_COLUMNS, ExportSource, check_clip_ids
 from generator.export.text import parquet
-from generator.labels import LabelRows
-from generator.lineage.provenance import provenance
+from generator.export.write_folder import Written, check_target, write_export
+from generator.store.labels import LabelRows
 from scenes.errors import InputError, closest
 
 ALL = "all"

@@ -9,16 +9,16 @@ from typing import Protocol
 
 import pyarrow as pa
 
-from generator.files import DamagedError
-from generator.lineage.licence import check_licence
-from generator.lineage.origin import Maker, Origin, Part, engine_version, plan_origin
-from generator.store import ClipRecord
-from generator.versions.history import History
-from generator.versions.snapshot import Snapshot
-from generator.versions.splits import SplitRatios, split_of
-from generator.versions.status import status
-from generator.versions.working import LABELS
-from generator.working_folder import WorkingFolder
+from generator.card.origin import Maker, Origin, Part, engine_version, plan_origin
+from generator.io.atomic import DamagedError
+from generator.recipe.licence import check_licence
+from generator.store.objects import ClipRecord
+from generator.store.splits import SplitRatios, split_of
+from generator.versions.history.history import History
+from generator.versions.reading.dataset import Snapshot
+from generator.versions.working.compare import LABELS
+from generator.versions.working.status import status
+from generator.versions.working.working_folder import WorkingFolder
 from scenes.axes import AXES
 
 _CLIP_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
@@ -26,7 +26,7 @@ STORAGE_COLUMNS = ("key", "lossless")  # what a version's rows say to the store,
 
 
 class ExportSource(Protocol):
-    """A dataset, or one version of it. `labels` has the schema of `generator.labels`, and a column `split` if it has splits."""
+    """A dataset, or one version of it. `labels` has the schema of `generator.store.labels`, and `split` if it has splits."""
 
     @property
     def path(self) -> Path:

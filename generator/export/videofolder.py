@@ -12,13 +12,13 @@ from collections.abc import Iterator
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from generator.card.card import HubConfig, dataset_card
+from generator.card.croissant import ClipSet, LabelFile, croissant
+from generator.card.facts import gather
 from generator.export.base import Exporter, Job, clip_file
 from generator.export.entries import Entry, TextFile
 from generator.export.text import parquet
-from generator.labels import LabelRows
-from generator.lineage.card import HubConfig, dataset_card
-from generator.lineage.croissant import ClipSet, LabelFile, croissant
-from generator.lineage.facts import gather
+from generator.store.labels import LabelRows
 
 METADATA = "metadata.parquet"
 _READING = (

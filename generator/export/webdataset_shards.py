@@ -15,8 +15,8 @@ from pathlib import Path
 
 from generator.export.base import Exporter, Job, Row
 from generator.export.entries import Entry, MadeFile
-from generator.export.folder import proven_bytes
 from generator.export.source import ExportSource
+from generator.export.write_folder import proven_bytes
 from scenes.errors import InputError
 
 CLIPS_PER_SHARD = 1000

@@ -13,13 +13,13 @@ import secrets
 from pydantic import ValidationError
 
 from generator.farm.parts import StoredParts
-from generator.farm.patience import Patience
-from generator.files import DamagedError
-from generator.plan import PLAN_FORMATS, plan_format
-from generator.recipe import Recipe
-from generator.sealed import sealed, unsealed
-from generator.versions.remote import Remote, RemoteError
-from generator.working_folder import difference, unread_format
+from generator.io.atomic import DamagedError
+from generator.io.checksummed_json import sealed, unsealed
+from generator.recipe.plan import PLAN_FORMATS, plan_format
+from generator.recipe.schema import Recipe
+from generator.remotes.base import Remote, RemoteError
+from generator.remotes.retry import Patience
+from generator.versions.working.working_folder import difference, unread_format
 from scenes.errors import InputError
 from scenes.spec import Spec
 

@@ -15,16 +15,16 @@ from tempfile import TemporaryDirectory
 
 import pyarrow as pa
 
-from generator.disk_map import DiskMap
+from generator.card.files import lineage_files
+from generator.card.origin import Origin, plan_origin
 from generator.farm.parts import Parts, header
-from generator.files import file_digest, write_pieces
-from generator.labels import StoredLabels, label_row, label_schema, write_labels
-from generator.lineage.files import lineage_files
-from generator.lineage.origin import Origin, plan_origin
-from generator.plan import canonical_json
-from generator.store import ClipRecord
-from generator.versions.plans import PlanFile
-from generator.versions.splits import SplitRatios
+from generator.io.atomic import file_digest, write_pieces
+from generator.io.spill_map import DiskMap
+from generator.recipe.plan import canonical_json
+from generator.store.labels import StoredLabels, label_row, label_schema, write_labels
+from generator.store.objects import ClipRecord
+from generator.store.splits import SplitRatios
+from generator.store.stored_plans import PlanFile
 
 _BATCH_ROWS = 1024
 

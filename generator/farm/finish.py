@@ -16,24 +16,24 @@ from functools import partial
 from itertools import groupby, islice
 from pathlib import Path
 
-from generator.disk_map import DiskMap
 from generator.farm.contents import contents
 from generator.farm.parts import Parts
 from generator.farm.remote_commit import commit_remote
 from generator.farm.shards import Piece, deal
 from generator.farm.target import Target, read_record
-from generator.files import DamagedError, file_digest, write_atomic
-from generator.plan import ClipPlan
-from generator.recipe import Recipe
-from generator.store import ClipRecord
+from generator.io.atomic import DamagedError, file_digest, write_atomic
+from generator.io.spill_map import DiskMap
+from generator.recipe.plan import ClipPlan
+from generator.recipe.schema import Recipe
+from generator.remotes.base import record_file
+from generator.remotes.folder import FolderRemote
+from generator.store.objects import ClipRecord
+from generator.store.stored_plans import PlanFile
 from generator.versions.commit import commit_shown
-from generator.versions.curation import refuse_curated
-from generator.versions.history import INTERNAL, History
-from generator.versions.locks import writing
-from generator.versions.plans import PlanFile
-from generator.versions.remote import record_file
-from generator.versions.remote_folder import FolderRemote
-from generator.working_folder import build_lock, difference, show, stored_plan
+from generator.versions.history.history import INTERNAL, History
+from generator.versions.history.locks import writing
+from generator.versions.working.curation import refuse_curated
+from generator.versions.working.working_folder import build_lock, difference, show, stored_plan
 from scenes.errors import InputError
 
 NAMED = 1000  # clips that a report names; of more it says how many

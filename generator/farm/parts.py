@@ -16,12 +16,22 @@ from itertools import groupby
 
 from pydantic import ValidationError
 
-from generator.farm.patience import Patience
-from generator.farm.proven import put_proven
-from generator.plan import ClipPlan, Plan, SceneKey, SceneKeys, ScenePlan, canonical_json, draw_plan, plan_format, plan_of
-from generator.recipe import Recipe
-from generator.sealed import sha256
-from generator.versions.remote import Remote
+from generator.io.checksummed_json import sha256
+from generator.recipe.plan import (
+    ClipPlan,
+    Plan,
+    SceneKey,
+    SceneKeys,
+    ScenePlan,
+    canonical_json,
+    draw_plan,
+    plan_format,
+    plan_of,
+)
+from generator.recipe.schema import Recipe
+from generator.remotes.base import Remote
+from generator.remotes.put_verified import put_proven
+from generator.remotes.retry import Patience
 from scenes.spec import Spec
 
 CLIPS_PER_PART = 256

@@ -12,17 +12,17 @@ from pathlib import Path
 
 from generator.farm.contents import Contents
 from generator.farm.target import Target
-from generator.files import DamagedError
-from generator.sealed import sha256
-from generator.store import ClipRecord, Store
+from generator.io.atomic import DamagedError
+from generator.io.checksummed_json import sha256
+from generator.remotes.base import Remote, RemoteError, object_file, version_file
+from generator.store.objects import ClipRecord, Store
 from generator.versions.commit import Origin, commit
-from generator.versions.curation import refuse_curated
-from generator.versions.history import History
-from generator.versions.remote import Remote, RemoteError, object_file, version_file
-from generator.versions.remote_push import push
-from generator.versions.remote_refs import HEAD, remote_refs
-from generator.versions.rows import Evidences
-from generator.versions.version import Software, Version, read_version
+from generator.versions.history.history import History
+from generator.versions.history.version import Software, Version, read_version
+from generator.versions.manifest.rows import Evidences
+from generator.versions.sync.compare_refs import HEAD, remote_refs
+from generator.versions.sync.push import push
+from generator.versions.working.curation import refuse_curated
 
 _TRIES = 5
 

@@ -22,20 +22,20 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from generator.build import LOGS, scene_jobs, spread
-from generator.farm.ahead import ahead
-from generator.farm.heartbeat import Beater, BeatingProgress
+from generator.building.heartbeat import Beater, BeatingProgress
+from generator.building.local import LOGS, scene_jobs, spread
+from generator.console.progress import Progress
 from generator.farm.parts import Parts
+from generator.farm.prefetch import ahead
 from generator.farm.shards import Piece, Shard, piece_clips, shard_pieces, time_limit_s
 from generator.farm.target import Target
-from generator.file_lock import alone
-from generator.files import FULL
-from generator.plan import ClipPlan
-from generator.progress import Progress
+from generator.io.atomic import FULL
+from generator.io.checksummed_json import sha256
+from generator.io.file_lock import alone
+from generator.recipe.plan import ClipPlan
 from generator.render.messages import SceneJob, WorkerSettings
 from generator.render.pool import NoSpaceError, PoolOptions, RenderPool
-from generator.sealed import sha256
-from generator.store import Store
+from generator.store.objects import Store
 from scenes.errors import InputError
 
 ATTEMPTS = 3  # a clip that fails so often is reported, and the rest goes on

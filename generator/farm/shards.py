@@ -14,10 +14,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from generator.estimate import acts_on_camera, finish_cpu_s, render_cpu_s, shares_render
 from generator.farm.parts import Parts
-from generator.plan import ClipPlan, Plan, SceneKey, layer_counts
-from generator.recipe import Recipe
+from generator.recipe.estimate import acts_on_camera, finish_cpu_s, render_cpu_s, shares_render
+from generator.recipe.plan import ClipPlan, Plan, SceneKey, layer_counts
+from generator.recipe.schema import Recipe
 from scenes.errors import InputError
 
 MAX_SHARDS = 1_000_000

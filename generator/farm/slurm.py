@@ -14,12 +14,12 @@ from pathlib import Path
 
 import jinja2
 
-from generator.children import stopdown_command
-from generator.estimate import estimate
 from generator.farm.shards import MAX_SHARDS
 from generator.farm.target import make_folder
-from generator.files import write_atomic
-from generator.recipe import Recipe
+from generator.io.atomic import write_atomic
+from generator.processes.children import stopdown_command
+from generator.recipe.estimate import estimate
+from generator.recipe.schema import Recipe
 from scenes.errors import InputError, StopdownError
 
 _ARRAY = re.compile(r"(\d{1,7})(?:%(\d{1,7}))?")

@@ -20,19 +20,19 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from generator.build import clip_keys
+from generator.building.local import clip_keys
 from generator.farm.claim import check_recipe, claim_store, read_claim
 from generator.farm.parts import Parts, StoredParts, header
-from generator.farm.patience import Patience
-from generator.farm.proven import put_proven
-from generator.files import DamagedError, write_atomic
-from generator.own_scene import FOLDER, file_sha256
-from generator.plan import ClipPlan, Plan
-from generator.recipe import Recipe
-from generator.sealed import sealed, sha256, unsealed
-from generator.store import ClipRecord, Store
-from generator.versions.remote import Remote, RemoteError, RemoteOptions, object_file, open_remote, record_file
-from generator.versions.remote_folder import FolderRemote
+from generator.io.atomic import DamagedError, write_atomic
+from generator.io.checksummed_json import sealed, sha256, unsealed
+from generator.recipe.blend_file import FOLDER, file_sha256
+from generator.recipe.plan import ClipPlan, Plan
+from generator.recipe.schema import Recipe
+from generator.remotes.base import Remote, RemoteError, RemoteOptions, object_file, open_remote, record_file
+from generator.remotes.folder import FolderRemote
+from generator.remotes.put_verified import put_proven
+from generator.remotes.retry import Patience
+from generator.store.objects import ClipRecord, Store
 from scenes.errors import InputError
 
 BEATS = "farm"

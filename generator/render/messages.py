@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from generator.recipe import Video
-from generator.render.settings import RenderSettings
+from generator.recipe.render_settings import RenderSettings
+from generator.recipe.schema import Video
 from scenes.spec import Optics, SceneSpec
 
 

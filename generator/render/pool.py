@@ -19,8 +19,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from generator.progress import Progress
-from generator.render.errors import RenderError
+from generator.console.progress import Progress
+from generator.render.engine.errors import RenderError
 from generator.render.executable import render_python
 from generator.render.messages import Done, Event, Failed, NoSpace, Ready, SceneDone, SceneJob, Started, WorkerSettings
 from generator.render.worker import work

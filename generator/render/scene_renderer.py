@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from generator.render.errors import RenderError
-from generator.render.regions import Box, merged, swept_box, swept_px
-from generator.render.settings import RenderSettings, Softness
-from generator.render.start import start_blender
+from generator.recipe.render_settings import RenderSettings, Softness
+from generator.render.engine.errors import RenderError
+from generator.render.engine.regions import Box, merged, swept_box, swept_px
+from generator.render.engine.start import start_blender
 from scenes.primitives import mesh
 from scenes.spec import Optics, SceneSpec
 
 if TYPE_CHECKING:
-    from generator.render.cycles import Scratch
+    from generator.render.engine.cycles import Scratch
 
 Floats = NDArray[np.float32]
 
@@ -39,7 +39,8 @@ class SceneRenderer:
         `files` is the folder of the .blend files by sha256; needed only for scenes that are rendered from one.
         """
         start_blender(threads)
-        from generator.render import cycles, own_file  # these import bpy, which `start_blender` must do first
+        from generator.render.custom_blend import opening as own_file  # these import bpy, which `start_blender` must do first
+        from generator.render.engine import cycles
         from scenes import blender
 
         self._blender, self._cycles = blender, cycles

@@ -11,13 +11,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, ParamSpec
 
-from generator.files import write_atomic
-from generator.own_scene import file_sha256, write_marks
-from generator.render.errors import RenderError
+from generator.io.atomic import write_atomic
+from generator.media.images import png_bytes
+from generator.recipe.blend_file import file_sha256, write_marks
+from generator.recipe.render_settings import RenderSettings
+from generator.render.engine.errors import RenderError
+from generator.render.engine.start import start_blender, use_own_settings
 from generator.render.executable import render_python
-from generator.render.settings import RenderSettings
-from generator.render.start import start_blender, use_own_settings
-from generator.stills import png_bytes
 from scenes.axes import AXES
 from scenes.palette import to_bytes
 from scenes.spec import Optics, SceneSpec
@@ -55,13 +55,13 @@ def save_blend(spec: SceneSpec, settings: RenderSettings, values: dict[str, floa
 
 
 def mark_file(file: Path, caption: str, named: Mapping[str, Any]) -> None:
-    """Write the marks of a .blend file; `named` is what `generator.render.marks.Names` holds.
+    """Write the marks of a .blend file; `named` is what `generator.render.custom_blend.annotations.Names` holds.
 
     Runs no script of the file. Raises InputError. Loads Blender: run it through `in_render_process`.
     """
     _silence(2)  # what Blender says of drivers that it does not run
     start_blender(1)
-    from generator.render.marks import Names, marks_of  # imports bpy, so only now
+    from generator.render.custom_blend.annotations import Names, marks_of  # imports bpy, so only now
 
     made = marks_of(file, file_sha256(file), caption, Names(**named))
     write_marks(file, made.marks, made.cost, made.notes)

@@ -22,9 +22,12 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from generator.files import FULL
-from generator.own_scene import FOLDER
-from generator.reading import neutral_region, read
+from generator.io.atomic import FULL
+from generator.media.images import exr_bytes, png_bytes
+from generator.media.read_clip import neutral_region, read
+from generator.media.video import decode, encode, encoder_version, frames_digest
+from generator.recipe.blend_file import FOLDER
+from generator.render.engine.start import start_blender, use_own_settings
 from generator.render.messages import (
     ClipJob,
     Done,
@@ -37,12 +40,9 @@ from generator.render.messages import (
     Started,
     WorkerSettings,
 )
-from generator.render.start import start_blender, use_own_settings
-from generator.stills import exr_bytes, png_bytes
-from generator.store import ClipRecord, ReadingRecord, Store
-from generator.video import decode, encode, encoder_version, frames_digest
+from generator.store.objects import ClipRecord, ReadingRecord, Store
 from scenes.axes import AXES
-from scenes.axes.base import Reading
+from scenes.control_axis import Reading
 from scenes.palette import to_bytes
 from scenes.spec import SceneSpec
 

@@ -1,6 +1,6 @@
-"""Versions of a dataset: immutable snapshots with parents, tags, diffs, restore and garbage collection.
+"""Versions of a dataset: what makes, joins, checks and removes them.
 
-Where to look: `rows` (what a version says of a clip), `manifest` (the tree of leaves), `version` (the record of one version),
-`refs` (head, tags, REF grammar), `history` (opening, log, tags), `commit`, `diff`, `working` and `restore` (the folder),
-`gc`, `check` (every byte), `merge`, `splits`, `snapshot` (reading), `query`.
+Below: `history/` (versions and their names), `manifest/` (what a version lists), `reading/` (`Dataset`, queries, differences),
+`working/` (the folder that a person sees), `sync/` (clone, push, pull).
+Not here: objects and labels (`generator/store/`), storage elsewhere (`generator/remotes/`).
 """

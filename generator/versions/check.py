@@ -14,18 +14,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from generator.files import DamagedError, file_digest
-from generator.sealed import sha256, unsealed
-from generator.store import ClipRecord
-from generator.versions.history import History
-from generator.versions.label_check import label_faults
-from generator.versions.manifest import read_leaf
-from generator.versions.refs import Refs, version_ids
-from generator.versions.remote import record_file
-from generator.versions.rows import content_digest
-from generator.versions.status import compare
-from generator.versions.version import Version, content_id
-from generator.versions.working import FOLDERS, LABELS, Working
+from generator.io.atomic import DamagedError, file_digest
+from generator.io.checksummed_json import sha256, unsealed
+from generator.remotes.base import record_file
+from generator.store.label_check import label_faults
+from generator.store.objects import ClipRecord
+from generator.versions.history.history import History
+from generator.versions.history.refs import Refs, version_ids
+from generator.versions.history.version import Version, content_id
+from generator.versions.manifest.leaves import read_leaf
+from generator.versions.manifest.rows import content_digest
+from generator.versions.working.compare import FOLDERS, LABELS, Working
+from generator.versions.working.status import compare
 from scenes.errors import StopdownError
 
 Kind = Literal["object", "manifest", "version", "reference", "record", "plan", "working", "stranger", "label"]

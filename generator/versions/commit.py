@@ -18,22 +18,22 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from generator.files import DamagedError
-from generator.labels import LabelRows, label_table
-from generator.lineage.files import LINEAGE_NAMES
-from generator.plan import Plan
-from generator.store import ClipRecord, Store
-from generator.versions.history import History
-from generator.versions.locks import writing
-from generator.versions.manifest import edit, plant, sow
-from generator.versions.manifest_tree import Manifest, write_manifest
-from generator.versions.plans import PlanFile, plan_recipe
-from generator.versions.refs import ConflictError
-from generator.versions.reported import reported
-from generator.versions.rows import Evidence, Evidences, check_follows, make_rows, settled
-from generator.versions.splits import SplitRatios
-from generator.versions.status import announce, mark
-from generator.versions.version import Software, Version, content_id, machine_kind
+from generator.card.files import LINEAGE_NAMES
+from generator.io.atomic import DamagedError
+from generator.io.disk_errors import reported
+from generator.recipe.plan import Plan
+from generator.store.labels import LabelRows, label_table
+from generator.store.objects import ClipRecord, Store
+from generator.store.splits import SplitRatios
+from generator.store.stored_plans import PlanFile, plan_recipe
+from generator.versions.history.history import History
+from generator.versions.history.locks import writing
+from generator.versions.history.refs import ConflictError
+from generator.versions.history.version import Software, Version, content_id, machine_kind
+from generator.versions.manifest.leaves import edit, plant, sow
+from generator.versions.manifest.rows import Evidence, Evidences, check_follows, make_rows, settled
+from generator.versions.manifest.tree import Manifest, write_manifest
+from generator.versions.working.status import announce, mark
 from scenes.errors import InputError
 
 MESSAGE_LENGTH = 10_000

@@ -10,27 +10,27 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
-from generator.files import write_atomic
-from generator.labels import LabelRows, labels_file
-from generator.lineage.card import dataset_card
-from generator.lineage.facts import gather
-from generator.lineage.files import LINEAGE_NAMES
-from generator.lineage.origin import plan_origin
-from generator.plan import Plan
-from generator.sealed import sha256
-from generator.store import ClipRecord
+from generator.card.card import dataset_card
+from generator.card.facts import gather
+from generator.card.files import LINEAGE_NAMES
+from generator.card.origin import plan_origin
+from generator.io.atomic import write_atomic
+from generator.io.checksummed_json import sha256
+from generator.io.disk_errors import reported
+from generator.recipe.plan import Plan
+from generator.store.label_check import label_faults
+from generator.store.labels import LabelRows, labels_file
+from generator.store.objects import ClipRecord
+from generator.store.splits import SplitRatios
+from generator.store.stored_plans import plan_recipe
 from generator.versions.commit import Origin, check_message, commit
-from generator.versions.history import History
-from generator.versions.label_check import label_faults
-from generator.versions.manifest import read_rows
-from generator.versions.plans import plan_recipe
-from generator.versions.reported import reported
-from generator.versions.rows import Evidence
-from generator.versions.snapshot import Snapshot
-from generator.versions.splits import SplitRatios
-from generator.versions.status import announce, mark, status
-from generator.versions.version import Software, Version
-from generator.versions.working import LABELS, Working, check_folders, labels_difference, tracked_files
+from generator.versions.history.history import History
+from generator.versions.history.version import Software, Version
+from generator.versions.manifest.leaves import read_rows
+from generator.versions.manifest.rows import Evidence
+from generator.versions.reading.dataset import Snapshot
+from generator.versions.working.compare import LABELS, Working, check_folders, labels_difference, tracked_files
+from generator.versions.working.status import announce, mark, status
 from scenes.errors import InputError
 
 Row = dict[str, Any]

@@ -15,16 +15,16 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from generator.files import DamagedError
-from generator.store import ClipRecord, Store
-from generator.versions.history import History
-from generator.versions.locks import collecting
-from generator.versions.manifest import read_leaf
-from generator.versions.refs import version_ids
-from generator.versions.reported import reported
-from generator.versions.version import Version
-from generator.versions.working import LABELS
-from generator.working_folder import build_lock
+from generator.io.atomic import DamagedError
+from generator.io.disk_errors import reported
+from generator.store.objects import ClipRecord, Store
+from generator.versions.history.history import History
+from generator.versions.history.locks import collecting
+from generator.versions.history.refs import version_ids
+from generator.versions.history.version import Version
+from generator.versions.manifest.leaves import read_leaf
+from generator.versions.working.compare import LABELS
+from generator.versions.working.working_folder import build_lock
 from scenes.errors import InputError
 
 GRACE_S = 3600.0

@@ -5,16 +5,16 @@ from __future__ import annotations
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from generator.io.disk_errors import reported
 from generator.versions.commit import Origin, commit_manifest
-from generator.versions.diff import row_changes
-from generator.versions.history import History
-from generator.versions.locks import writing
-from generator.versions.manifest import conformed, edit, read_rows, unified
-from generator.versions.reported import reported
-from generator.versions.rows import reading_columns
-from generator.versions.summary import Summary
-from generator.versions.transfer import import_versions
-from generator.versions.version import Version
+from generator.versions.history.history import History
+from generator.versions.history.locks import writing
+from generator.versions.history.transfer import import_versions
+from generator.versions.history.version import Version
+from generator.versions.manifest.leaves import conformed, edit, read_rows, unified
+from generator.versions.manifest.rows import reading_columns
+from generator.versions.manifest.summary import Summary
+from generator.versions.reading.diff import row_changes
 from scenes.errors import InputError
 
 _SHOWN = 3

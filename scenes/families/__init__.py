@@ -1,4 +1,8 @@
-"""The scene families. A new family is one module here and one line of `FAMILIES`."""
+"""The scene families. A new family is one module here and one line of `FAMILIES`.
+
+Here: how each family draws a scene from a seed, the rules that scenes must meet (`rules`), and their captions (`captions`).
+Not here: what a scene is (`scenes/spec.py`), and which control values it is rendered at (`generator/recipe/sampling.py`).
+"""
 
 from __future__ import annotations
 

@@ -15,13 +15,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from scenes.axes.aperture import Aperture, expected_discs
+from scenes.axes.aperture.axis import Aperture, expected_discs
 from scenes.camera import circle_of_confusion_px, focal_px, image_plane_velocity, rotation_33, unproject
 from scenes.families.base import Check, Family, Laws
-from scenes.motion import random_orientation
-from scenes.palette import BACKGROUNDS, color, pick
-from scenes.primitives import SOLID_KINDS
-from scenes.rules import (
+from scenes.families.rules import (
     NAMED,
     contrast,
     depth_m,
@@ -32,6 +29,9 @@ from scenes.rules import (
     shutter_times_s,
     swept_bounds_px,
 )
+from scenes.motion import random_orientation
+from scenes.palette import BACKGROUNDS, color, pick
+from scenes.primitives import SOLID_KINDS
 from scenes.spec import Background, Camera, Light, Material, Motion, Quaternion, SceneSpec, Shot, Solid, Vec3
 from scenes.white import peak_gain
 

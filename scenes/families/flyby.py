@@ -19,10 +19,7 @@ from scipy.spatial import ConvexHull
 
 from scenes.camera import focal_px, image_plane_velocity, project, rotation_33, unproject
 from scenes.families.base import Check, Family, Laws
-from scenes.motion import random_orientation, vertices_at
-from scenes.palette import BACKGROUNDS, COLORS, srgb_encode
-from scenes.primitives import SOLID_KINDS
-from scenes.rules import (
+from scenes.families.rules import (
     background_at,
     contrast,
     hull_points,
@@ -32,6 +29,9 @@ from scenes.rules import (
     none_hidden,
     strongest_exposure_s,
 )
+from scenes.motion import random_orientation, vertices_at
+from scenes.palette import BACKGROUNDS, COLORS, srgb_encode
+from scenes.primitives import SOLID_KINDS
 from scenes.spec import Background, Camera, Light, Material, Motion, SceneSpec, Shot, Solid, Vec3
 
 Floats = NDArray[np.float64]

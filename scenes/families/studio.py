@@ -18,16 +18,16 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from scenes.axes.aperture import expected_discs
+from scenes.axes.aperture.axis import expected_discs
 from scenes.camera import circle_of_confusion_px, focal_px, project, unproject
 from scenes.errors import SceneError
 from scenes.families import depth_row, flyby, tabletop
 from scenes.families.base import Check, Family, Laws
 from scenes.families.depth_row import DARK, Circle, disc_depth_m, light_spots, widest_disc_px, widest_f_number
 from scenes.families.flyby import MIN_LUMA_CONTRAST, Capsule, Stage, luma_gap
+from scenes.families.rules import center_px, contrast, hull_points, in_frame, min_size, none_hidden, strongest_exposure_s
 from scenes.motion import vertices_at
 from scenes.palette import BACKGROUNDS, COLORS
-from scenes.rules import center_px, contrast, hull_points, in_frame, min_size, none_hidden, strongest_exposure_s
 from scenes.spec import Background, Light, Role, SceneSpec, Shot, Solid, Vec3
 from scenes.white import adaptation_33
 

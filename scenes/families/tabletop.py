@@ -18,14 +18,14 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from scenes.axes.temperature.probe import imitates_neutral
 from scenes.camera import focal_px, rotation_33
 from scenes.errors import SceneError
 from scenes.families.base import Family, Laws
+from scenes.families.rules import contrast, in_frame, min_size, none_hidden
 from scenes.motion import axis_angle, matrix_33, multiply, random_orientation
-from scenes.neutral import imitates_neutral
 from scenes.palette import BACKGROUNDS, COLORS, pick
 from scenes.primitives import SOLID_KINDS, mesh
-from scenes.rules import contrast, in_frame, min_size, none_hidden
 from scenes.spec import Background, Camera, Light, Material, Motion, Quaternion, Role, SceneSpec, Shot, Solid, Vec3
 from scenes.white import REFERENCE_KELVIN, peak_gain
 

@@ -20,6 +20,7 @@ from scenes.errors import SceneError
 from scenes.families import depth_row, flyby, studio, tabletop
 from scenes.families.base import Check, Family, Laws
 from scenes.families.depth_row import Circle
+from scenes.families.rules import bounds_px, center_px, none_hidden
 from scenes.families.world_parts import (
     Look,
     Place,
@@ -37,7 +38,6 @@ from scenes.families.world_parts import (
 )
 from scenes.motion import axis_angle, matrix_33
 from scenes.palette import COLORS
-from scenes.rules import bounds_px, center_px, none_hidden
 from scenes.spec import Camera, Material, Motion, SceneSpec, Shot, Solid
 
 Layout = Callable[[np.random.Generator, Shot, Laws], SceneSpec]

@@ -18,9 +18,9 @@ from scenes.camera import focal_px, image_plane_velocity, rotation_33, unproject
 from scenes.errors import SceneError
 from scenes.families import depth_row, tabletop
 from scenes.families.base import Laws
+from scenes.families.rules import bounds_px
 from scenes.motion import axis_angle, multiply
 from scenes.palette import BACKGROUNDS, COLORS, delta_e
-from scenes.rules import bounds_px
 from scenes.spec import Background, Camera, Light, Material, Motion, Quaternion, SceneSpec, Shot, Solid, Vec3
 
 Floats = NDArray[np.float64]
@@ -46,7 +46,7 @@ RARE_KINDS, RARE_SHARE = frozenset({"capsule", "hex_prism", "icosphere"}), 0.15 
 MOST_ROLL_DEG = 20.0
 SIZES: Mapping[str, tuple[float, float]] = MappingProxyType(
     {"small": (0.19, 0.25), "medium": (0.31, 0.39), "large": (0.47, 0.58)}
-)  # the longer side of a thing's box, in shares of `unit_px`; `scenes.captions` says which it is
+)  # the longer side of a thing's box, in shares of `unit_px`; `scenes.families.captions` says which it is
 SOFT_NEUTRALS = frozenset({"white", "grey", "charcoal"})
 
 

@@ -8,7 +8,7 @@ import pytest
 from squares import SplitSource, build
 
 from generator.export import DatasetSource
-from generator.working_folder import WorkingFolder
+from generator.versions.working.working_folder import WorkingFolder
 
 # huggingface_hub reads these once, when it is imported, which the test modules do after this file.
 os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"

@@ -10,7 +10,7 @@ from typing import Any
 
 from generator.export import DatasetSource
 from generator.export.run import export
-from generator.working_folder import WorkingFolder
+from generator.versions.working.working_folder import WorkingFolder
 
 
 def main(dataset: str, format: str, out: str, fatal: str) -> None:

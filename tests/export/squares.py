@@ -9,11 +9,11 @@ import numpy as np
 import pyarrow as pa
 
 from generator.export import DatasetSource
-from generator.plan import ClipPlan, Plan, make_plan
-from generator.recipe_io import parse_recipe
-from generator.store import ClipRecord, ReadingRecord, Store
-from generator.video import encode, frames_digest
-from generator.working_folder import WorkingFolder, create_or_resume, finish
+from generator.media.video import encode, frames_digest
+from generator.recipe.load import parse_recipe
+from generator.recipe.plan import ClipPlan, Plan, make_plan
+from generator.store.objects import ClipRecord, ReadingRecord, Store
+from generator.versions.working.working_folder import WorkingFolder, create_or_resume, finish
 
 RECIPE = """
 name = "squares"

@@ -13,11 +13,11 @@ from typer.testing import CliRunner
 
 from generator.commands.export import command as export_command
 from generator.export import EXPORTS
+from generator.store.splits import SplitRatios
 from generator.versions.commit_folder import commit_folder
-from generator.versions.history import History
-from generator.versions.snapshot import Snapshot
-from generator.versions.splits import SplitRatios
-from generator.versions.status import status
+from generator.versions.history.history import History
+from generator.versions.reading.dataset import Snapshot
+from generator.versions.working.status import status
 
 RATIOS = SplitRatios(train=0.5, validation=0.25, test=0.25)
 

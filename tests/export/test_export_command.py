@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from generator.commands.export import command
 from generator.export import EXPORTS
-from generator.working_folder import WorkingFolder
+from generator.versions.working.working_folder import WorkingFolder
 from scenes.errors import InputError
 
 app = typer.Typer(add_completion=False)

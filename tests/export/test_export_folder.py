@@ -19,11 +19,11 @@ import pytest
 from squares import tree
 
 from generator.export import EXPORTS, DatasetSource, ExportOptions
-from generator.export.folder import ExportError
 from generator.export.marker import MARKER
 from generator.export.run import export
-from generator.files import DamagedError
-from generator.working_folder import WorkingFolder
+from generator.export.write_folder import ExportError
+from generator.io.atomic import DamagedError
+from generator.versions.working.working_folder import WorkingFolder
 from scenes.errors import InputError
 
 FILES_ARE_FIXED = [name for name in EXPORTS if name != "lance"]  # Lance draws file names at random

@@ -16,17 +16,17 @@ import pytest
 import yaml
 from squares import SplitSource
 
+from generator.card.card import dataset_card
+from generator.card.croissant import CROISSANT, RAI, LabelFile, croissant
+from generator.card.facts import gather
+from generator.card.files import lineage_files
+from generator.card.origin import Origin, Part
+from generator.card.provenance import provenance
 from generator.export import DatasetSource
 from generator.export.run import export
-from generator.labels import LabelRows, StoredLabels, write_labels
-from generator.lineage.card import dataset_card
-from generator.lineage.croissant import CROISSANT, RAI, LabelFile, croissant
-from generator.lineage.facts import gather
-from generator.lineage.files import lineage_files
-from generator.lineage.licence import HUB_LICENCES, check_licence
-from generator.lineage.origin import Origin, Part
-from generator.lineage.provenance import provenance
-from generator.working_folder import WorkingFolder
+from generator.recipe.licence import HUB_LICENCES, check_licence
+from generator.store.labels import LabelRows, StoredLabels, write_labels
+from generator.versions.working.working_folder import WorkingFolder
 from scenes.errors import InputError
 
 VERSION, PARENT = "a" * 64, "b" * 64
@@ -106,7 +106,7 @@ def test_the_videofolder_exports_croissant_is_valid_for_several_splits(split_sou
 
 
 def test_beyond_the_limit_clips_are_one_file_set(source: DatasetSource, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("generator.lineage.croissant.MAX_FILE_OBJECTS", 10)
+    monkeypatch.setattr("generator.card.croissant.MAX_FILE_OBJECTS", 10)
     labels = LabelFile(path="labels.parquet", sha256="0" * 64, size_bytes=1)
     rows = LabelRows.of(source.labels)
     facts = gather(source.origin.axes, rows)
@@ -153,7 +153,7 @@ def test_a_merged_dataset_has_every_plan_and_ties_scenes_by_seed(source: Dataset
 def test_the_same_dataset_gives_the_same_bytes_however_its_rows_come(
     source: DatasetSource, committed: Origin, tmp_path: Path, step: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("generator.lineage.provenance._HELD_BYTES", 100)  # what is more lies on the disk
+    monkeypatch.setattr("generator.card.provenance._HELD_BYTES", 100)  # what is more lies on the disk
     whole = LabelRows.of(source.labels.sort_by("clip_id"))
     files = []
     for number, rows in enumerate((whole, pieces(whole, step))):

@@ -22,8 +22,8 @@ from squares import SplitSource, build
 
 from generator.export import EXPORTS, DatasetSource, ExportOptions, as_read
 from generator.export.run import export
-from generator.video import decode
-from generator.working_folder import WorkingFolder
+from generator.media.video import decode
+from generator.versions.working.working_folder import WorkingFolder
 
 
 def by_id(table: pa.Table) -> dict[str, dict[str, Any]]:
@@ -328,8 +328,8 @@ def test_labels_travel_with_every_format_that_has_no_place_for_them(source: Data
 def test_a_dataset_folder_itself_loads_as_videos_and_not_as_text(
     dataset: WorkingFolder, source: DatasetSource, tmp_path: Path
 ) -> None:
-    from generator.labels import write_labels
-    from generator.lineage.files import lineage_files
+    from generator.card.files import lineage_files
+    from generator.store.labels import write_labels
 
     folder = tmp_path / "folder"
     (folder / "clips").mkdir(parents=True)

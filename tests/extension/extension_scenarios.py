@@ -304,7 +304,7 @@ def building(recipe: str, out: str, missing: str) -> dict[str, Any]:
     seen["version_rows"] = [[row.clip_id, row.labels, row.caption] for row in mine.rows]
     import generator
 
-    seen["wheel_kept"] = Path(generator.__path__[0], "lineage", "files.py").is_file()
+    seen["wheel_kept"] = Path(generator.__path__[0], "card", "files.py").is_file()
     seen["bad_ref"] = complaint(bpy.ops.stopdown.open_dataset, ref="v99")
     return seen
 

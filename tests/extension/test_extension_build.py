@@ -14,12 +14,12 @@ import pytest
 from extension_support import RECIPE, in_blender, quiet_environment, stopdown
 from PIL import Image
 
-from generator.build import build
-from generator.own_scene import marks_path, read_marks
-from generator.plan import make_plan
-from generator.progress import make_progress
-from generator.recipe_io import load_recipe
-from generator.working_folder import WorkingFolder
+from generator.building.local import build
+from generator.console.progress import make_progress
+from generator.recipe.blend_file import marks_path, read_marks
+from generator.recipe.load import load_recipe
+from generator.recipe.plan import make_plan
+from generator.versions.working.working_folder import WorkingFolder
 from scenes.errors import InputError, StopdownError
 
 STAND_IN = """#!/bin/sh

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from scenes.axes import AXES
-from scenes.axes.shutter import expected_motion
+from scenes.axes.shutter.axis import expected_motion
 from scenes.errors import SceneError
 from scenes.families import draw_scene
 from scenes.families.blend import blend_family

@@ -8,21 +8,21 @@ import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from generator.console.progress import JsonProgress, Progress
 from generator.farm.parts import HeldParts, Parts
-from generator.farm.patience import Patience
 from generator.farm.shard_build import ShardOptions, build_shard
 from generator.farm.shards import Shard, piece_clips, shard_pieces
 from generator.farm.target import Target, open_target
-from generator.own_scene import FOLDER
-from generator.plan import ClipPlan, Plan, make_plan, plan_of
-from generator.progress import JsonProgress, Progress
-from generator.recipe_io import parse_recipe
+from generator.io.checksummed_json import sha256
+from generator.recipe.blend_file import FOLDER
+from generator.recipe.load import parse_recipe
+from generator.recipe.plan import ClipPlan, Plan, make_plan, plan_of
+from generator.remotes.folder import FolderRemote
+from generator.remotes.retry import Patience
 from generator.render.messages import Done, Event, Failed, SceneJob, WorkerSettings
 from generator.render.pool import PoolOptions
-from generator.sealed import sha256
-from generator.store import ClipRecord, Store
-from generator.versions.remote_folder import FolderRemote
-from generator.versions.version import Version
+from generator.store.objects import ClipRecord, Store
+from generator.versions.history.version import Version
 
 ROOT = Path(__file__).parents[2]
 BLENDER = "5.0.1"
@@ -109,8 +109,8 @@ def render_here(
     on_done: Callable[[str, float], None],
 ) -> dict[str, str]:
     """Render jobs in this process, which must be one of its own for Blender; no clip is tried twice."""
+    from generator.render.engine.start import start_blender, use_own_settings
     from generator.render.scene_renderer import SceneRenderer
-    from generator.render.start import start_blender, use_own_settings
     from generator.render.worker import render_scene
 
     failed: dict[str, str] = {}

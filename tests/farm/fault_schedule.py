@@ -20,12 +20,12 @@ from generator.farm.finish import FinishReport, finish_target
 from generator.farm.shard_build import ShardOptions, build_shard
 from generator.farm.shards import Shard
 from generator.farm.target import Target, target_at
-from generator.sealed import unsealed
-from generator.store import ClipRecord
+from generator.io.checksummed_json import unsealed
+from generator.remotes.base import object_file, record_file
+from generator.store.objects import ClipRecord
 from generator.versions.check import check
 from generator.versions.gc import gc
-from generator.versions.history import History
-from generator.versions.remote import object_file, record_file
+from generator.versions.history.history import History
 from scenes.errors import StopdownError
 
 REPAIRS = 3  # clean runs of all shards, each with a finish, that a repaired store may take

@@ -9,11 +9,11 @@ from typing import Any
 import tiny
 from farm_support import begin
 
-from generator.farm.heartbeat import Beat
+from generator.building.heartbeat import Beat
 from generator.farm.target import Target, open_target
-from generator.plan import ClipPlan
-from generator.store import ClipRecord, Store
-from generator.versions.remote import RemoteOptions
+from generator.recipe.plan import ClipPlan
+from generator.remotes.base import RemoteOptions
+from generator.store.objects import ClipRecord, Store
 
 BLENDER = "5.0.1"
 

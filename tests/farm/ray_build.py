@@ -11,10 +11,10 @@ from pathlib import Path
 import tiny
 from held import HeldProgress
 
-from generator.build import blender_version
-from generator.farm.ray_engine import build_on_ray
+from generator.building.local import blender_version
+from generator.console.progress import make_progress
+from generator.farm.ray.engine import build_on_ray
 from generator.farm.target import open_target
-from generator.progress import make_progress
 from scenes.errors import StopdownError
 
 

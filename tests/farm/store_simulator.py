@@ -19,8 +19,8 @@ from typing import TypeVar
 
 from greenlet import getcurrent, greenlet
 
-from generator.farm.patience import Patience
-from generator.versions.remote import RemoteError, checked_path
+from generator.remotes.base import RemoteError, checked_path
+from generator.remotes.retry import Patience
 
 Result = TypeVar("Result")
 
@@ -156,7 +156,7 @@ class Storage:
 
 
 class SimulatedRemote:
-    """One client's way to the storage; implements `generator.versions.remote.Remote`.
+    """One client's way to the storage; implements `generator.remotes.base.Remote`.
 
     A client may read in threads of its own. Such a read takes no virtual time, and its fault is drawn from the path and how
     often it was asked for, so that one seed still gives one schedule.

@@ -11,22 +11,23 @@ from typing import Any
 import pytest
 from farm_support import BLENDER, RECIPE, farm_plan, made, quiet, whole
 
-from generator.build import clip_keys
-from generator.disk_map import DiskMap
-from generator.farm import lookup, parts
+from generator.building.local import clip_keys
+from generator.farm import missing as lookup
+from generator.farm import parts
 from generator.farm.finish import finish_target
-from generator.farm.monitor.watch_build import watch_build
 from generator.farm.parts import RecipeSource, StoredParts
-from generator.farm.ray_work import MOST_RETRIES, Work, lacking_counts, one
+from generator.farm.ray.pending import MOST_RETRIES, Work, lacking_counts, one
 from generator.farm.shard_build import ShardOptions, build_shard
 from generator.farm.shards import Shard
 from generator.farm.target import claimed_target, open_target
-from generator.labels import label_table, labels_file
-from generator.plan import Plan, SceneKeys, make_plan
-from generator.recipe import Recipe
-from generator.recipe_io import parse_recipe
+from generator.io.spill_map import DiskMap
+from generator.monitor.watch_build import watch_build
+from generator.recipe.load import parse_recipe
+from generator.recipe.plan import Plan, SceneKeys, make_plan
+from generator.recipe.schema import Recipe
 from generator.render.messages import SceneJob
-from generator.store import ClipRecord, Store
+from generator.store.labels import label_table, labels_file
+from generator.store.objects import ClipRecord, Store
 
 PLAN = farm_plan()
 PARTS_ALIVE = 4  # the one at hand, the one ahead, and what is being read or written meanwhile
@@ -80,7 +81,7 @@ def rendered(settings: Any, options: Any, jobs: Iterable[SceneJob], progress: An
 def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """Return where a farm builds; records are looked for by lists, as for a large plan, or one by one."""
     monkeypatch.setattr(lookup, "LISTED_FROM", request.param)
-    monkeypatch.setattr("generator.farm.monitor.watch_build.LISTED_FROM", request.param)
+    monkeypatch.setattr("generator.monitor.watch_build.LISTED_FROM", request.param)
     return str(tmp_path / "store")
 
 
@@ -132,7 +133,7 @@ def test_a_driver_of_a_cluster_holds_a_few_parts_and_what_its_slots_do(store: st
 
 
 def test_clips_that_fail_do_not_pile_up_in_the_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("generator.farm.ray_work.MOST_RETRIES", 3)
+    monkeypatch.setattr("generator.farm.ray.pending.MOST_RETRIES", 3)
     target = open_target(str(tmp_path / "store"), PLAN, blender=BLENDER)
     work = Work(target, lacking_counts(target))
     most = 0

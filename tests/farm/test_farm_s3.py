@@ -15,17 +15,17 @@ from farm_support import BLENDER, begin, farm_plan, hasty, quiet, timeless
 from versions.versions_remote_storage import BUCKET, Storage, storage_fixture  # noqa: F401
 from versions.versions_support import built
 
-from generator.build import build
+from generator.building.local import build
 from generator.farm.finish import finish_target
 from generator.farm.target import Target, claimed_target, open_target
-from generator.plan import Plan
-from generator.sealed import sha256
-from generator.store import ClipRecord, Store
-from generator.versions.history import History
-from generator.versions.remote import RemoteError, RemoteOptions, object_file, open_remote, record_file
-from generator.versions.remote_pull import clone
-from generator.versions.remote_push import push
-from generator.versions.remote_refs import remote_refs
+from generator.io.checksummed_json import sha256
+from generator.recipe.plan import Plan
+from generator.remotes.base import RemoteError, RemoteOptions, object_file, open_remote, record_file
+from generator.store.objects import ClipRecord, Store
+from generator.versions.history.history import History
+from generator.versions.sync.compare_refs import remote_refs
+from generator.versions.sync.pull import clone
+from generator.versions.sync.push import push
 from scenes.errors import InputError
 
 SMALL = """

@@ -8,21 +8,21 @@ from pathlib import Path
 import pytest
 from farm_support import BLENDER, RECIPE, begin, fake_clips, farm_plan, hasty, made, quiet, shard_clips, shards_of, whole
 
-from generator.build import clip_keys
+from generator.building.local import clip_keys
 from generator.farm import parts
-from generator.farm.ahead import ahead
 from generator.farm.finish import finish_target
-from generator.farm.patience import Patience
+from generator.farm.prefetch import ahead
 from generator.farm.shard_build import Publisher, ShardOptions, build_shard, scratch_store
 from generator.farm.shards import Shard
 from generator.farm.target import Target, claimed_target, look_at, open_target, target_at
-from generator.files import DamagedError
-from generator.sealed import sha256
-from generator.store import ClipRecord, Store
-from generator.versions.history import History
-from generator.versions.remote import RemoteError, object_file, record_file
-from generator.versions.remote_folder import FolderRemote
-from generator.working_folder import create_or_resume, stored_plan
+from generator.io.atomic import DamagedError
+from generator.io.checksummed_json import sha256
+from generator.remotes.base import RemoteError, object_file, record_file
+from generator.remotes.folder import FolderRemote
+from generator.remotes.retry import Patience
+from generator.store.objects import ClipRecord, Store
+from generator.versions.history.history import History
+from generator.versions.working.working_folder import create_or_resume, stored_plan
 from scenes.errors import InputError
 
 PLAN = farm_plan()
@@ -259,7 +259,7 @@ def test_a_store_of_another_recipe_or_of_other_programs_is_refused_with_both_nam
 
 
 def sealed_claim(data: bytes, **changes: object) -> bytes:
-    from generator.sealed import sealed, unsealed
+    from generator.io.checksummed_json import sealed, unsealed
 
     return sealed({**unsealed(data, "farm.json"), **changes})
 

@@ -11,10 +11,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from monitor_support import beat
 
-from generator.farm import heartbeat
-from generator.farm.heartbeat import FAILURES, RECENT, Beat, Beater, BeatingProgress, read_beats
-from generator.progress import JsonProgress
-from generator.versions.remote import RemoteError
+from generator.building import heartbeat
+from generator.building.heartbeat import FAILURES, RECENT, Beat, Beater, BeatingProgress, read_beats
+from generator.console.progress import JsonProgress
+from generator.remotes.base import RemoteError
 
 NEVER_S = 3600.0
 

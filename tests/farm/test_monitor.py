@@ -22,15 +22,15 @@ from rich.console import Console
 from textual.widgets import DataTable, Static
 from versions.versions_remote_storage import BUCKET, Storage, storage_fixture  # noqa: F401
 
-from generator.build import build
-from generator.farm.heartbeat import Beater
-from generator.farm.monitor.app import MonitorApp
-from generator.farm.monitor.board import Board, Grid, Meter, Row, board_text, in_words
-from generator.farm.monitor.build_board import build_board
-from generator.farm.monitor.page import board_page
-from generator.farm.monitor.watch_build import BuildStatus, watch_build
-from generator.progress import JsonProgress
-from generator.versions.remote import RemoteOptions
+from generator.building.heartbeat import Beater
+from generator.building.local import build
+from generator.console.progress import JsonProgress
+from generator.monitor.board import Board, Grid, Meter, Row, board_text, in_words
+from generator.monitor.board_app import MonitorApp
+from generator.monitor.board_page import board_page
+from generator.monitor.build_board import build_board
+from generator.monitor.watch_build import BuildStatus, watch_build
+from generator.remotes.base import RemoteOptions
 from scenes.errors import InputError
 from trainer.commands.monitor import command
 

@@ -22,17 +22,17 @@ from farm_support import hasty
 from hypothesis import given
 from hypothesis import strategies as st
 
-from generator.build import blender_version, build
+from generator.building.local import blender_version, build
+from generator.console.progress import make_progress
 from generator.farm.finish import finish_target
 from generator.farm.parts import HeldParts
-from generator.farm.ray_cluster import ENVIRONMENT, check_address, check_ray
-from generator.farm.ray_folder import process_folder
-from generator.farm.ray_work import MAX_ATTEMPTS, Work, halved, one
+from generator.farm.ray.cluster import ENVIRONMENT, check_address, check_ray
+from generator.farm.ray.pending import MAX_ATTEMPTS, Work, halved, one
+from generator.farm.ray.process_folder import process_folder
 from generator.farm.target import Target, open_target
-from generator.progress import make_progress
+from generator.remotes.folder import FolderRemote
 from generator.render.executable import VERSION
-from generator.store import ClipRecord
-from generator.versions.remote_folder import FolderRemote
+from generator.store.objects import ClipRecord
 from scenes.errors import InputError
 
 pytest.importorskip("ray", reason='Ray is not installed; run pip install "stopdown[ray]"')
@@ -326,7 +326,7 @@ def test_without_ray_the_person_is_told_what_to_install(monkeypatch: pytest.Monk
 
 def test_the_folder_of_a_dead_process_is_swept_and_that_of_a_live_one_is_not(tmp_path: Path) -> None:
     code = (
-        "import os, sys; from pathlib import Path; from generator.farm.ray_folder import process_folder\n"
+        "import os, sys; from pathlib import Path; from generator.farm.ray.process_folder import process_folder\n"
         "with process_folder('slot', Path(sys.argv[1])) as folder: print(folder, flush=True); sys.stdin.read()"
     )
     program = [sys.executable, "-c", code, str(tmp_path)]

@@ -34,18 +34,18 @@ from farm_support import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from generator.build import BuildReport, build
+from generator.building.local import BuildReport, build
+from generator.console.progress import JsonProgress
 from generator.farm.finish import finish_target, ranges
 from generator.farm.parts import Parts
 from generator.farm.shard_build import ShardOptions, build_shard
 from generator.farm.shards import Shard, clip_cost_s, deal, parse_shard, pieces
 from generator.farm.target import look_at, open_target
-from generator.plan import Plan
-from generator.progress import JsonProgress
-from generator.store import ClipRecord
+from generator.recipe.plan import Plan
+from generator.remotes.folder import FolderRemote
+from generator.store.objects import ClipRecord
 from generator.versions.commit import EPOCH
-from generator.versions.history import History
-from generator.versions.remote_folder import FolderRemote
+from generator.versions.history.history import History
 from scenes.errors import InputError
 
 PLAN = farm_plan()

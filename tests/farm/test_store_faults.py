@@ -15,7 +15,7 @@ from virtual_farm import keys, virtual
 
 from generator.farm.finish import FinishReport, finish_target
 from generator.farm.shards import Shard
-from generator.versions.remote import RemoteError, record_file
+from generator.remotes.base import RemoteError, record_file
 
 SEEDS = 100
 PATH = record_file("0" * 64)

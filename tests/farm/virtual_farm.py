@@ -19,14 +19,16 @@ import pytest
 import tiny
 from store_simulator import Scheduler
 
-from generator.farm import ahead, finish, shard_build, target
+from generator.console.progress import Progress
+from generator.farm import finish, shard_build, target
+from generator.farm import prefetch as ahead
 from generator.farm.target import ClipKeys, Target
-from generator.plan import Plan
-from generator.progress import Progress
+from generator.recipe.plan import Plan
 from generator.render.messages import ClipJob, SceneJob, WorkerSettings
 from generator.render.pool import PoolOptions
-from generator.store import ClipRecord, ReadingRecord, Store
-from generator.versions import manifest, remote_push
+from generator.store.objects import ClipRecord, ReadingRecord, Store
+from generator.versions.manifest import leaves as manifest
+from generator.versions.sync import push as remote_push
 
 BLENDER = "5.0.1"
 SCENES, CLIPS = 3, 2  # clips of each scene

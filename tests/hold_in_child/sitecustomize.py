@@ -10,7 +10,7 @@ from pathlib import Path
 if "STOPDOWN_TEST_HOLD" in os.environ and "build" in sys.orig_argv:
     import held
 
-    from generator import progress
+    from generator.console import progress
 
     clips, _, file = os.environ["STOPDOWN_TEST_HOLD"].partition(":")
     progress.JsonProgress = functools.partial(held.HeldProgress, clips=int(clips), file=Path(file))  # type: ignore[misc,assignment]

@@ -14,14 +14,14 @@ from squares import build as build_squares
 from versions_support import make_clips
 
 from generator.export import DatasetSource
-from generator.export.folder import ExportError
 from generator.export.marker import MARKER
 from generator.export.run import export
 from generator.export.source import ExportSource
+from generator.export.write_folder import ExportError
 from generator.versions.check import check
-from generator.versions.history import History
-from generator.versions.snapshot import Snapshot
-from generator.working_folder import WorkingFolder
+from generator.versions.history.history import History
+from generator.versions.reading.dataset import Snapshot
+from generator.versions.working.working_folder import WorkingFolder
 
 
 def versions(path: Path) -> None:

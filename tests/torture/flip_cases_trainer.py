@@ -43,7 +43,7 @@ def attached(folder: Path) -> tuple[Hashable, bool]:
     """Attach the adapter, and return what it then is, its card and all parameters."""
     from trainer_support import tiny_transformer
 
-    from trainer.adapter.folder import attach_saved
+    from trainer.adapters.folder import attach_saved
 
     card, adapters = attach_saved({"transformer": tiny_transformer()}, folder / "a")
     parameters = {name: tensor.detach().numpy().tobytes() for name, tensor in adapters["transformer"].parameters().items()}
@@ -82,7 +82,7 @@ def a_cache(path: Path) -> None:
 def _cache(path: Path):  # type: ignore[no-untyped-def]  # torch is imported where it is needed
     import torch
 
-    from trainer.training.cache import TensorCache, cache_key
+    from trainer.data.cache import TensorCache, cache_key
 
     shapes = ((4, 2, 3), (7,), (1, 5))
     types = (torch.float32, torch.bfloat16, torch.int64)
@@ -113,8 +113,8 @@ def run_on(folder: Path) -> tuple[Hashable, bool]:
     """Go through them again, and return what the run then says of itself."""
     from torch_work import told_stages
 
-    from trainer.run.compare import summarise
-    from trainer.run.stages import read_state
+    from trainer.runs.side_by_side import summarise
+    from trainer.runs.stage_runner import read_state
 
     settings = summarise(folder / "run").settings  # as `stopdown runs` does, before the next run writes some files anew
     said = told_stages(folder / "run")
@@ -127,11 +127,11 @@ def an_evaluation(path: Path) -> None:
     """Measure drawn videos, log a training, and write a video with its record."""
     from evaluation_support import report_of, synthetic
 
-    from trainer.adapter import axis_control
+    from generator.io.checked_model import checked
+    from trainer.control import axis_control
     from trainer.evaluation.results import FILE
-    from trainer.run.checked import checked
-    from trainer.training.watch.metrics import FILE as LOG
-    from trainer.training.watch.metrics import Event, MetricsFile
+    from trainer.training.callbacks.metrics import FILE as LOG
+    from trainer.training.callbacks.metrics import Event, MetricsFile
 
     folder = path / "evaluation"
     folder.mkdir()
@@ -162,8 +162,8 @@ def looked_at(folder: Path) -> tuple[Hashable, bool]:
     from evaluation_support import synthetic
 
     from trainer.evaluation.results import read_report
-    from trainer.training.watch.metrics import FILE as LOG
-    from trainer.training.watch.metrics import read_events
+    from trainer.training.callbacks.metrics import FILE as LOG
+    from trainer.training.callbacks.metrics import read_events
 
     with heard() as said:
         events, report = read_events(folder / LOG), read_report(folder / "evaluation")

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from versions_remote_storage import BUCKET, Storage, serving
 
-from generator.versions.history import INTERNAL
+from generator.versions.history.history import INTERNAL
 
 PREFIX = "sets of killed work/é"  # a name with a space and letters beyond ASCII
 LOCKS = ".lock"

@@ -17,15 +17,15 @@ from squares import build as build_squares
 from versions_support import PLAN, built, changed, commit_clips, evidence, make_clips, origin, table, without, write_folder
 
 from generator.export import EXPORTS
+from generator.remotes.base import RemoteOptions, open_remote
 from generator.versions.check import check
 from generator.versions.commit import commit, extend
 from generator.versions.gc import gc
-from generator.versions.history import History
-from generator.versions.remote import RemoteOptions, open_remote
-from generator.versions.remote_pull import clone
-from generator.versions.remote_push import push
-from generator.versions.restore import restore
-from generator.versions.status import status
+from generator.versions.history.history import History
+from generator.versions.sync.pull import clone
+from generator.versions.sync.push import push
+from generator.versions.working.restore import restore
+from generator.versions.working.status import status
 
 BUILD_RECIPE = """
 name = "killed"

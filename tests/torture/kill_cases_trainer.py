@@ -35,7 +35,7 @@ def adapter_outcome(folder: Path) -> dict[str, Any]:
     """Return the bytes of an adapter that can be attached, and all that lies beside it."""
     from trainer_support import tiny_transformer
 
-    from trainer.adapter.folder import attach_saved
+    from trainer.adapters.folder import attach_saved
 
     step = attach_saved({"transformer": tiny_transformer()}, folder / "a")[0].step
     files = {path.relative_to(folder).as_posix(): digest(path) for path in folder.rglob("*") if path.is_file()}
@@ -46,7 +46,7 @@ def adapter_sound(folder: Path) -> list[str]:
     """Return what is wrong with an adapter in the place of one: either it is whole, or it is not there yet."""
     from trainer_support import tiny_transformer
 
-    from trainer.adapter.folder import attach_saved
+    from trainer.adapters.folder import attach_saved
 
     if (folder / "a").exists():
         attach_saved({"transformer": tiny_transformer()}, folder / "a", allow_other_backbone=True)
@@ -60,7 +60,7 @@ def kept_sound(folder: Path) -> list[str]:
 
 def trained(folder: Path) -> dict[str, Any]:
     """Return a training's log, checkpoints and result."""
-    from trainer.training.checkpoint import read_latest
+    from trainer.training.checkpoints.checkpoint import read_latest
 
     last = read_latest(folder / "run")
     assert last is not None
@@ -71,8 +71,8 @@ def trained(folder: Path) -> dict[str, Any]:
 
 def staged(folder: Path) -> dict[str, Any]:
     """Return what a run's state says of its stages, but for their times, its settings, and its files."""
-    from trainer.run.compare import summarise
-    from trainer.run.stages import read_state
+    from trainer.runs.side_by_side import summarise
+    from trainer.runs.stage_runner import read_state
 
     state = read_state(folder / "run")
     told = {name: record.model_dump(exclude={"wall_s"}) for name, record in state.stages.items()}
@@ -82,7 +82,7 @@ def staged(folder: Path) -> dict[str, Any]:
 
 def stages_sound(folder: Path) -> list[str]:
     """Return which stages say they are done and are not."""
-    from trainer.run.stages import read_state
+    from trainer.runs.stage_runner import read_state
 
     state = read_state(folder / "run") if (folder / "run").is_dir() else None
     names = [] if state is None else state.stages
@@ -192,7 +192,7 @@ def ran(path: Path, *words: str) -> None:
 
 def run_outcome(folder: Path) -> dict[str, Any]:
     """Return what a run came to, without when and in how long."""
-    from trainer.run.stages import read_state
+    from trainer.runs.stage_runner import read_state
 
     run = folder / "runs/micro/001"
     report = json.loads((run / "evaluation/report.json").read_text())

@@ -124,7 +124,7 @@ SERVERS = {
         *(f"generator.commands.{name}" for name in ("commit", "restore", "gc", "tag")),
     ]
     + [f"generator.commands.{name}" for name in ("push", "pull", "clone", "merge", "export", "build")],
-    "training": ["trainer.training.loop", "trainer.training.setup", "trainer.adapter.folder", "torch_work:warm"],
+    "training": ["trainer.training.loop", "trainer.training.setup", "trainer.adapters.folder", "torch_work:warm"],
     "run": ["stopdown", "trainer.training.session", "trainer.training.setup", "trainer.evaluation.run", "trainer.report"]
     + [f"trainer.commands.{name}" for name in ("run", "adapter", "generate")],
 }

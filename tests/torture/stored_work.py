@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from generator.versions.history import History
-from generator.versions.remote import RemoteOptions, open_remote
-from generator.versions.remote_push import push
+from generator.remotes.base import RemoteOptions, open_remote
+from generator.versions.history.history import History
+from generator.versions.sync.push import push
 
 
 def push_in_parts(words: Sequence[str]) -> None:

@@ -11,12 +11,12 @@ from accelerate.state import AcceleratorState
 from toy_task import Log, ToyTask, toy_settings
 from trainer_support import adapted
 
-from generator.files import write_atomic
-from trainer.adapter.folder import save_adapter
-from trainer.run.folder import claim
-from trainer.run.recipe import load_run_recipe
-from trainer.run.stages import StageRecord, digest_of, file_digests, run_stages
-from trainer.training.checkpoint import Checkpoint, write_checkpoint
+from generator.io.atomic import write_atomic
+from trainer.adapters.folder import save_adapter
+from trainer.runs.run_folder import claim
+from trainer.runs.run_recipe import load_run_recipe
+from trainer.runs.stage_runner import StageRecord, digest_of, file_digests, run_stages
+from trainer.training.checkpoints.checkpoint import Checkpoint, write_checkpoint
 from trainer.training.loop import Loop
 from trainer.training.setup import make_accelerator
 
@@ -47,9 +47,9 @@ def adapters_of(folder: Path) -> None:
     """Make the tiny backbone in `cache`, an adapter `a` for it, and the same published, `a.safetensors`."""
     from generation_support import save_random, small_config
 
-    from trainer.backbone import load_backbone
-    from trainer.formats.convert import convert
-    from trainer.formats.sources import read_source
+    from trainer.adapters.conversion.convert import convert
+    from trainer.adapters.conversion.sources import read_source
+    from trainer.backbones.load import load_backbone
 
     save_random(
         load_backbone("tiny-random", cache=folder / "cache" / "stopdown"), folder / "a", small_config("shutter"), step=3

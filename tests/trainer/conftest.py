@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from trainer.training.encoding import EncodedReader
+    from trainer.data.encoding import EncodedReader
 
 MISSING = importlib.util.find_spec("torch") is None
 collect_ignore_glob = ["test_*.py"] if MISSING else []
@@ -51,7 +51,7 @@ def two_axes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of the tiny-random backbone, built once."""
-    from trainer.tiny_random import tiny_random
+    from trainer.backbones.tiny_random import tiny_random
 
     return tiny_random(tmp_path_factory.mktemp("backbones"))
 
@@ -61,10 +61,10 @@ def reader(two_axes: Path, tiny_folder: Path, tmp_path_factory: pytest.TempPathF
     """Return the encodings of the dataset of two axes by tiny-random, computed once."""
     from task_support import LENGTH
 
-    from trainer.backbone import load_backbone
+    from trainer.backbones.load import load_backbone
     from trainer.data import open_data
-    from trainer.training.cache import TensorCache
-    from trainer.training.encoding import EncodedReader, encode_all
+    from trainer.data.cache import TensorCache
+    from trainer.data.encoding import EncodedReader, encode_all
 
     cache, pipe = TensorCache(tmp_path_factory.mktemp("encodings")), load_backbone(str(tiny_folder))
     return EncodedReader(encode_all(pipe, open_data(two_axes), cache, text_length=LENGTH), cache)

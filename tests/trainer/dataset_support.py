@@ -11,16 +11,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from generator.labels import label_table
-from generator.plan import ClipPlan, Plan, make_plan
-from generator.recipe_io import parse_recipe
-from generator.store import ClipRecord, ReadingRecord, Store
+from generator.media.video import decode, encode, frames_digest
+from generator.recipe.load import parse_recipe
+from generator.recipe.plan import ClipPlan, Plan, make_plan
+from generator.store.labels import label_table
+from generator.store.objects import ClipRecord, ReadingRecord, Store
+from generator.store.splits import SplitRatios
 from generator.versions.commit import Origin, commit
-from generator.versions.history import INTERNAL, History
-from generator.versions.rows import Evidence
-from generator.versions.splits import SplitRatios
-from generator.versions.version import Software, Version
-from generator.video import decode, encode, frames_digest
+from generator.versions.history.history import INTERNAL, History
+from generator.versions.history.version import Software, Version
+from generator.versions.manifest.rows import Evidence
 
 SIDE = 32
 SPLITS = SplitRatios(train=0.6, validation=0.3, test=0.1)

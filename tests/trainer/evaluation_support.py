@@ -15,15 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import fftconvolve
 
-from generator.video import decode, encode
+from generator.media.video import decode, encode
 from scenes.axes import AXES
 from scenes.palette import to_bytes
-from trainer.adapter.laws import AxisControl, axis_control
-from trainer.evaluation.context import PUBLISHED
-from trainer.evaluation.measuring import Measured, measure
-from trainer.evaluation.plan import Arm, EvaluationPlan, PlannedSweep, make_evaluation_plan
+from trainer.config.evaluate import EvaluateSettings
+from trainer.control.laws import AxisControl, axis_control
+from trainer.evaluation.arms import Arm, EvaluationPlan, PlannedSweep, make_evaluation_plan
+from trainer.evaluation.published_numbers import PUBLISHED
 from trainer.evaluation.results import EvaluationReport
-from trainer.evaluation.settings import EvaluateSettings
+from trainer.evaluation.score import Measured, measure
 from trainer.evaluation.verdict import verdict
 from trainer.generation.plan import Video
 

@@ -10,8 +10,8 @@ from diffusers import WanPipeline
 from trainer_support import scramble
 from typer.testing import CliRunner, Result
 
-from trainer.adapter import AdapterConfig, ControlConfig, LoraSettings, attach, axis_control
-from trainer.adapter.folder import save_adapter
+from trainer.adapters.folder import save_adapter
+from trainer.control import AdapterConfig, ControlConfig, LoraSettings, attach, axis_control
 
 SMALL = ["--width", "32", "--height", "32", "--frames", "5", "--steps", "2", "--text-tokens", "12"]
 

@@ -15,10 +15,10 @@ from diffusers import WanTransformer3DModel
 from safetensors.torch import save_file
 from trainer_support import scramble
 
-from trainer.adapter import AdapterConfig, ControlConfig, LoraSettings, Mode, attach
-from trainer.formats.names import backbone_names, inverse
+from trainer.control import AdapterConfig, ControlConfig, LoraSettings, Mode, attach
 from trainer.formats.published import original_settings, published_axes, write_published
-from trainer.formats.strict import rename
+from trainer.weights.key_names import backbone_names, inverse
+from trainer.weights.strict import rename
 
 PATH = Path(__file__).parent / "data" / "small_two_controls.safetensors"
 LAYERS, HEADS, HEAD_DIM, TEXT_DIM, TEXT_LENGTH = 4, 2, 16, 12, 9

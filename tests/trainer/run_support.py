@@ -68,8 +68,8 @@ LOADED = [
     "trainer.commands.run",
     "trainer.evaluation.run",
     "trainer.report",
-    "trainer.report.comparison",
-    "trainer.run.comparing",
+    "trainer.comparison.comparison_page",
+    "trainer.comparison.run_cells",
     "trainer.training.session",
     "trainer.training.setup",
 ]
@@ -121,7 +121,7 @@ def finished(root: Path, cache: Path, *words: str, code: int = 0) -> str:
 
 def _hold(stage: str) -> None:
     """Let a run wait for its death before it counts a stage as done."""
-    from trainer.run import stages
+    from trainer.runs import stage_runner as stages
 
     real, parent = stages.write_atomic, os.getppid()
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from trainer.training.objective import fixed_noise, fixed_times
-from trainer.training.task import Batch, Task
+from trainer.data.batch import Batch
 from trainer.training.tasks import ControlTask, TransformerTask
+from trainer.training.tasks.base import Task
 from trainer.training.tasks.flow import Draw
+from trainer.training.tasks.objective import fixed_noise, fixed_times
 
 LENGTH = 24  # text tokens
 

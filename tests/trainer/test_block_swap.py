@@ -11,10 +11,10 @@ from torch import Tensor
 from trainer_support import LAYERS, predict, scramble, tiny_config, tiny_inputs, tiny_transformer
 
 from scenes.errors import InputError
-from trainer.adapter import WanAdapter, attach
-from trainer.footprint import FRAGMENTATION, estimate_memory
-from trainer.quantize import Quantization, quantize_in_place, weight_bytes
-from trainer.recipe import parse_settings
+from trainer.backbones.quantize import Quantization, quantize_in_place, weight_bytes
+from trainer.config.recipe import parse_settings
+from trainer.control import WanAdapter, attach
+from trainer.estimates.footprint import FRAGMENTATION, estimate_memory
 from trainer.training.block_swap import BlockSwap, swap_blocks
 from trainer.training.tasks.flow import Experts
 

@@ -37,7 +37,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert listed.count(line) == 1
     listed = listed.replace(line, line + '        "letterbox": Letterbox(),\n')
     (axes / "__init__.py").write_text(
-        listed.replace("from scenes.axes.shutter", "from scenes.axes.letterbox import Letterbox\nfrom scenes.axes.shutter")
+        listed.replace(
+            "from scenes.axes.shutter.axis", "from scenes.axes.letterbox import Letterbox\nfrom scenes.axes.shutter.axis"
+        )
     )
     (root / "recipe.toml").write_text(RECIPE.replace('"temperature"', f'"{NAME}"'))
     return root

@@ -6,19 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from generator.backbone_grid import GRIDS, backbone_grid
-from generator.own_scene import file_sha256, write_marks
-from generator.plan_check import check_trainable
-from generator.recipe_io import parse_recipe
+from generator.building.plan_check import check_trainable
+from generator.recipe.backbone_grid import GRIDS, backbone_grid
+from generator.recipe.blend_file import file_sha256, write_marks
+from generator.recipe.load import parse_recipe
 from scenes.errors import InputError
 from scenes.families.blend_marks import MARKS_FORMAT, Marked, Marks, RenderCost
-from trainer.backbone import load_backbone
+from trainer.backbones.load import load_backbone
+from trainer.backbones.locate import KNOWN, MODEL
+from trainer.backbones.weightless import weightless_pipeline
 from trainer.commands.run import command as run_command
-from trainer.locate import KNOWN, MODEL
-from trainer.pipeline import grid_of
-from trainer.run.early import check_before_rendering
-from trainer.run.recipe import load_run_recipe
-from trainer.weightless import weightless_pipeline
+from trainer.pipelines.controlled_wan import grid_of
+from trainer.runs.before_rendering import check_before_rendering
+from trainer.runs.run_recipe import load_run_recipe
 
 RECIPE = """
 name = "early"

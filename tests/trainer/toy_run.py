@@ -26,12 +26,12 @@ from torch.distributed.fsdp import fully_shard
 from toy_task import Log, ToyTask, toy_settings
 
 from scenes.errors import StopdownError
-from trainer.disk import full_disk_in_words
-from trainer.settings import TrainSettings
+from trainer.config.train import TrainSettings
 from trainer.training import loop as loop_module
 from trainer.training.loop import Loop
 from trainer.training.setup import make_accelerator
-from trainer.training.task import Progress
+from trainer.training.tasks.base import Progress
+from trainer.weights.full_disk import full_disk_in_words
 
 
 class Sharding(Accelerator):

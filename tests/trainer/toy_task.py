@@ -14,9 +14,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from trainer.config.train import CheckpointSettings, OptimizerSettings, TrainSettings
+from trainer.data.batch import Batch
 from trainer.data.buckets import BucketSampler
-from trainer.settings import CheckpointSettings, OptimizerSettings, TrainSettings
-from trainer.training.task import Batch, Progress
+from trainer.training.tasks.base import Progress
 
 SIZES = ((1, 6, 6), (5, 6, 6))  # two buckets; the first number is how often the features repeat
 

@@ -15,14 +15,14 @@ from diffusers import WanPipeline
 from torch import Tensor
 from trainer_support import scramble
 
-from trainer.adapter import AdapterConfig, ControlConfig, LoraSettings, axis_control
-from trainer.backbone import load_backbone
+from trainer.backbones.load import load_backbone
+from trainer.backbones.tiny_random import TEXT_DIM
+from trainer.config.train import TrainSettings
+from trainer.control import AdapterConfig, ControlConfig, LoraSettings, axis_control
 from trainer.data.batches import FlowBatches
 from trainer.data.records import ClipRecord
-from trainer.settings import TrainSettings
-from trainer.tiny_random import TEXT_DIM
 from trainer.training.loop import Loop
-from trainer.training.task import Watcher
+from trainer.training.tasks.base import Watcher
 from trainer.training.tasks.control import ControlTask, Provenance, attach_adapters
 from trainer.training.tasks.flow import Flow
 

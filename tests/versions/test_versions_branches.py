@@ -12,24 +12,24 @@ from hypothesis import strategies as st
 from test_versions_manifest import many_rows
 from versions_support import SOFTWARE, Clips, built, commit_clips, folder_bytes, without
 
-from generator.files import DamagedError
-from generator.sealed import canonical
-from generator.store import Store
-from generator.versions import manifest_tree
+from generator.io.atomic import DamagedError
+from generator.io.checksummed_json import canonical
+from generator.remotes.folder import FolderRemote
+from generator.store.objects import Store
+from generator.store.splits import SplitRatios
 from generator.versions.check import check
-from generator.versions.diff import diff
 from generator.versions.gc import gc
-from generator.versions.history import History
-from generator.versions.manifest import differing, edit, find_row, plant, read_rows
-from generator.versions.manifest_tree import Manifest, leaves_of, read_manifest, write_manifest
-from generator.versions.remote_folder import FolderRemote
-from generator.versions.remote_pull import clone, pull
-from generator.versions.remote_push import push
-from generator.versions.remote_repair import repair_all
-from generator.versions.restore import restore
-from generator.versions.splits import SplitRatios
-from generator.versions.transfer import import_versions
-from generator.versions.version import Version, content_id
+from generator.versions.history.history import History
+from generator.versions.history.transfer import import_versions
+from generator.versions.history.version import Version, content_id
+from generator.versions.manifest import tree as manifest_tree
+from generator.versions.manifest.leaves import differing, edit, find_row, plant, read_rows
+from generator.versions.manifest.tree import Manifest, leaves_of, read_manifest, write_manifest
+from generator.versions.reading.diff import diff
+from generator.versions.sync.pull import clone, pull
+from generator.versions.sync.push import push
+from generator.versions.sync.repair import repair_all
+from generator.versions.working.restore import restore
 
 PINNED = "da402695ba796bd385630eb133dd78dbb9030fc22f7bf0413d561d8f4b7a0971"
 

@@ -10,9 +10,9 @@ import pytest
 from versions_support import built, changed, commit_clips, make_clips, without
 
 from generator.versions.check import check
-from generator.versions.history import History
-from generator.versions.restore import restore
-from generator.versions.status import status
+from generator.versions.history.history import History
+from generator.versions.working.restore import restore
+from generator.versions.working.status import status
 
 FLIPS = 200
 

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from versions_support import built, changed, commit_clips, evidence, make_clips, origin, table, without
 
 from generator.versions.commit import commit
-from generator.versions.history import History
+from generator.versions.history.history import History
 from scenes.errors import InputError, StopdownError
 
 COMMANDS = ("log", "show", "status", "commit", "tag", "diff", "restore", "gc", "merge", "query")

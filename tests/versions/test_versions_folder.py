@@ -20,17 +20,17 @@ from versions_support import (
     write_folder,
 )
 
-from generator.files import DamagedError
-from generator.labels import labels_file
+from generator.io.atomic import DamagedError
+from generator.store.labels import labels_file
 from generator.versions.check import check
 from generator.versions.commit import commit
 from generator.versions.commit_folder import commit_folder
-from generator.versions.history import History
-from generator.versions.restore import restore
-from generator.versions.snapshot import Snapshot
-from generator.versions.status import mark, status
-from generator.versions.working import Working
-from generator.working_folder import build_lock
+from generator.versions.history.history import History
+from generator.versions.reading.dataset import Snapshot
+from generator.versions.working.compare import Working
+from generator.versions.working.restore import restore
+from generator.versions.working.status import mark, status
+from generator.versions.working.working_folder import build_lock
 from scenes.errors import InputError
 
 

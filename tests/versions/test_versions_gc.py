@@ -7,17 +7,17 @@ from pathlib import Path
 import pytest
 from versions_support import built, commit_clips, make_clips, sha, without
 
-from generator.files import DamagedError
+from generator.io.atomic import DamagedError
+from generator.store.splits import SplitRatios
 from generator.versions.check import check
 from generator.versions.gc import gc
-from generator.versions.history import History
-from generator.versions.locks import writing
-from generator.versions.manifest import plant
-from generator.versions.refs import version_ids
-from generator.versions.restore import restore
-from generator.versions.rows import make_rows
-from generator.versions.splits import SplitRatios
-from generator.working_folder import build_lock
+from generator.versions.history.history import History
+from generator.versions.history.locks import writing
+from generator.versions.history.refs import version_ids
+from generator.versions.manifest.leaves import plant
+from generator.versions.manifest.rows import make_rows
+from generator.versions.working.restore import restore
+from generator.versions.working.working_folder import build_lock
 from scenes.errors import InputError
 
 

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from versions_support import built, changed, commit_clips, evidence, make_clips, origin, table, without
 
-from generator.files import DamagedError
+from generator.io.atomic import DamagedError
+from generator.store.splits import SplitRatios
 from generator.versions.commit import commit, extend
-from generator.versions.diff import diff
-from generator.versions.history import History
-from generator.versions.refs import ConflictError, version_ids
-from generator.versions.splits import SplitRatios
-from generator.versions.version import Software, read_version
+from generator.versions.history.history import History
+from generator.versions.history.refs import ConflictError, version_ids
+from generator.versions.history.version import Software, read_version
+from generator.versions.reading.diff import diff
 from scenes.errors import InputError
 
 
@@ -81,7 +81,7 @@ def test_a_removed_clip_stays_removed_when_its_pending_record_is_replayed(tmp_pa
 
 
 def _ids(history: History, ref: str) -> set[str]:
-    from generator.versions.manifest import read_rows
+    from generator.versions.manifest.leaves import read_rows
 
     return set(read_rows(history.store, history.manifest(history.version(ref)), ("clip_id",))["clip_id"].to_pylist())
 

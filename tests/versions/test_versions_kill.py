@@ -17,10 +17,10 @@ from versions_support import built, commit_clips, evidence, folder_bytes, make_c
 from generator.versions.check import check
 from generator.versions.commit import extend
 from generator.versions.gc import gc
-from generator.versions.history import History
-from generator.versions.manifest import read_rows
-from generator.versions.restore import restore
-from generator.versions.status import status
+from generator.versions.history.history import History
+from generator.versions.manifest.leaves import read_rows
+from generator.versions.working.restore import restore
+from generator.versions.working.status import status
 
 KILLS = {"commit": 20, "whole": 10, "restore": 16, "gc": 12, "tag": 10}
 
@@ -29,7 +29,7 @@ KILLS = {"commit": 20, "whole": 10, "restore": 16, "gc": 12, "tag": 10}
 def context() -> ForkServerContext:
     """Return a context whose processes start at once, because a server has imported everything."""
     server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload([f"generator.versions.{name}" for name in ("commit", "gc", "restore")])
+    server.set_forkserver_preload(["generator.versions.commit", "generator.versions.gc", "generator.versions.working.restore"])
     return server
 
 

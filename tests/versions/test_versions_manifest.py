@@ -12,9 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from versions_support import SOFTWARE, evidence, make_clips, schema, sha, table
 
-from generator.files import DamagedError
-from generator.store import Store
-from generator.versions.manifest import (
+from generator.io.atomic import DamagedError
+from generator.store.objects import Store
+from generator.store.splits import SplitRatios
+from generator.versions.history.version import content_id
+from generator.versions.manifest.leaves import (
     _leaf_bytes,
     differing,
     edit,
@@ -23,11 +25,9 @@ from generator.versions.manifest import (
     read_leaf,
     read_rows,
 )
-from generator.versions.manifest_tree import cuts_after, read_manifest, write_manifest
-from generator.versions.rows import content_digest, make_rows, settled
-from generator.versions.splits import SplitRatios
-from generator.versions.summary import summarise, total
-from generator.versions.version import content_id
+from generator.versions.manifest.rows import content_digest, make_rows, settled
+from generator.versions.manifest.summary import summarise, total
+from generator.versions.manifest.tree import cuts_after, read_manifest, write_manifest
 from scenes.errors import InputError
 
 
@@ -48,7 +48,7 @@ def many_rows(count: int, *, seed: int = 0, step: int = 1) -> pa.Table:
             "shutter_exposure_s": 5.0**controls / 80,
         }
     )
-    from generator.versions.rows import Evidence
+    from generator.versions.manifest.rows import Evidence
 
     return make_rows(labels, {clip_id: Evidence(key=sha(clip_id), lossless={}) for clip_id in ids}, SplitRatios())
 

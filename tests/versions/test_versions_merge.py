@@ -8,17 +8,17 @@ from pathlib import Path
 import pytest
 from versions_support import PLAN, built, changed, commit_clips, evidence, make_clips, origin, table, without
 
-from generator.files import DamagedError
+from generator.io.atomic import DamagedError
+from generator.store.splits import SplitRatios
 from generator.versions.check import check
 from generator.versions.commit import commit
 from generator.versions.gc import gc
-from generator.versions.history import History
+from generator.versions.history.history import History
+from generator.versions.history.refs import version_ids
 from generator.versions.merge import merge
-from generator.versions.refs import version_ids
-from generator.versions.restore import restore
-from generator.versions.snapshot import Snapshot
-from generator.versions.splits import SplitRatios
-from generator.versions.status import status
+from generator.versions.reading.dataset import Snapshot
+from generator.versions.working.restore import restore
+from generator.versions.working.status import status
 from scenes.errors import InputError
 
 

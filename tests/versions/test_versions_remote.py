@@ -17,18 +17,18 @@ from versions_remote_ops import damages, more
 from versions_remote_storage import BUCKET, Storage, place_fixture, remote_fixture, storage_fixture  # noqa: F401
 from versions_support import built, changed, commit_clips, folder_bytes, sha
 
-from generator.files import DamagedError
-from generator.sealed import canonical
+from generator.io.atomic import DamagedError
+from generator.io.checksummed_json import canonical
+from generator.remotes.base import Remote, RemoteOptions, object_file, open_remote, record_file, version_file
+from generator.remotes.folder import FolderRemote
 from generator.versions.check import check
-from generator.versions.history import History
-from generator.versions.remote import Remote, RemoteOptions, object_file, open_remote, record_file, version_file
-from generator.versions.remote_folder import FolderRemote
-from generator.versions.remote_pull import clone, pull
-from generator.versions.remote_push import push
-from generator.versions.remote_refs import ref_data, remote_refs
-from generator.versions.remote_repair import repair, repair_all
-from generator.versions.restore import restore
-from generator.versions.status import status
+from generator.versions.history.history import History
+from generator.versions.sync.compare_refs import ref_data, remote_refs
+from generator.versions.sync.pull import clone, pull
+from generator.versions.sync.push import push
+from generator.versions.sync.repair import repair, repair_all
+from generator.versions.working.restore import restore
+from generator.versions.working.status import status
 from scenes.errors import InputError
 
 

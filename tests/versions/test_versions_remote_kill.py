@@ -13,14 +13,14 @@ from versions_remote_ops import copy_of, damages, more
 from versions_remote_storage import place_fixture, storage_fixture  # noqa: F401
 from versions_support import built, folder_bytes
 
+from generator.remotes.base import RemoteOptions, open_remote
 from generator.versions.check import check
-from generator.versions.history import History
-from generator.versions.remote import RemoteOptions, open_remote
-from generator.versions.remote_pull import clone, pull
-from generator.versions.remote_push import push
-from generator.versions.remote_refs import remote_refs
-from generator.versions.restore import restore
-from generator.versions.status import status
+from generator.versions.history.history import History
+from generator.versions.sync.compare_refs import remote_refs
+from generator.versions.sync.pull import clone, pull
+from generator.versions.sync.push import push
+from generator.versions.working.restore import restore
+from generator.versions.working.status import status
 
 KILLS = 10  # that hit a push or a pull under way
 TRIES = 40
@@ -31,7 +31,7 @@ def kill_in(
 ) -> int:
     """Start work in another process, wait for its first sign of life, kill it; return its exit code."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["generator.versions.remote_pull", "generator.versions.remote_s3"])
+    context.set_forkserver_preload(["generator.versions.sync.pull", "generator.remotes.s3"])
     process = context.Process(target=target, args=(path, *place, notes, seed), daemon=True)
     size = notes.stat().st_size if notes.exists() else 0
     process.start()

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from versions_support import Clips, changed, commit_clips, make_clips, write_folder
 
+from generator.io.disk_errors import DiskError
 from generator.versions.check import check
 from generator.versions.gc import gc
-from generator.versions.history import History
-from generator.versions.refs import version_ids
-from generator.versions.reported import DiskError
-from generator.versions.restore import restore
-from generator.versions.status import mark, status
+from generator.versions.history.history import History
+from generator.versions.history.refs import version_ids
+from generator.versions.working.restore import restore
+from generator.versions.working.status import mark, status
 
 PAGE = 4096
 

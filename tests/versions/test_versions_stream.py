@@ -15,20 +15,21 @@ from hypothesis import strategies as st
 from test_versions_manifest import many_rows
 from versions_support import PLAN, Clips, built, changed, evidence, folder_bytes, make_clips, origin, sha, table
 
-from generator.files import DamagedError
-from generator.labels import LabelRows, labels_file, write_labels
-from generator.store import Store
+from generator.io.atomic import DamagedError
+from generator.remotes.folder import FolderRemote
+from generator.store.labels import LabelRows, labels_file, write_labels
+from generator.store.objects import Store
+from generator.store.stored_plans import PlanFile, plan_recipe
 from generator.versions import commit as commits
-from generator.versions import manifest_tree, remote_push
 from generator.versions.commit import commit
-from generator.versions.history import History
-from generator.versions.manifest import plant, sow
-from generator.versions.manifest_tree import write_manifest
-from generator.versions.plans import PlanFile, plan_recipe
-from generator.versions.remote_folder import FolderRemote
-from generator.versions.remote_pull import clone
-from generator.versions.remote_push import push
-from generator.versions.status import mark, status
+from generator.versions.history.history import History
+from generator.versions.manifest import tree as manifest_tree
+from generator.versions.manifest.leaves import plant, sow
+from generator.versions.manifest.tree import write_manifest
+from generator.versions.sync import push as remote_push
+from generator.versions.sync.pull import clone
+from generator.versions.sync.push import push
+from generator.versions.working.status import mark, status
 from scenes.errors import InputError
 
 TIME = "1700000000"
@@ -72,7 +73,7 @@ def test_labels_in_pieces_make_the_file_of_the_whole_table(
 ) -> None:
     labels = rows.drop_columns(["lossless"])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("generator.labels._GROUP_ROWS", group)
+        patch.setattr("generator.store.labels._GROUP_ROWS", group)
         stored = write_labels(tmp_path_factory.mktemp("labels") / "x", labels.schema, sliced(labels, cuts))
         assert stored.file.read_bytes() == labels_file(labels) and stored.rows == 600
     assert pa.concat_tables(stored.tables()).equals(labels)

@@ -11,9 +11,9 @@ from versions_support import changed, commit_clips, evidence, make_clips, origin
 
 from generator.versions.commit import extend
 from generator.versions.gc import gc
-from generator.versions.history import History
-from generator.versions.refs import ConflictError
-from generator.versions.restore import restore
+from generator.versions.history.history import History
+from generator.versions.history.refs import ConflictError
+from generator.versions.working.restore import restore
 from scenes.errors import InputError
 
 

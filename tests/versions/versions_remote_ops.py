@@ -8,12 +8,12 @@ from pathlib import Path
 from versions_kill_ops import note
 from versions_support import evidence, make_clips, origin, table
 
+from generator.remotes.base import Remote, RemoteOptions, open_remote
 from generator.versions.check import Damage, check
 from generator.versions.commit import extend
-from generator.versions.history import History
-from generator.versions.remote import Remote, RemoteOptions, open_remote
-from generator.versions.remote_pull import pull
-from generator.versions.remote_push import push
+from generator.versions.history.history import History
+from generator.versions.sync.pull import pull
+from generator.versions.sync.push import push
 
 
 def copy_of(remote: Remote, folder: Path) -> History:

@@ -11,7 +11,7 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
-from generator.versions.remote import Remote, RemoteOptions, open_remote
+from generator.remotes.base import Remote, RemoteOptions, open_remote
 
 BUCKET, USER = "stopdown-tests", "tester"
 

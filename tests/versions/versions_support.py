@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from generator.labels import labels_file
-from generator.store import ClipRecord, Store
+from generator.store.labels import labels_file
+from generator.store.objects import ClipRecord, Store
 from generator.versions.commit import Origin, commit
-from generator.versions.history import INTERNAL, History
-from generator.versions.rows import Evidence
-from generator.versions.status import mark
-from generator.versions.version import Software, Version
+from generator.versions.history.history import INTERNAL, History
+from generator.versions.history.version import Software, Version
+from generator.versions.manifest.rows import Evidence
+from generator.versions.working.status import mark
 
 AXES = (("shutter", "shutter_exposure_s"), ("aperture", "aperture_f_number"))
 SOFTWARE = Software(stopdown="0.1.0", python="3.11.0", blender=("5.0.1",), encoder=("x",))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from generator.commands.options import Json
-from trainer.requirements import require_training_stack
+from trainer.config.requirements import require_training_stack
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -54,8 +54,8 @@ def info(
 ) -> None:
     """Show what an adapter controls, how, and where it comes from."""
     _prepare()
-    from trainer.adapter.place import adapter_place
-    from trainer.formats.describe import describe
+    from trainer.adapters.conversion.describe import describe
+    from trainer.adapters.place import adapter_place
 
     tree = describe(adapter_place(adapter), _names(axes), alpha)
     if json:
@@ -71,8 +71,8 @@ def extract(
 ) -> None:
     """Take the adapter out of a checkpoint into a folder of its own, which a training that goes on does not remove."""
     _prepare()
-    from trainer.adapter.extract import extract as take_out
-    from trainer.disk import full_disk_in_words
+    from trainer.adapters.conversion.extract import extract as take_out
+    from trainer.weights.full_disk import full_disk_in_words
 
     with full_disk_in_words(out, "free some and run the same command again"):
         card = take_out(checkpoint, out)
@@ -98,10 +98,10 @@ def convert(
     _prepare()
     from dataclasses import asdict
 
-    from trainer.adapter.place import adapter_place
-    from trainer.formats.convert import convert as write
-    from trainer.formats.convert_lora import ORIGIN, convert_lora
-    from trainer.formats.sources import is_other_lora, read_source
+    from trainer.adapters.conversion.convert import convert as write
+    from trainer.adapters.conversion.convert_lora import ORIGIN, convert_lora
+    from trainer.adapters.conversion.sources import is_other_lora, read_source
+    from trainer.adapters.place import adapter_place
 
     source = adapter_place(source)
     if axes is None and alpha is None and is_other_lora(source):
@@ -146,11 +146,11 @@ def merge(
     _prepare()
     from dataclasses import asdict
 
-    from trainer.adapter.card import read_card
-    from trainer.adapter.merge import merge as fold
-    from trainer.adapter.place import adapter_place
-    from trainer.backbone import load_backbone
-    from trainer.generation.load import checked_dtype
+    from trainer.adapters.card import read_card
+    from trainer.adapters.merge import merge as fold
+    from trainer.adapters.place import adapter_place
+    from trainer.backbones.load import load_backbone
+    from trainer.generation.load_pipeline import checked_dtype
 
     adapter = adapter_place(adapter)
     name = backbone if backbone is not None else read_card(adapter).backbone.id
@@ -178,7 +178,7 @@ def _names(written: str | None) -> list[str] | None:
 
 
 def _show(tree: dict[str, Any]) -> None:
-    from generator.terminal import Console
+    from generator.console.terminal import Console
 
     console = Console(highlight=False)
     console.print(_facts(tree))

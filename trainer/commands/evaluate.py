@@ -12,7 +12,7 @@ import typer
 from generator.commands.options import Json
 from trainer.commands import evaluate_options as given
 from trainer.commands import generate_options as shared
-from trainer.requirements import require_training_stack
+from trainer.config.requirements import require_training_stack
 
 if TYPE_CHECKING:
     from trainer.evaluation.results import EvaluationReport
@@ -92,12 +92,12 @@ def _request(
     from trainer.commands.quiet import quiet_libraries
 
     quiet_libraries()
-    from generator.recipe_io import validate
-    from trainer.adapter.place import adapter_place
+    from generator.recipe.load import validate
+    from trainer.adapters.place import adapter_place
+    from trainer.backbones.hub import locate_dataset
+    from trainer.config.evaluate import EvaluateSettings
     from trainer.evaluation.run import EvaluateRequest
-    from trainer.evaluation.settings import EvaluateSettings
-    from trainer.generation.load import Loading
-    from trainer.hub import locate_dataset
+    from trainer.generation.load_pipeline import Loading
 
     told = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items() if value is not None}
     checked = validate(EvaluateSettings, told, "evaluate")
@@ -126,10 +126,10 @@ def _repeated_by(request: EvaluateRequest, settings: dict[str, Any], loading: di
 
 
 def _run(request: EvaluateRequest, card: bool, command: str) -> EvaluationReport:
-    from generator.working_folder import stored_plan
-    from trainer.commands.generate_progress import GenerateProgress
-    from trainer.evaluation.card import put_on_card
+    from generator.versions.working.working_folder import stored_plan
+    from trainer.evaluation.results_markdown import put_on_card
     from trainer.evaluation.run import evaluate
+    from trainer.generation.video_progress import GenerateProgress
     from trainer.report import ReportParts, write_report
     from trainer.report.page import plotly_source
 
@@ -156,8 +156,8 @@ def _show(report: EvaluationReport, out: Path) -> None:
     """Print the verdict and the table of accuracy."""
     from rich.table import Table
 
-    from generator.terminal import Console
-    from trainer.evaluation.card import written
+    from generator.console.terminal import Console
+    from trainer.evaluation.results_markdown import written
 
     console = Console(highlight=False)
     for line in report.verdict:

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 from generator.commands.options import Json
 from trainer.commands import generate_options as given
-from trainer.requirements import require_training_stack
+from trainer.config.requirements import require_training_stack
 
 if TYPE_CHECKING:
     from diffusers import WanPipeline
 
-    from trainer.adapter.card import AdapterCard
-    from trainer.adapter.laws import AxisControl
-    from trainer.generation.extra_loras import ExtraLora
+    from trainer.adapters.card import AdapterCard
+    from trainer.control.laws import AxisControl
+    from trainer.generation.make_videos import Report
     from trainer.generation.plan import Point, Row
-    from trainer.generation.run import Report
     from trainer.generation.sampler import Sampling
+    from trainer.pipelines.extra_loras import ExtraLora
 
 
 @given.with_axis_options
@@ -106,9 +106,9 @@ def _plan(
     from trainer.commands.quiet import quiet_libraries
 
     quiet_libraries()
-    from trainer.adapter.card import read_card
-    from trainer.adapter.modes import check_mode, default_mode
-    from trainer.adapter.place import adapter_place
+    from trainer.adapters.card import read_card
+    from trainer.adapters.place import adapter_place
+    from trainer.control.modes import check_mode, default_mode
     from trainer.generation.plan import make_points, make_rows
     from trainer.generation.prompts import gather_prompts
     from trainer.generation.values import given_controls
@@ -127,7 +127,7 @@ def _plan(
 
 
 def _loras(words: Sequence[str]) -> tuple[ExtraLora, ...]:
-    from trainer.generation.extra_loras import parse_loras
+    from trainer.pipelines.extra_loras import parse_loras
 
     return parse_loras(words)
 
@@ -141,14 +141,14 @@ def _check(
     rest: Mapping[str, Any],
 ) -> None:
     """Raise InputError for all that a generation would refuse and that no weight is needed to tell."""
-    from trainer.adapter.attach import check_backbone
-    from trainer.adapter.folder import check_experts
-    from trainer.adapter.verify import verify_adapter
-    from trainer.backbone import experts
-    from trainer.generation.extra_loras import check_loras
-    from trainer.generation.load import Loading, resolved
-    from trainer.generation.run import Request, check_guided, check_request, request_notes
-    from trainer.weightless import weightless_pipeline
+    from trainer.adapters.folder import check_experts
+    from trainer.adapters.verify import verify_adapter
+    from trainer.backbones.load import experts
+    from trainer.backbones.weightless import weightless_pipeline
+    from trainer.control.attach import check_backbone
+    from trainer.generation.load_pipeline import Loading, resolved
+    from trainer.generation.make_videos import Request, check_guided, check_request, request_notes
+    from trainer.pipelines.extra_loras import check_loras
 
     used = resolved(Loading(**loading), card)
     verify_adapter(adapter)
@@ -168,7 +168,7 @@ def _asked(pipe: WanPipeline, card: AdapterCard, sampling: Mapping[str, Any]) ->
     """Return the sampling: what was asked for, else the backbone's usual."""
     from dataclasses import replace
 
-    from trainer.generation.load import default_sampling
+    from trainer.generation.load_pipeline import default_sampling
 
     return replace(default_sampling(pipe, card), **{name: value for name, value in sampling.items() if value is not None})
 
@@ -191,10 +191,10 @@ def _run(
     loading: Mapping[str, Any],
     rest: Mapping[str, Any],
 ) -> Report:
-    from trainer.commands.generate_progress import GenerateProgress
-    from trainer.disk import full_disk_in_words
-    from trainer.generation.load import Loading, load_controlled, resolved
-    from trainer.generation.run import Request, generate, request_notes
+    from trainer.generation.load_pipeline import Loading, load_controlled, resolved
+    from trainer.generation.make_videos import Request, generate, request_notes
+    from trainer.generation.video_progress import GenerateProgress
+    from trainer.weights.full_disk import full_disk_in_words
 
     used = resolved(Loading(**loading), card)
     with GenerateProgress(sys.stderr) as watch:
@@ -223,7 +223,7 @@ def _show(rows: Sequence[Row], out: Path, json: bool) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from generator.terminal import Console
+    from generator.console.terminal import Console
 
     videos = [(row, video, (out / f"{video.name}.mp4").exists()) for row in rows for video in row.videos]
     if json:

@@ -14,11 +14,11 @@ import typer
 
 from generator.commands.options import Json
 from generator.commands.remote_options import Anonymous, Endpoint, Region
-from generator.terminal import Console
+from generator.console.terminal import Console
 from scenes.errors import InputError
 
 if TYPE_CHECKING:
-    from generator.farm.monitor.board import Board
+    from generator.monitor.board import Board
 
 LIVE_EVERY_S = 3.0
 PAGE_EVERY_S = 10.0
@@ -54,14 +54,14 @@ def command(
         _check_live()
     look = _look(place, endpoint, region, anonymous)
     if live:
-        from generator.farm.monitor.app import MonitorApp
+        from generator.monitor.board_app import MonitorApp
 
         MonitorApp(look, every_s=every or LIVE_EVERY_S).run()
         return
     if html is not None:
         _write(look, html, (every or PAGE_EVERY_S) if watch else None)
     if once:
-        from generator.farm.monitor.board import board_text
+        from generator.monitor.board import board_text
 
         console = Console(highlight=False)
         console.print(board_text(look(), width=console.width))
@@ -80,10 +80,10 @@ def _check_live() -> None:
 
 def _look(place: str, endpoint: str | None, region: str | None, anonymous: bool) -> Callable[[], Board]:
     """Return what looks at a place; raises InputError for one that is neither a dataset, nor a run, nor a training."""
-    from generator.farm.monitor.build_board import build_board
-    from generator.farm.monitor.watch_build import watch_build
-    from generator.versions.remote import RemoteOptions
-    from trainer.run.monitor import watch_run
+    from generator.monitor.build_board import build_board
+    from generator.monitor.watch_build import watch_build
+    from generator.remotes.base import RemoteOptions
+    from trainer.runs.watch_run import watch_run
 
     run = None if "://" in place or not place.strip() else watch_run(Path(place))
     if run is not None:
@@ -94,7 +94,7 @@ def _look(place: str, endpoint: str | None, region: str | None, anonymous: bool)
 
 def _write(look: Callable[[], Board], out: Path, every_s: float | None) -> None:
     """Write the page of a look; with `every_s` again and again, until nothing more will come."""
-    from generator.farm.monitor.page import check_page, write_page
+    from generator.monitor.board_page import check_page, write_page
 
     check_page(out)
     console = Console(stderr=True, highlight=False)

@@ -15,10 +15,10 @@ import typer
 
 from scenes.errors import InputError
 from trainer.commands import generate_options as given
-from trainer.requirements import require_training_stack
+from trainer.config.requirements import require_training_stack
 
 if TYPE_CHECKING:
-    from trainer.play.session import Session
+    from trainer.play.play_session import Session
 
 SIZE = re.compile(r"(\d+)x(\d+)")
 
@@ -86,11 +86,11 @@ def _session(adapter: Path, folder: Path, sampling: Mapping[str, Any], loading: 
     quiet_libraries()
     from dataclasses import replace
 
-    from trainer.adapter.card import read_card
-    from trainer.adapter.place import adapter_place
-    from trainer.generation.load import Loading, default_sampling, load_controlled, resolved
+    from trainer.adapters.card import read_card
+    from trainer.adapters.place import adapter_place
+    from trainer.generation.load_pipeline import Loading, default_sampling, load_controlled, resolved
     from trainer.generation.sampler import check_sampling
-    from trainer.play.session import Session
+    from trainer.play.play_session import Session
 
     adapter = adapter_place(adapter)
     card = read_card(adapter)

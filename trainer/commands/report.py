@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from trainer.requirements import require_training_stack
+from trainer.config.requirements import require_training_stack
 
 
 def command(
@@ -28,7 +28,7 @@ def command(
     from trainer.commands.quiet import quiet_libraries
 
     quiet_libraries()
-    from generator.recipe_io import read_text
+    from generator.recipe.load import read_text
     from scenes.errors import InputError
     from trainer.report import ReportParts, write_report
 
@@ -51,8 +51,8 @@ def command(
 
 
 def _compared(folder: Path, out: Path, recipe: str | None) -> None:
-    from trainer.evaluation.comparison import read_comparison
-    from trainer.report.comparison import ComparisonPage, fill_markdown, write_comparison
+    from trainer.comparison.comparison_page import ComparisonPage, fill_markdown, write_comparison
+    from trainer.comparison.seed_means import read_comparison
 
     report = read_comparison(folder)
     if out.suffix.lower() == ".md":

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from generator.terminal import Console
-from trainer.requirements import require_training_stack
+from generator.console.terminal import Console
+from trainer.config.requirements import require_training_stack
 
 if TYPE_CHECKING:
-    from trainer.run.comparing import Workshop
-    from trainer.run.stages import Event, StageRecord, Tell
-    from trainer.run.work import Place
+    from trainer.comparison.run_cells import Workshop
+    from trainer.runs.run_stages import Place
+    from trainer.runs.stage_runner import Event, StageRecord, Tell
 
 Overrides = Sequence[str]
 WORDS = {"skipped": "kept", "started": "begins", "finished": "done", "damaged": "damaged"}
@@ -48,7 +48,7 @@ def command(
     """
     require_training_stack()
     from scenes.errors import InputError
-    from trainer.run.matrix import is_comparison
+    from trainer.comparison.run_grid import is_comparison
 
     where = {"device": device, "workers": workers, "note": _note}
     if is_comparison(recipe, overrides or ()):
@@ -68,9 +68,9 @@ def command(
 def _place(
     recipe: Path, overrides: Overrides, *, out: Path, dataset: Path | None, run: str | None, new: bool, **where: Any
 ) -> Place:
-    from trainer.run.folder import choose_folder
-    from trainer.run.recipe import load_run_recipe
-    from trainer.run.work import Place
+    from trainer.runs.run_folder import choose_folder
+    from trainer.runs.run_recipe import load_run_recipe
+    from trainer.runs.run_stages import Place
 
     loaded = load_run_recipe(recipe, overrides)
     return Place(
@@ -85,14 +85,14 @@ def _place(
 def _alone(place: Place, *, first: str | None, until: str | None, dry_run: bool) -> None:
     """Run the stages of one run and say what it found."""
     if dry_run:
-        from trainer.run.show import show_plan
+        from trainer.commands.plan_table import show_plan
 
         show_plan(place, Console(highlight=False))
         return
     from trainer.commands.quiet import quiet_libraries
-    from trainer.run.folder import claim
-    from trainer.run.stages import run_stages
-    from trainer.run.work import make_stages
+    from trainer.runs.run_folder import claim
+    from trainer.runs.run_stages import make_stages
+    from trainer.runs.stage_runner import run_stages
 
     quiet_libraries()
     claim(place.folder, place.recipe, place.dataset)
@@ -115,8 +115,8 @@ def _teller(prefix: str = "") -> Tell:
 
 
 def _workshop(recipe: Path, overrides: Overrides, *, out: Path, datasets: Path | None, **where: Any) -> Workshop:
-    from trainer.run.comparing import Workshop
-    from trainer.run.matrix import load_comparison
+    from trainer.comparison.run_cells import Workshop
+    from trainer.comparison.run_grid import load_comparison
 
     return Workshop(
         comparison=load_comparison(recipe, overrides),
@@ -129,9 +129,9 @@ def _workshop(recipe: Path, overrides: Overrides, *, out: Path, datasets: Path |
 
 def _compare(shop: Workshop, names: list[str] | None, *, first: str | None, until: str | None, dry_run: bool) -> None:
     """Run the cells of a comparison, and tell what they say together once all are there."""
+    from trainer.commands.plan_table import show_comparison
     from trainer.commands.quiet import quiet_libraries
-    from trainer.run.comparing import conclude, run_cells, unfinished
-    from trainer.run.show import show_comparison
+    from trainer.comparison.run_cells import conclude, run_cells, unfinished
 
     console = Console(highlight=False)
     cells = shop.comparison.chosen(names)
@@ -154,7 +154,7 @@ def _compare(shop: Workshop, names: list[str] | None, *, first: str | None, unti
 def _show_result(place: Place, records: dict[str, StageRecord]) -> None:
     """Say where the report is and what it found."""
     from trainer.evaluation.results import read_report
-    from trainer.run.work import EVALUATION, REPORT
+    from trainer.runs.run_stages import EVALUATION, REPORT
 
     console = Console(highlight=False)
     if "evaluate" in records:

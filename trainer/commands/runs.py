@@ -12,11 +12,11 @@ from rich.table import Table
 from rich.text import Text
 
 from generator.commands.options import Json
-from generator.terminal import Console
+from generator.console.terminal import Console
 from scenes.errors import InputError, closest
 
 if TYPE_CHECKING:
-    from trainer.run.compare import RunSummary
+    from trainer.runs.side_by_side import RunSummary
 
 
 def command(
@@ -26,8 +26,8 @@ def command(
     json: Json = False,
 ) -> None:
     """List runs side by side: their results, and the settings in which they differ, highlighted."""
-    from trainer.run.compare import differing, summarise
-    from trainer.run.folder import run_folders
+    from trainer.runs.run_folder import run_folders
+    from trainer.runs.side_by_side import differing, summarise
 
     if out is not None and not out.is_dir():
         raise InputError(f"--out {out} is no folder; give the one that `stopdown run` wrote to")

@@ -10,13 +10,13 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from generator.terminal import Console
-from trainer.requirements import require_training_stack
+from generator.console.terminal import Console
+from trainer.config.requirements import require_training_stack
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from trainer.settings import TrainSettings
+    from trainer.config.train import TrainSettings
     from trainer.training.dry_run import PackedMemory
     from trainer.training.setup import Opened
 
@@ -40,7 +40,7 @@ def command(
     changed by it), 2 for bad input, 130 when interrupted (a checkpoint is written).
     """
     require_training_stack()
-    from trainer.recipe import load_settings
+    from trainer.config.recipe import load_settings
 
     settings = load_settings(recipe, _all_overrides(overrides or [], device))
     folder = out if out is not None else Path(settings.out or Path("runs") / recipe.stem)
@@ -55,7 +55,7 @@ def _train(settings: TrainSettings, folder: Path, dry_run: bool) -> None:
     from trainer.commands.quiet import quiet_libraries
 
     quiet_libraries()
-    from trainer.training.best import best_checkpoints
+    from trainer.training.checkpoints.best import best_checkpoints
     from trainer.training.setup import RESULT, make_accelerator, open_run
 
     _require_own_folder(settings, folder)
@@ -77,8 +77,8 @@ def _train(settings: TrainSettings, folder: Path, dry_run: bool) -> None:
 
 def _require_own_folder(settings: TrainSettings, folder: Path) -> None:
     """Refuse a folder with another run's checkpoints before the backbone is loaded; data and backbone are compared later."""
-    from trainer.settings import decisive, require_same
-    from trainer.training.checkpoint import latest_identity
+    from trainer.config.train import decisive, require_same
+    from trainer.training.checkpoints.checkpoint import latest_identity
 
     before, now = latest_identity(folder), decisive(settings)
     if before is not None:
@@ -87,7 +87,7 @@ def _require_own_folder(settings: TrainSettings, folder: Path) -> None:
 
 
 def _run(console: Console, opened: Opened, folder: Path, accelerator: Any) -> int:
-    from trainer.training.checkpoint import checkpoint_steps
+    from trainer.training.checkpoints.checkpoint import checkpoint_steps
     from trainer.training.session import run_training
 
     try:
@@ -115,7 +115,7 @@ def _show_data(console: Console, opened: Opened) -> None:
 
 def _show_dry_run(console: Console, opened: Opened) -> None:
     """Print what a run would take and do: memory, every setting, what trains."""
-    from trainer.settings import flat
+    from trainer.config.train import flat
     from trainer.training.dry_run import Sizes, memory_by_packing, swap_for_cards, trainable_counts, training_memory
 
     settings, sizes = opened.settings, Sizes.of(opened)

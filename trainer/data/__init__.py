@@ -1,4 +1,7 @@
-"""A dataset's version as training data: records of clips, buckets of equal size, frames and cached encodings."""
+"""A dataset's version as training data: records of clips, buckets of equal size, frames and cached encodings.
+
+Not here: reading a dataset in general, which is `generator.Dataset`.
+"""
 
 from __future__ import annotations
 

@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from trainer.data.batch import Batch
 from trainer.data.buckets import BucketSampler
+from trainer.data.encoding import EncodedReader
 from trainer.data.records import ClipRecord
-from trainer.training.encoding import EncodedReader
-from trainer.training.task import Batch
 
 LATENTS, TEXT, CONTROLS_NAME = "latents", "text", "controls"
 SCENES = "scenes"  # [B], for each clip the place of the first clip of its scene; only where scenes are kept together

@@ -12,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 
 from scenes.errors import InputError
+from trainer.data.batch import Batch
 from trainer.data.buckets import BucketSampler
 from trainer.data.records import ClipRecord, TrainingData
-from trainer.training.task import Batch
 
 FRAMES = "frames"
 _CROPS = 2  # a random stream beside those of the sampler

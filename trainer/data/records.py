@@ -13,15 +13,15 @@ import pyarrow as pa
 from diffusers import WanPipeline
 from numpy.typing import NDArray
 
-from generator.files import DamagedError
-from generator.versions.rows import axes_of
-from generator.versions.snapshot import Snapshot
-from generator.versions.version import Version
-from generator.video import frames_digest
+from generator.io.atomic import DamagedError
+from generator.media.video import frames_digest
+from generator.versions.history.version import Version
+from generator.versions.manifest.rows import axes_of
+from generator.versions.reading.dataset import Snapshot
 from scenes.axes import AXES, UnitLaw
 from scenes.errors import InputError, closest
-from trainer.adapter.laws import AxisControl, axis_control
-from trainer.pipeline import check_size
+from trainer.control.laws import AxisControl, axis_control
+from trainer.pipelines.controlled_wan import check_size
 
 COLUMNS = ("clip_id", "scene_id", "caption", "sha256_frames", "frames", "height", "width", "fps")
 LAW_TOLERANCE = 1e-6  # relative; labels are rounded to nine digits

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scenes.axes import AXES
-from trainer.adapter.laws import AxisControl, NoLaw
-from trainer.evaluation.probing import SweepReads
+from trainer.control.laws import AxisControl, NoLaw
 from trainer.evaluation.results import Accuracy, Direction, Estimate, Extrapolation, Leakage, Response, estimate, finite
-from trainer.evaluation.statistics import (
+from trainer.probing.cached import SweepReads
+from trainer.probing.statistics import (
     MIN_READ,
     Floats,
     bootstrap,

@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.evaluation.accuracy import TRAINED
-from trainer.evaluation.features import VideoFeatures
-from trainer.evaluation.plan import PlannedSweep
+from trainer.evaluation.arms import PlannedSweep
+from trainer.evaluation.features.extractors import VideoFeatures
 from trainer.evaluation.results import Consistency, Estimate, Flicker, Slow, estimate, finite
-from trainer.evaluation.scene import flicker, outside_difference
-from trainer.evaluation.statistics import Floats, bootstrap, mean, median
+from trainer.evaluation.similarity import flicker, outside_difference
+from trainer.probing.statistics import Floats, bootstrap, mean, median
 
 Bytes = NDArray[np.uint8]
 VideoKey = tuple[str, str]  # folder, name

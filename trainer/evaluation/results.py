@@ -12,12 +12,12 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from generator.sealed import canonical
-from generator.section import Section
-from scenes.axes.base import ErrorUnit
+from generator.io.checked_model import proven
+from generator.io.checksummed_json import canonical
+from generator.recipe.section import Section
+from scenes.control_axis import ErrorUnit
 from scenes.errors import InputError
-from trainer.evaluation.statistics import Interval
-from trainer.run.checked import proven
+from trainer.probing.statistics import Interval
 
 FILE = "report.json"
 Direction = Literal["below", "above"]
@@ -103,7 +103,7 @@ class Leakage(Section):
 class Consistency(Section):
     """How alike the videos of a sweep are to the one at c = 0: cosine of features by extractor, and picture outside the effect.
 
-    `outside_levels` is in 8-bit levels (`trainer.evaluation.scene`); `other_seed_levels` is the same between two seeds.
+    `outside_levels` is in 8-bit levels (`trainer.evaluation.similarity`); `other_seed_levels` is the same between two seeds.
     """
 
     arm: str

@@ -14,20 +14,19 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Protocol
 
-from generator.files import write_atomic
+from generator.io.atomic import write_atomic
+from generator.io.checked_model import checked
 from scenes.axes import AXES
-from scenes.axes.base import PROBES_VERSION
+from scenes.control_axis import PROBES_VERSION
 from scenes.errors import InputError
-from trainer.adapter.card import AdapterCard, installed_versions, read_card
-from trainer.adapter.laws import AxisControl
-from trainer.adapter.modes import Mode, default_mode
-from trainer.adapter.place import adapter_place, run_of
-from trainer.evaluation.card import results_text
-from trainer.evaluation.context import PUBLISHED
-from trainer.evaluation.features import BackboneFeatures, ClipFeatures, VideoFeatures, XClipFeatures
-from trainer.evaluation.measuring import measure, other_axes
-from trainer.evaluation.plan import ADAPTER_ONLY, Arm, EvaluationPlan, chosen_arms, chosen_axes, make_evaluation_plan
-from trainer.evaluation.prior import (
+from trainer.adapters.card import AdapterCard, installed_versions, read_card
+from trainer.adapters.place import adapter_place, run_of
+from trainer.config.evaluate import EvaluateSettings
+from trainer.control.laws import AxisControl
+from trainer.control.modes import Mode, default_mode
+from trainer.evaluation.arms import ADAPTER_ONLY, Arm, EvaluationPlan, chosen_arms, chosen_axes, make_evaluation_plan
+from trainer.evaluation.axis_prompts import EvaluationPrompts, gather
+from trainer.evaluation.drift import (
     NOISE_FLOOR,
     OTHER_NOISE,
     FastSet,
@@ -37,20 +36,21 @@ from trainer.evaluation.prior import (
     fast_features,
     fast_table,
 )
-from trainer.evaluation.prompts import EvaluationPrompts, gather
+from trainer.evaluation.features.extractors import BackboneFeatures, ClipFeatures, VideoFeatures, XClipFeatures
+from trainer.evaluation.published_numbers import PUBLISHED
 from trainer.evaluation.results import FILE, Drift, EvaluationReport, Fast, Validated
-from trainer.evaluation.settings import EvaluateSettings
-from trainer.evaluation.statistics import MIN_PROMPTS, Floats
+from trainer.evaluation.results_markdown import results_text
+from trainer.evaluation.score import measure, other_axes
 from trainer.evaluation.verdict import verdict
-from trainer.generation.load import Loading, default_sampling, load_controlled, resolved
+from trainer.generation.load_pipeline import Loading, default_sampling, load_controlled, resolved
+from trainer.generation.make_videos import Request, make_videos
 from trainer.generation.plan import Video
-from trainer.generation.run import Request, make_videos
 from trainer.generation.sampler import Sampling
-from trainer.pipeline import ControlledWan
-from trainer.run.checked import checked
-from trainer.training.checkpoint import latest_identity
-from trainer.training.watch.metrics import FILE as METRICS
-from trainer.training.watch.metrics import read_events
+from trainer.pipelines.controlled_wan import ControlledWan
+from trainer.probing.statistics import MIN_PROMPTS, Floats
+from trainer.training.callbacks.metrics import FILE as METRICS
+from trainer.training.callbacks.metrics import read_events
+from trainer.training.checkpoints.checkpoint import latest_identity
 
 NO_VQA = "VQAScore is left out: package t2v_metrics is not installed"
 VQA_UNUSED = "VQAScore is left out: t2v_metrics is installed, but this version of Stopdown does not drive it"

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from trainer.evaluation.plan import TEXT
+from trainer.evaluation.arms import TEXT
 from trainer.evaluation.results import Accuracy, Fast, Leakage, Validated
 
 FOLLOWS_RHO, SOME_RHO = 0.8, 0.4  # of a sweep of five values, 0.8 is reached by chance once in fifteen

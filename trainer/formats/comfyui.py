@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from scenes.errors import InputError
-from trainer.adapter.config import LoraSettings
-from trainer.formats.names import PROJECTIONS, inverse, lora_names
-from trainer.formats.strict import check_exact, rename
+from trainer.control.config import LoraSettings
+from trainer.weights.key_names import PROJECTIONS, inverse, lora_names
+from trainer.weights.strict import check_exact, rename
 
 
 def to_comfyui(lora: Mapping[str, Tensor], settings: LoraSettings, num_layers: int) -> dict[str, Tensor]:

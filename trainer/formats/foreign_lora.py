@@ -21,10 +21,10 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
 from scenes.errors import InputError
-from trainer.adapter.config import MAX_RANK
-from trainer.formats.names import PROJECTIONS
-from trainer.formats.strict import printable
-from trainer.formats.weights_file import FLOATS, check_finite, read_header, read_tensors
+from trainer.control.config import MAX_RANK
+from trainer.weights.key_names import PROJECTIONS
+from trainer.weights.strict import printable
+from trainer.weights.weights_file import FLOATS, check_finite, read_header, read_tensors
 
 PREFIXES = ("base_model.model.", "model.diffusion_model.", "diffusion_model.", "transformer.", "lora_unet_", "")
 PARTS = {

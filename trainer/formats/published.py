@@ -10,10 +10,10 @@ from typing import Any
 from torch import Tensor
 
 from scenes.errors import InputError
-from trainer.adapter.config import AdapterConfig, ControlConfig, LoraSettings
-from trainer.adapter.laws import AxisControl, Law, LogLaw, MiredLaw, NoLaw
-from trainer.formats.names import inverse, lora_names
-from trainer.formats.strict import check_exact, rename
+from trainer.control.config import AdapterConfig, ControlConfig, LoraSettings
+from trainer.control.laws import AxisControl, Law, LogLaw, MiredLaw, NoLaw
+from trainer.weights.key_names import inverse, lora_names
+from trainer.weights.strict import check_exact, rename
 
 PROCESSOR_TENSORS = {
     "k_fps_down.weight": "key_down.weight",

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from generator.contact_sheet import ACCENT, FAINT, INK, LINE, PAPER
-from generator.gallery import signed
+from generator.web.contact_sheet import ACCENT, FAINT, INK, LINE, PAPER
+from generator.web.gallery import signed
 from trainer.generation.fonts import draw_line, fitted, width
 from trainer.generation.plan import Row, Video
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from scenes.errors import InputError
-from trainer.adapter.laws import AxisControl
+from trainer.control.laws import AxisControl
 from trainer.generation.prompts import Prompt
 
 SLUG_LENGTH = 40

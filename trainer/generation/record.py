@@ -13,13 +13,13 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from generator.files import write_atomic
-from generator.sealed import canonical, legibly_sealed, sha256, unsealed_text
-from generator.video import encode, encoder_version
+from generator.io.atomic import write_atomic
+from generator.io.checksummed_json import canonical, legibly_sealed, sha256, unsealed_text
+from generator.media.video import encode, encoder_version
 from scenes.errors import InputError
-from trainer.adapter.card import AdapterCard, installed_versions
-from trainer.adapter.digest import adapter_digest
-from trainer.adapter.laws import AxisControl, NoLaw
+from trainer.adapters.card import AdapterCard, installed_versions
+from trainer.adapters.digest import adapter_digest
+from trainer.control.laws import AxisControl, NoLaw
 from trainer.generation.plan import Video
 from trainer.generation.sampler import Bytes, Sampling
 

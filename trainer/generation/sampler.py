@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from scenes.errors import InputError
+from trainer.backbones.text_length import WAN_TOKENS
 from trainer.generation.plan import Point, labels_of
-from trainer.pipeline import ControlledWan, check_size, control_acts, unguided_share
-from trainer.text_length import WAN_TOKENS
+from trainer.pipelines.controlled_wan import ControlledWan, check_size, control_acts, unguided_share
 
 MOST_TEXT_TOKENS = 4096  # as a training's text_max_length
 Bytes = NDArray[np.uint8]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from scenes.axes import AXES
 from scenes.errors import InputError
-from trainer.adapter.laws import AxisControl, NoLaw
+from trainer.control.laws import AxisControl, NoLaw
 
 MOST_VALUES = 1000  # of one sweep; more is a slip of the finger
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from scenes.errors import InputError
-from trainer.adapter.laws import AxisControl, NoLaw
+from trainer.control.laws import AxisControl, NoLaw
 from trainer.generation.values import controls_of, plain_controls
 
 REACH = 1.5  # of the sliders; a box beside one takes more

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from scenes.errors import InputError
 
 if TYPE_CHECKING:
-    from trainer.play.session import Session
+    from trainer.play.play_session import Session
 
 LOOPBACK = "127.0.0.1"
 SILENT = {  # Gradio and the hub's client read them when they are imported
@@ -77,8 +77,8 @@ def serving(session: Session, host: str, port: int) -> Iterator[str]:
     silence(session.folder / "served")
     from starlette.middleware import Middleware
 
-    from trainer.play.guard import Guard
-    from trainer.play.page import build_page, css, theme
+    from trainer.play.play_page import build_page, css, theme
+    from trainer.play.same_origin import Guard
 
     page = build_page(session)
     try:

@@ -1,4 +1,7 @@
-"""One self-contained HTML report of a run: verdict, sweeps to scrub, curves, tables, and what was run."""
+"""One self-contained HTML report of a run: verdict, sweeps to scrub, curves, tables, and what was run.
+
+Not here: the page of a comparison (`trainer/comparison/comparison_page.py`). Templates are in `trainer/templates/`.
+"""
 
 from __future__ import annotations
 

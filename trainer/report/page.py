@@ -12,15 +12,14 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from generator.files import write_atomic
-from generator.gallery import environment, in_order, webp
-from generator.glossary import Glossary
-from generator.verify_report import axis_reports, stored_measurements
-from generator.working_folder import WorkingFolder
+from generator.io.atomic import write_atomic
+from generator.verify.findings import axis_reports, stored_measurements
+from generator.versions.working.working_folder import WorkingFolder
+from generator.web.gallery import environment, in_order, webp
+from generator.web.glossary import Glossary
 from scenes.axes import AXES
 from scenes.errors import InputError
 from trainer.evaluation.results import EvaluationReport
-from trainer.report.glossary import WORDS
 from trainer.report.parts import Loaded, ReportParts, load_parts
 from trainer.report.plots import (
     Figure,
@@ -31,9 +30,10 @@ from trainer.report.plots import (
     response_figure,
     training_figure,
 )
+from trainer.report.report_glossary import WORDS
 from trainer.report.sweeps import MEDIA_BYTES, Stage, make_stages
 from trainer.report.tables import Table, accuracy_table, kept_table, prior_table, published_table, words_table
-from trainer.training.watch.curves import panels
+from trainer.training.callbacks.curves import panels
 
 MOST_BYTES = 30_000_000  # of the file
 STRIP_PX = 128

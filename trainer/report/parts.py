@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from generator.working_folder import WorkingFolder
+from generator.versions.working.working_folder import WorkingFolder
 from scenes.errors import InputError
 from trainer.evaluation.results import EvaluationReport, read_report
-from trainer.training.watch.metrics import FILE as METRICS
-from trainer.training.watch.metrics import Event, read_events
+from trainer.training.callbacks.metrics import FILE as METRICS
+from trainer.training.callbacks.metrics import Event, read_events
 
 
 @dataclass(frozen=True, kw_only=True)

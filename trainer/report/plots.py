@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from generator.plan import Plan
-from generator.scales import scale_values
-from generator.verify_report import ClipMeasurement
+from generator.recipe.plan import Plan
+from generator.verify.findings import ClipMeasurement
 from scenes.axes import AXES
+from scenes.axes.ticks import scale_values
 from trainer.evaluation.results import Drift, EvaluationReport, Leakage
-from trainer.training.watch.curves import Panel, smoothed
+from trainer.training.callbacks.curves import Panel, smoothed
 
 Figure = dict[str, Any]
 MOST_POINTS = 3000  # of a trace; more make a file of tens of megabytes and no other picture

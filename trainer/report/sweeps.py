@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from generator.gallery import data_uri, signed, webp
-from generator.video import decode, encode
+from generator.media.video import decode, encode
+from generator.web.gallery import data_uri, signed, webp
 from scenes.axes import AXES
-from scenes.axes.base import ErrorUnit
+from scenes.control_axis import ErrorUnit
 from trainer.evaluation.results import EvaluationReport, SweepReading, VideoReading
 
 Bytes = NDArray[np.uint8]

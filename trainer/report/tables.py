@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from trainer.evaluation.card import written
 from trainer.evaluation.results import Accuracy, Estimate, EvaluationReport, Published
+from trainer.evaluation.results_markdown import written
 
 
 @dataclass(frozen=True, kw_only=True)

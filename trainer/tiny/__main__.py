@@ -8,10 +8,10 @@ import sys
 import threading
 from pathlib import Path
 
-from generator.children import guard_children
-from generator.processors import share_processors
+from generator.processes.children import guard_children
+from generator.processes.processors import share_processors
 from scenes.errors import StopdownError
-from trainer.requirements import require_training_stack
+from trainer.config.requirements import require_training_stack
 
 NAMES = ("world", "clips", "tokenizer", "vae", "latents", "transformer", "polish", "export", "recogniser", "quality")
 
@@ -22,7 +22,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("stage", choices=[*NAMES, "all"])
     parser.add_argument("--work", type=Path, default=Path("out/tiny"), help="the folder of checkpoints and logs")
     parser.add_argument("--out", type=Path, help="where export writes; the package's own folder if not given")
-    parser.add_argument("--settings", type=Path, help="a TOML file that overrides trainer/tiny/config.py")
+    parser.add_argument("--settings", type=Path, help="a TOML file that overrides trainer/tiny/shared/config.py")
     parser.add_argument("--threads", type=int, help="threads of torch; one per core if not given")
     given = parser.parse_args(arguments)
     guard_children()
@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
         require_training_stack()
         import torch
 
-        from trainer.tiny.config import SHIPPED, read_settings
+        from trainer.tiny.shared.config import SHIPPED, read_settings
         from trainer.tiny.stages import STAGES, Work
 
         if given.threads is not None:

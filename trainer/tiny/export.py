@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 from diffusers import UniPCMultistepScheduler, WanPipeline
 
-from generator.files import share
-from trainer.tiny.transformer_stage import TransformerStage
+from generator.io.atomic import share
+from trainer.tiny.transformer.transformer_stage import TransformerStage
 
 DIGEST = "SHA256"
 CARD = """---

@@ -11,10 +11,10 @@ from diffusers import WanPipeline
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from trainer.tiny.clips import Clips, load_clips
-from trainer.tiny.config import SHIPPED, TransformerSettings
-from trainer.tiny.quality import drawn_prompts, generate
-from trainer.tiny.vae_stage import reconstruct
+from trainer.tiny.quality.quality import drawn_prompts, generate
+from trainer.tiny.shared.clips import Clips, load_clips
+from trainer.tiny.shared.config import SHIPPED, TransformerSettings
+from trainer.tiny.vae.vae_stage import reconstruct
 
 SCALE, CAPTION_PX, GAP_PX = 2, 14, 6
 Frames = NDArray[np.uint8]

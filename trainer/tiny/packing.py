@@ -20,13 +20,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from scenes.errors import InputError
-from trainer.tiny.config import TransformerSettings, read_settings
-from trainer.tiny.loop import CHECKPOINT, Run, load_average
+from trainer.tiny.shared.augmentation import TURNS
+from trainer.tiny.shared.config import TransformerSettings, read_settings
+from trainer.tiny.shared.stage_loop import CHECKPOINT, Run, load_average
 from trainer.tiny.stages import Work, latents, tokenizer, vae
-from trainer.tiny.text import tokenize
 from trainer.tiny.train_packed import read_weights
-from trainer.tiny.transformer_stage import TransformerStage
-from trainer.tiny.turning import TURNS
+from trainer.tiny.transformer.text import tokenize
+from trainer.tiny.transformer.transformer_stage import TransformerStage
 
 MOST_BYTES = 60 * 2**20
 PLAIN = ("shared", "embed", "proj_out", "norm", "scale_shift")

@@ -13,20 +13,20 @@ import torch
 from diffusers import AutoencoderKLWan
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from generator.children import stopdown_command
+from generator.processes.children import stopdown_command
 from scenes.errors import InputError
-from trainer.tiny.clips import Clips, decode_dataset, load_clips
-from trainer.tiny.compact import compacted, measured_axes
-from trainer.tiny.config import SHIPPED, Settings, TinySettings
+from trainer.data.cache import module_digest
 from trainer.tiny.export import export_pipeline
-from trainer.tiny.latents import Latents, encode_world, write_json
-from trainer.tiny.loop import CHECKPOINT, Run, load_average
-from trainer.tiny.quality import measure_quality
-from trainer.tiny.recogniser import Recogniser, train_recogniser
-from trainer.tiny.tokenizer import build_tokenizer, count_words, drawn_captions
-from trainer.tiny.transformer_stage import TransformerStage
-from trainer.tiny.vae_stage import VaeStage, begun_vae
-from trainer.training.cache import module_digest
+from trainer.tiny.quality.quality import measure_quality
+from trainer.tiny.quality.recogniser import Recogniser, train_recogniser
+from trainer.tiny.shared.clips import Clips, decode_dataset, load_clips
+from trainer.tiny.shared.config import SHIPPED, Settings, TinySettings
+from trainer.tiny.shared.stage_loop import CHECKPOINT, Run, load_average
+from trainer.tiny.transformer.latents import Latents, encode_world, write_json
+from trainer.tiny.transformer.tokenizer import build_tokenizer, count_words, drawn_captions
+from trainer.tiny.transformer.transformer_stage import TransformerStage
+from trainer.tiny.vae.latent_pca import compacted, measured_axes
+from trainer.tiny.vae.vae_stage import VaeStage, begun_vae
 
 RECIPE = Path("examples/tiny_world.toml")
 

@@ -26,9 +26,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import UMT5Config, UMT5EncoderModel
 
-from trainer.tiny.flow import padding_bias, velocity
-from trainer.tiny.precision import autocast
-from trainer.tiny.text import embed
+from trainer.tiny.shared.precision import autocast
+from trainer.tiny.transformer.text import embed
+from trainer.tiny.transformer.unpadded_flow import padding_bias, velocity
 
 TIMES = 1000
 PIECE_BYTES = 16 * 2**20 - 65536

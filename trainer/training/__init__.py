@@ -1,1 +1,5 @@
-"""What a training run is made of."""
+"""A training run: its setup from settings, the loop, and its end.
+
+Below: `tasks/` (what trains, on what loss), `callbacks/` (what watches), `checkpoints/`.
+Not here: settings (`trainer/config/train.py`), clips and encodings (`trainer/data/`).
+"""

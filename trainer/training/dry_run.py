@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from diffusers import WanPipeline, WanTransformer3DModel
 from torch import nn
 
-from trainer.adapter import AdapterConfig, AxisControl
-from trainer.backbone import experts
-from trainer.flops import video_tokens
-from trainer.footprint import RESERVED_BYTES, MemoryEstimate, adapter_counts, estimate_memory
-from trainer.live_bytes import encoding_peak
-from trainer.quantize import Quantization
-from trainer.settings import TrainSettings
+from trainer.backbones.load import experts
+from trainer.backbones.quantize import Quantization
+from trainer.config.train import TrainSettings
+from trainer.control import AdapterConfig, AxisControl
+from trainer.estimates.flops import video_tokens
+from trainer.estimates.footprint import RESERVED_BYTES, MemoryEstimate, adapter_counts, estimate_memory
+from trainer.estimates.live_bytes import encoding_peak
 from trainer.training.setup import DTYPES, Opened, adapter_config, chosen_experts
 
 CARDS_GB = (80, 48, 32, 24, 16, 12)

@@ -5,21 +5,21 @@ from __future__ import annotations
 from diffusers import WanPipeline
 
 from scenes.errors import InputError
-from trainer.backbone import experts
+from trainer.backbones.load import experts
+from trainer.config.train import TrainSettings
 from trainer.data.frames import check_lengths
 from trainer.data.records import TrainingData
-from trainer.pipeline import check_size
-from trainer.settings import TrainSettings
+from trainer.pipelines.controlled_wan import check_size
+from trainer.training.callbacks import check_trackers, preview_prompts
 from trainer.training.optimizers import check_optimizer
 from trainer.training.tasks.vae import check_crops
-from trainer.training.watch import check_trackers, preview_prompts
 
 
 def check_early(settings: TrainSettings, data: TrainingData, pipe: WanPipeline) -> None:
     """Raise InputError in one line for what would end a run later.
 
     That is a tracker or optimizer that is not installed, previews that the backbone cannot make or that have no prompt, crops
-    that do not fit, an expert that is not chosen. `pipe` may have no weights (`trainer.weightless`).
+    that do not fit, an expert that is not chosen. `pipe` may have no weights (`trainer.backbones.weightless`).
     """
     check_trackers(settings.trackers)
     check_optimizer(settings.optimizer)

@@ -9,13 +9,13 @@ from pathlib import Path
 from diffusers import WanTransformer3DModel
 
 from scenes.errors import InputError
-from trainer.adapter import AdapterConfig, AxisControl, ControlConfig, WanAdapter
-from trainer.adapter.card import CARD
-from trainer.adapter.digest import adapter_digest
-from trainer.adapter.place import adapter_place
-from trainer.adapter.verify import read_weights, verify_adapter
-from trainer.backbone import fingerprint
-from trainer.training.checkpoint import read_latest
+from trainer.adapters.card import CARD
+from trainer.adapters.digest import adapter_digest
+from trainer.adapters.place import adapter_place
+from trainer.adapters.verify import read_weights, verify_adapter
+from trainer.backbones.load import fingerprint
+from trainer.control import AdapterConfig, AxisControl, ControlConfig, WanAdapter
+from trainer.training.checkpoints.checkpoint import read_latest
 
 # Parts of an adapter's configuration, and the setting that says each.
 CONTROL_KEYS = ("blocks", "rank", "alpha", "tokens", "gate")

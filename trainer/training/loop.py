@@ -25,23 +25,24 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, gather_object
 from torch import Tensor, nn
 
-from generator.files import share
+from generator.io.atomic import share
 from scenes.errors import StopdownError
-from trainer.formats.strict import check_exact
-from trainer.settings import TrainSettings, require_same
+from trainer.config.train import TrainSettings, require_same
+from trainer.data.batch import Batch
 from trainer.training.block_swap import swap_blocks
-from trainer.training.checkpoint import Checkpoint, checkpoint_path, read_latest, report_damaged, write_checkpoint
+from trainer.training.callbacks.surviving import surviving
+from trainer.training.checkpoints.checkpoint import Checkpoint, checkpoint_path, read_latest, report_damaged, write_checkpoint
+from trainer.training.checkpoints.saving import Clock, wait_for_room
 from trainer.training.ema import start_average, update_average
 from trainer.training.guard import Guard, diverged, memory_in_words
 from trainer.training.interrupt import Interrupt
 from trainer.training.optimizers import make_optimizer
-from trainer.training.saving import Clock, wait_for_room
 from trainer.training.schedule import learning_rate
 from trainer.training.sharding import gathered, sharded_like, whole
-from trainer.training.surviving import surviving
-from trainer.training.task import Batch, Progress, Task, Watcher
+from trainer.training.tasks.base import Progress, Task, Watcher
 from trainer.training.tasks.flow import Experts
 from trainer.training.together import first_does
+from trainer.weights.strict import check_exact
 
 SPEED_WINDOW = 20  # steps
 ADVICE = (

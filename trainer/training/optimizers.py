@@ -11,7 +11,7 @@ from torch.distributed.tensor import DTensor
 from torch.optim import AdamW, Muon, Optimizer
 
 from scenes.errors import InputError
-from trainer.settings import OptimizerSettings
+from trainer.config.train import OptimizerSettings
 
 Parameters = Sequence[nn.Parameter]
 

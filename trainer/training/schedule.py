@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from trainer.settings import OptimizerSettings
+from trainer.config.train import OptimizerSettings
 
 
 def learning_rate(settings: OptimizerSettings, step: int, steps: int) -> float:

@@ -9,15 +9,15 @@ from pathlib import Path
 
 from accelerate import Accelerator
 
-from generator.file_lock import alone
-from generator.terminal import Console
-from trainer.disk import full_disk_in_words
-from trainer.training.best import best_checkpoints
-from trainer.training.encoding import rich_report
+from generator.console.terminal import Console
+from generator.io.file_lock import alone
+from trainer.data.encoding import rich_report
+from trainer.training.add_callbacks import watch
+from trainer.training.checkpoints.best import best_checkpoints
 from trainer.training.loop import Loop
 from trainer.training.setup import RESULT, Opened, prepare_run
 from trainer.training.together import first_does
-from trainer.training.watching import watch
+from trainer.weights.full_disk import full_disk_in_words
 
 
 def run_training(opened: Opened, folder: Path, accelerator: Accelerator, console: Console) -> int:

@@ -16,28 +16,28 @@ from accelerate.utils import DistributedType, InitProcessGroupKwargs
 from diffusers import WanPipeline
 
 from scenes.errors import InputError
-from trainer.adapter import AdapterConfig, AxisControl, ControlConfig, LoraSettings, resolve_blocks
-from trainer.backbone import EXPERTS, experts, fingerprint
+from trainer.backbones.hub import locate_dataset
+from trainer.backbones.load import EXPERTS, experts, fingerprint
+from trainer.backbones.locate import cache_folder
+from trainer.backbones.quantize import check_quantization, load_quantized
+from trainer.backbones.text_length import length_notes
+from trainer.backbones.weightless import weightless_pipeline
+from trainer.config.train import CLIPS, TrainSettings, decisive
+from trainer.control import AdapterConfig, AxisControl, ControlConfig, LoraSettings, resolve_blocks
 from trainer.data.batches import FlowBatches
+from trainer.data.cache import TensorCache, module_digest
+from trainer.data.encoding import Encoded, EncodedReader, Report, Share, encode_all
+from trainer.data.fingerprint import clips_digest
 from trainer.data.frames import FrameBatches
 from trainer.data.records import TrainingData, check_sizes, open_data
-from trainer.hub import locate_dataset
-from trainer.locate import cache_folder
-from trainer.quantize import check_quantization, load_quantized
-from trainer.settings import CLIPS, TrainSettings, decisive
-from trainer.text_length import length_notes
-from trainer.training.cache import TensorCache, module_digest
 from trainer.training.early import check_early
-from trainer.training.encoding import Encoded, EncodedReader, Report, Share, encode_all
 from trainer.training.given import Given, check_given, find_given, load_given
-from trainer.training.identity import clips_digest
-from trainer.training.task import Task
 from trainer.training.tasks import ControlTask, TransformerTask, VaeTask
+from trainer.training.tasks.base import Task
 from trainer.training.tasks.control import Provenance, attach_adapters
 from trainer.training.tasks.flow import Flow
 from trainer.training.tasks.transformer import TextParts
 from trainer.training.together import all_do
-from trainer.weightless import weightless_pipeline
 
 PATIENCE = timedelta(hours=2)  # other processes wait while the first one validates and makes previews
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}

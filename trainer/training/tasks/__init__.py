@@ -1,4 +1,8 @@
-"""What can be trained: the control adapter, a whole transformer (with its text encoder), an autoencoder."""
+"""What can be trained: the control adapter, a whole transformer (with its text encoder), an autoencoder; and their losses.
+
+`base` says what the loop asks of a task and tells those who watch.
+Not here: the loop (`trainer/training/loop.py`), batches (`trainer/data/`).
+"""
 
 from __future__ import annotations
 

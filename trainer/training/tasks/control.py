@@ -15,12 +15,12 @@ from diffusers import WanPipeline
 from torch import Tensor, nn
 
 from scenes.errors import InputError
-from trainer.adapter import AdapterConfig, Mode, WanAdapter, attach
-from trainer.adapter.folder import save_adapter
-from trainer.adapter.place import IN_CHECKPOINT
-from trainer.backbone import EXPERTS, fingerprint
+from trainer.adapters.folder import save_adapter
+from trainer.adapters.place import IN_CHECKPOINT
+from trainer.backbones.load import EXPERTS, fingerprint
+from trainer.control import AdapterConfig, Mode, WanAdapter, attach
+from trainer.data.batch import Batch
 from trainer.data.batches import CONTROLS_NAME, LATENTS, SCENES, TEXT, FlowBatches
-from trainer.training.task import Batch
 from trainer.training.tasks.flow import Contrast, Draw, Experts, Flow, drop_captions, shown_places
 
 RAMP_STEPS = 100  # DESIGN section 4

@@ -15,8 +15,8 @@ from diffusers import WanPipeline
 from torch import Tensor, nn
 
 from scenes.errors import InputError
-from trainer.backbone import EXPERTS
-from trainer.training.objective import (
+from trainer.backbones.load import EXPERTS
+from trainer.training.tasks.objective import (
     contradicting_noise,
     contrasted_losses,
     flow_losses,

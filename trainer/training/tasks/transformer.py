@@ -16,8 +16,8 @@ from diffusers.pipelines.wan.pipeline_wan import prompt_clean
 from torch import Tensor, nn
 
 from scenes.errors import InputError, StopdownError
+from trainer.data.batch import Batch
 from trainer.data.batches import LATENTS, TEXT, FlowBatches
-from trainer.training.task import Batch
 from trainer.training.tasks.flow import Draw, Flow, drop_captions
 from trainer.training.tasks.weights import swapped
 

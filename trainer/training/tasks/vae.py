@@ -15,9 +15,9 @@ from diffusers.models.autoencoders.autoencoder_kl_wan import unpatchify
 from torch import Tensor, nn
 
 from scenes.errors import InputError
+from trainer.data.batch import Batch
 from trainer.data.frames import FRAMES, FrameBatches
 from trainer.data.records import ClipRecord
-from trainer.training.task import Batch
 from trainer.training.tasks.weights import swapped
 
 

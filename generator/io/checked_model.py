@@ -1,0 +1,21 @@
+"""The JSON files of a run: for people to read, and proven by a `check` entry, the sha256 of the rest, so that no flipped bit is
+believed. Files of before have no such entry and are taken as they are."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from pydantic import BaseModel
+
+from generator.io.checksummed_json import legibly_sealed, unsealed_text
+
+
+def checked(model: BaseModel) -> bytes:
+    """Return a model as indented JSON with its `check` entry."""
+    return legibly_sealed(json.loads(model.model_dump_json()))
+
+
+def proven(data: bytes) -> dict[str, Any]:
+    """Return what `checked` was given, without the entry; raises ValueError where a single bit differs."""
+    return unsealed_text(data, optional=True)

@@ -1,0 +1,93 @@
+"""Small JSON files that prove themselves: a `check` entry holds the sha256 of the rest, so a flipped bit anywhere is found."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from generator.io.atomic import DamagedError, write_atomic
+
+_LINE_CHECK = 16  # hex digits: enough against chance, and short beside what a line says
+
+
+def canonical(tree: Any) -> bytes:
+    """Return JSON with sorted keys and no spaces, UTF-8; equal trees have equal bytes."""
+    return json.dumps(tree, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def sha256(data: bytes) -> str:
+    """Return the sha256 of bytes, as hex."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def sealed(tree: dict[str, Any]) -> bytes:
+    """Return a JSON object with its `check` entry and a final newline."""
+    return canonical({**tree, "check": sha256(canonical(tree))}) + b"\n"
+
+
+def unsealed(data: bytes, name: str) -> dict[str, Any]:
+    """Return what `sealed` was given; raises DamagedError naming the file when a single bit differs."""
+    try:
+        tree = json.loads(data)
+        check = tree.pop("check")
+    except (ValueError, AttributeError, KeyError, TypeError):
+        raise DamagedError(f"{name} is damaged: it is no sealed JSON; `stopdown verify` says what it touches") from None
+    if check != sha256(canonical(tree)) or sealed(tree) != data:
+        raise DamagedError(f"{name} is damaged: it does not match its checksum; `stopdown verify` says what it touches")
+    return dict(tree)
+
+
+def legibly_sealed(tree: dict[str, Any]) -> bytes:
+    """Return a JSON object for people to read, indented, with its `check` entry."""
+    return (json.dumps({**tree, "check": sha256(canonical(tree))}, indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def unsealed_text(data: bytes, *, optional: bool = False) -> dict[str, Any]:
+    """Return what `legibly_sealed` was given; raises ValueError where a single bit differs.
+
+    With `optional`, a file from before there were checks, which has none, is taken as it is.
+    """
+    tree = json.loads(data)
+    if not isinstance(tree, dict):
+        raise ValueError("it is no JSON object")
+    check = tree.pop("check", None)
+    if not (optional and check is None) and legibly_sealed(tree) != data:
+        raise ValueError("it does not match its checksum")
+    return tree
+
+
+def sealed_line(tree: dict[str, Any]) -> bytes:
+    """Return a JSON object as a line of a log, without its end, with a `check` entry that begins the sha256 of the rest."""
+    return json.dumps({**tree, "check": sha256(canonical(tree))[:_LINE_CHECK]}, ensure_ascii=False, allow_nan=False).encode()
+
+
+def unsealed_line(line: bytes, *, optional: bool = False) -> dict[str, Any]:
+    """Return what `sealed_line` was given; raises ValueError where a single bit differs.
+
+    With `optional`, a line from before there were checks, which has none, is taken as it is.
+    """
+    tree = json.loads(line)
+    if not isinstance(tree, dict):
+        raise ValueError("it is no JSON object")
+    check = tree.pop("check", None)
+    if not (optional and check is None) and sealed_line(tree) != line:
+        raise ValueError("it does not match its checksum")
+    return tree
+
+
+def write_sealed(path: Path, tree: dict[str, Any]) -> None:
+    """Write a sealed file: durable, and either old or new to a reader."""
+    write_atomic(path, sealed(tree))
+
+
+def read_sealed(path: Path) -> dict[str, Any] | None:
+    """Return a sealed file's entries, or None where there is no such file; raises DamagedError."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise DamagedError(f"{path} cannot be read ({error.strerror}); check its permissions") from None
+    return unsealed(data, str(path))

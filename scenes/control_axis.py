@@ -1,0 +1,178 @@
+"""What an axis is: one unit law, how people write its values, how it acts, what must be seen, and how it is measured.
+
+An axis acts in one or both of two places, and nowhere else: on the camera before rendering (`apply_optics`) and on the
+scene-linear picture after it (`apply_image`). Its probe is blind: encoded frames in, a `Reading` out.
+
+Array legend: T frames, H rows, W columns, 3 channels (RGB).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scenes.spec import Optics, SceneSpec
+
+Floats = NDArray[np.float32]
+Bytes = NDArray[np.uint8]
+ErrorUnit = Literal["stop", "mired"]
+
+PROBES_VERSION = 2  # raised when any probe reads the same frames differently; stored readings of other versions are not reused
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnitLaw:
+    """The law every axis obeys: `value(c) = neutral * ratio ** c` (DESIGN section 2)."""
+
+    neutral: float
+    ratio: float
+
+    def value(self, control: float) -> float:
+        """Return the physical value at a control."""
+        return self.neutral * math.pow(self.ratio, control)
+
+    def control(self, value: float) -> float:
+        """Return the control at a physical value."""
+        return math.log(value / self.neutral) / math.log(self.ratio)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mark:
+    """One thing a probe saw or the closed form expects: where in the first frame (pixels) and how large (pixels).
+
+    `size_px` is a blur length or a blur-disc diameter.
+    """
+
+    x_px: float
+    y_px: float
+    size_px: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """What a probe read from frames alone.
+
+    `value` is the physical value in the axis's unit, or None where the scale is not in the pixels; `marks` are sizes in
+    pixels, which need a closed form or a reference at c = 0 to become a value. `confidence` is in [0, 1], 0 when the probe
+    cannot read, and then `note` says why.
+    """
+
+    value: float | None
+    confidence: float
+    marks: tuple[Mark, ...] = ()
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """A blind reading held against the closed form of its scene.
+
+    `measured` and `labelled` are physical values; `error` is signed, in the axis's `error_unit`. `judged` says whether the
+    closed form makes the effect large enough to be held to the tolerance, whatever the probe read; a judged clip with
+    `measured` None is a failure of the probe. `note` says why a clip is not judged or not read.
+    """
+
+    labelled: float
+    measured: float | None
+    error: float | None
+    judged: bool
+    confidence: float
+    note: str = ""
+
+
+class Axis(Protocol):
+    """One physical camera quantity under control. Each axis is one folder of `scenes/axes/` and one line of `AXES`."""
+
+    @property
+    def name(self) -> str:
+        """The axis's name in recipes and commands."""
+        ...
+
+    @property
+    def column(self) -> str:
+        """The column of its physical value in `labels.parquet`, with unit (`shutter_exposure_s`)."""
+        ...
+
+    @property
+    def default_law(self) -> UnitLaw:
+        """The default unit law; a recipe may override neutral and ratio."""
+        ...
+
+    def layout_law(self, fps: int) -> UnitLaw:
+        """Return the law that scenes are laid out for at a frame rate, whatever law a recipe renders and labels them with."""
+        ...
+
+    @property
+    def error_unit(self) -> ErrorUnit:
+        """The unit of errors: photographic stops, or mired."""
+        ...
+
+    @property
+    def tolerance(self) -> float:
+        """The default bar on the median absolute error of a dataset, in `error_unit`."""
+        ...
+
+    @property
+    def plural(self) -> str:
+        """What its values are called, as a sentence begins: `Exposure times`."""
+        ...
+
+    @property
+    def shown_by(self) -> frozenset[str]:
+        """The families whose scenes show this axis, beside those that are laid out for it and name it themselves."""
+        ...
+
+    @property
+    def reads_neutral(self) -> bool:
+        """Whether the probe reads a neutral surface, so that it is shown no more than the one that is marked in a file."""
+        ...
+
+    @property
+    def caveat(self) -> str:
+        """What a reader of measured curves must know about the probe; empty where there is nothing."""
+        ...
+
+    @property
+    def effect_words(self) -> tuple[str, str]:
+        """Caption words for the effect at c < 0 and c > 0, used only where a recipe asks for them."""
+        ...
+
+    def parse(self, text: str) -> float:
+        """Parse a value as people write it (`1/50`, `f/2.8`, `3200K`); raises InputError."""
+        ...
+
+    def format(self, value: float) -> str:
+        """Write a value as people do."""
+        ...
+
+    def check_law(self, law: UnitLaw, fps: int) -> None:
+        """Raise InputError if any value for c in [-1, 1] is impossible (exposure over the frame interval, ...)."""
+        ...
+
+    def apply_optics(self, optics: Optics, value: float) -> Optics:
+        """Return the optics with this axis set; unchanged where the axis acts on the image."""
+        ...
+
+    def apply_image(self, linear_THW3: Floats, value: float) -> Floats:
+        """Return the scene-linear frames with this axis applied; the same array where it acts on the optics."""
+        ...
+
+    def probe(self, frames_THW3: Bytes, fps: float) -> Reading:
+        """Read the axis from sRGB frames alone."""
+        ...
+
+    def stops(self, value: float, reference: float) -> float:
+        """Return the signed distance from reference to value in `error_unit`, positive towards the stronger effect."""
+        ...
+
+    def relative(self, frames_THW3: Bytes, reference_THW3: Bytes, fps: float) -> float | None:
+        """Read the distance in `error_unit` from a reference clip of the same content at c = 0, or None if unreadable."""
+        ...
+
+    def measure(self, reading: Reading, scene: SceneSpec, optics: Optics, value: float) -> Measurement:
+        """Hold a blind reading against the closed form for this scene at this value."""
+        ...

@@ -1,0 +1,42 @@
+"""Reads the `[train]` section of a recipe file: one that also describes a dataset, or one with nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from generator.recipe.load import parse_tree, read_text, validate
+from generator.recipe.schema import Recipe
+from generator.recipe.section import Section
+from scenes.errors import InputError
+from trainer.config.train import TrainSettings
+
+
+class TrainRecipe(Section):
+    """A file with nothing but a `[train]` section."""
+
+    train: TrainSettings
+
+
+def load_settings(path: Path, overrides: Sequence[str] = ()) -> TrainSettings:
+    """Read the `[train]` section of a recipe file and apply `key=value` overrides (`train.steps=100`).
+
+    Raises InputError with one line for a file without that section, an unknown key anywhere in the file and an impossible
+    value.
+    """
+    return parse_settings(read_text(path), source=str(path), overrides=overrides)
+
+
+def parse_settings(text: str, *, source: str, overrides: Sequence[str] = ()) -> TrainSettings:
+    """Parse the `[train]` section from TOML text; `source` names it in errors.
+
+    A file that also describes a dataset trains on that one, in datasets/NAME, unless it names another.
+    """
+    tree = parse_tree(text, source=source, overrides=overrides)
+    if "train" not in tree:
+        raise InputError(f'{source} has no [train] section; add one with at least dataset = "FOLDER"')
+    if set(tree) & (set(Recipe.model_fields) - {"train"}):
+        dataset = validate(Recipe, tree, source)
+        own = {"dataset": str(Path("datasets") / dataset.name)}  # where `stopdown build` puts it unless told otherwise
+        tree = {"train": {**own, **tree["train"]} if isinstance(tree["train"], dict) else tree["train"]}
+    return validate(TrainRecipe, tree, source).train

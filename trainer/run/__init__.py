@@ -1,1 +1,0 @@
-"""From a recipe to proven control, as named stages that remember what they did."""

@@ -1,0 +1,370 @@
+"""The stages of a run: build, verify, version, train, generate, evaluate, report.
+
+Data is built and verified by the commands themselves, each in a process of its own, because this one must never load Blender;
+the rest works in this process, and loads torch only when there is something to do.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from generator.io.atomic import DamagedError
+from generator.versions.history.history import History
+from scenes.control_axis import PROBES_VERSION
+from scenes.errors import StopdownError
+from trainer.config.train import TrainSettings, decisive
+from trainer.runs.before_rendering import check_before_rendering
+from trainer.runs.child import run_command
+from trainer.runs.run_recipe import RunRecipe
+from trainer.runs.stage_runner import Stage, StageRecord, digest_of, file_digests, read_state
+
+Note = Callable[[str], None]
+ADAPTER = Path("train") / "adapter"
+EVALUATION = Path("evaluation")
+REPORT = Path("report.html")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """What every stage knows: the run's folder, its recipe, its dataset, and how to work."""
+
+    folder: Path
+    recipe_file: Path
+    recipe: RunRecipe
+    dataset: Path
+    device: str
+    workers: int | None
+    note: Note
+    cell: str | None = None  # of a comparison, which has set some of the recipe's overrides itself
+    overrides: tuple[str, ...] | None = None  # those of the command line, where the recipe has more
+
+    @property
+    def repeated_by(self) -> str:
+        """The command that makes such a run again, in a folder of its own; a comparison's cell in the same one."""
+        root = self.folder.parent.parent
+        words = ["stopdown", "run", str(self.recipe_file)]
+        words += ["--new"] if self.cell is None else ["--cell", self.cell, "--from", "build"]
+        words += [] if root == Path("runs") else ["--out", str(root)]
+        if self.cell is None:
+            usual, given = Path("datasets") / self.recipe.dataset.name, self.dataset
+        else:
+            usual, given = Path("datasets"), self.dataset.parent
+        words += [] if given == usual else ["--dataset", str(given)]
+        words += [] if self.device == "auto" else ["--device", self.device]
+        return shlex.join([*words, *(word for override in self._told for word in ("--set", override))])
+
+    @property
+    def _told(self) -> tuple[str, ...]:
+        return self.recipe.overrides if self.overrides is None else self.overrides
+
+    @property
+    def tag(self) -> str:
+        """The tag that keeps the run's version from gc."""
+        return f"run-{self.recipe.dataset.name}-{self.folder.name}"
+
+    @property
+    def version_id(self) -> str:
+        """The dataset version of the run, by its tag; raises DamagedError where there is none."""
+        try:
+            return History.open(self.dataset).version(self.tag).id
+        except StopdownError as error:
+            raise DamagedError(str(error)) from error
+
+    def train_settings(self) -> TrainSettings:
+        """Return the settings of the training stage."""
+        settings = self.recipe.train(self.dataset, self.version_id, self.folder / "train")
+        return settings if self.device == "auto" else settings.model_copy(update={"device": self.device})
+
+
+@dataclass(frozen=True)
+class Build:
+    """Renders what the plan lacks and commits it."""
+
+    place: Place
+    name: str = "build"
+
+    def inputs(self, earlier: Mapping[str, StageRecord]) -> Mapping[str, str]:
+        """Depend on the plan and on how probes read."""
+        return {"plan": self.place.recipe.plan().digest, "probes": str(PROBES_VERSION), "dataset": str(self.place.dataset)}
+
+    def made(self) -> Mapping[str, str]:
+        """Name the version whose plan is the recipe's, wherever the working folder stands."""
+        digest = self.place.recipe.plan().digest
+        try:
+            found = next((v for v in History.open(self.place.dataset).log() if v.plans == (digest,)), None)
+        except StopdownError as error:
+            raise DamagedError(str(error)) from error
+        if found is None:
+            raise DamagedError(f"{self.place.dataset} has no version of plan {digest[:12]}")
+        return {"version": found.id}
+
+    def run(self) -> Mapping[str, Any]:
+        """Build, as the command does; refuses first what later stages are bound to refuse."""
+        check_before_rendering(self.place.recipe, self.place.dataset)
+        workers = [] if self.place.workers is None else ["--workers", str(self.place.workers)]
+        overrides = [word for override in self.place.recipe.overrides for word in ("--set", override)]
+        file = str(self.place.recipe_file)  # a .blend that it names lies beside it
+        message = f"run {self.place.folder.name} of {self.place.recipe.dataset.name}"
+        run_command(["build", file, "--out", str(self.place.dataset), "--message", message, *workers, *overrides])
+        summary = History.open(self.place.dataset).version(self.made()["version"]).summary
+        return {"clips": summary.clips, "scenes": summary.scenes, "bytes": summary.size_bytes}
+
+
+@dataclass(frozen=True)
+class Verify:
+    """Proves every label of the dataset; a run goes no further where one fails."""
+
+    place: Place
+    name: str = "verify"
+
+    def inputs(self, earlier: Mapping[str, StageRecord]) -> Mapping[str, str]:
+        """Depend on the version and the tolerances."""
+        bars = digest_of(self.place.recipe.dataset.verify.model_dump(mode="json"))
+        return {"version": earlier["build"].made["version"], "tolerances": bars, "probes": str(PROBES_VERSION)}
+
+    def made(self) -> Mapping[str, str]:
+        """Name the report and its plot."""
+        return file_digests(self.place.folder, [self.place.folder / "verify.json", self.place.folder / "verify.png"])
+
+    def run(self) -> Mapping[str, Any]:
+        """Verify, as the command does."""
+        report = self.place.folder / "verify.json"
+        plot = self.place.folder / "verify.png"
+        workers = [] if self.place.workers is None else ["--workers", str(self.place.workers)]
+        run_command(["verify", str(self.place.dataset), "--json", "--plot", str(plot), *workers], stdout=report)
+        axes = json.loads(report.read_text())["axes"]
+        return {f"{axis['axis']} median error": axis["median_error"] for axis in axes}
+
+
+@dataclass(frozen=True)
+class Freeze:
+    """Tags the version, so that nothing removes it while the run is kept."""
+
+    place: Place
+    name: str = "version"
+
+    def inputs(self, earlier: Mapping[str, StageRecord]) -> Mapping[str, str]:
+        """Depend on what was built and proven."""
+        return {"version": earlier["build"].made["version"], "verify": digest_of(earlier["verify"].made)}
+
+    def made(self) -> Mapping[str, str]:
+        """Name the tagged version."""
+        return {"version": self.place.version_id}
+
+    def run(self) -> Mapping[str, Any]:
+        """Put the run's tag on the version of its plan."""
+        version_id = Build(self.place).made()["version"]
+        History.open(self.place.dataset).tag(self.place.tag, version_id, move=True)
+        return {"version": version_id[:12], "tag": self.place.tag}
+
+
+@dataclass(frozen=True)
+class Train:
+    """Fits the adapter; goes on from its last checkpoint."""
+
+    place: Place
+    name: str = "train"
+
+    def inputs(self, earlier: Mapping[str, StageRecord]) -> Mapping[str, str]:
+        """Depend on the version, and on the settings that decide weights or what is logged beside them."""
+        settings = self.place.recipe.train(self.place.dataset, earlier["version"].made["version"], self.place.folder / "train")
+        beside = settings.model_dump(mode="json", include={"validation", "previews", "trackers"})
+        return {
+            **_given(settings, self.place.folder / "train"),
+            "version": earlier["version"].made["version"],
+            "settings": digest_of({**decisive(settings), "steps": settings.steps}),
+            "beside": digest_of(beside),
+        }
+
+    def made(self) -> Mapping[str, str]:
+        """Name the adapter's files."""
+        return adapter_files(self.place.folder)
+
+    def run(self) -> Mapping[str, Any]:
+        """Train, as the command does."""
+        from generator.console.terminal import Console
+        from trainer.training.callbacks.metrics import read_events
+        from trainer.training.session import run_training
+        from trainer.training.setup import make_accelerator, open_run
+
+        settings, folder = self.place.train_settings(), self.place.folder / "train"
+        clear_other_run(settings, folder, self.place.note)
+        accelerator = make_accelerator(settings)
+        opened = open_run(settings, accelerator.device, folder=folder)
+        for words in opened.data.notes:
+            self.place.note(words)
+        step = run_training(opened, folder, accelerator, Console(stderr=True, highlight=False))
+        losses = [event.values.get("loss") for event in read_events(folder / "metrics.jsonl") if event.kind == "train"]
+        last = [loss for loss in losses[-20:] if loss is not None]
+        return {"steps": step, "loss": sum(last) / len(last) if last else None}
+
+
+@dataclass(frozen=True)
+class Generate:
+    """Makes the sweeps that are to be judged."""
+
+    place: Place
+    name: str = "generate"
+
+    def inputs(self, earlier: Mapping[str, StageRecord]) -> Mapping[str, str]:
+        """Depend on the adapter and on what to sweep."""
+        settings = self.place.recipe.evaluate.model_dump(mode="json", exclude={"features", "fast"})
+        return {"adapter": digest_of(earlier["train"].made), "settings": digest_of(settings)}
+
+    def made(self) -> Mapping[str, str]:
+        """Name the videos."""
+        root = self.place.folder / EVALUATION
+        videos = sorted(root.glob("videos*/**/*.mp4"))
+        if not videos:
+            raise DamagedError(f"{root} holds no videos")
+        return {"videos": digest_of(file_digests(root, videos))}
+
+    def run(self) -> Mapping[str, Any]:
+        """Make what is missing."""
+        from trainer.evaluation.run import generate_videos
+
+        videos = _watched(lambda watch: generate_videos(evaluate_request(self.place), watch))
+        return {"videos": videos}
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Reads the sweeps with the probes and compares the arms."""
+
+    place: Place
+    name: str = "evaluate"
+
+    def inputs(self, earlier: Mapping[str, StageRecord]) -> Mapping[str, str]:
+        """Depend on the adapter, the videos, the settings and the probes."""
+        settings = self.place.recipe.evaluate.model_dump(mode="json")
+        return {
+            "adapter": digest_of(earlier["train"].made),
+            "videos": digest_of(earlier["generate"].made),
+            "settings": digest_of(settings),
+            "probes": str(PROBES_VERSION),
+        }
+
+    def made(self) -> Mapping[str, str]:
+        """Name the report's numbers."""
+        return file_digests(self.place.folder, [self.place.folder / EVALUATION / "report.json"])
+
+    def run(self) -> Mapping[str, Any]:
+        """Evaluate; videos that are there are kept."""
+        from trainer.evaluation.run import evaluate
+
+        report = _watched(lambda watch: evaluate(evaluate_request(self.place), watch))
+        found: dict[str, float | None] = {}
+        for one in report.accuracy:
+            if one.arm == report.main_arm:
+                found |= {f"{one.axis} rho": one.rho.value, f"{one.axis} median error ({one.unit})": one.median_error.value}
+        return found
+
+
+@dataclass(frozen=True)
+class Report:
+    """Writes the report, and the results into the adapter's model card."""
+
+    place: Place
+    name: str = "report"
+
+    def inputs(self, earlier: Mapping[str, StageRecord]) -> Mapping[str, str]:
+        """Depend on everything before."""
+        return {name: digest_of(record.made) for name, record in earlier.items()}
+
+    def made(self) -> Mapping[str, str]:
+        """Name the page."""
+        return file_digests(self.place.folder, [self.place.folder / REPORT])
+
+    def run(self) -> Mapping[str, Any]:
+        """Write the page."""
+        from trainer.evaluation.results import read_report
+        from trainer.evaluation.results_markdown import put_on_card
+        from trainer.report import ReportParts, write_report
+
+        folder, recipe = self.place.folder, self.place.recipe
+        done = read_state(folder).stages
+        parts = ReportParts(
+            title=f"{recipe.dataset.name}, run {folder.name}",
+            evaluation=folder / EVALUATION,
+            training=folder / "train",
+            dataset=self.place.dataset,
+            recipe=recipe.text,
+            command=self.place.repeated_by,
+            facts={"dataset version": self.place.version_id, "seed": str(recipe.dataset.seed), "folder": str(folder)},
+            stages=tuple((name, record.wall_s) for name, record in done.items() if name != self.name),
+        )
+        write_report(parts, folder / REPORT)
+        put_on_card(folder / ADAPTER, read_report(folder / EVALUATION))
+        return {"bytes": (folder / REPORT).stat().st_size}
+
+
+STAGES = (Build, Verify, Freeze, Train, Generate, Evaluate, Report)
+
+
+def make_stages(place: Place) -> Sequence[Stage]:
+    """Return the stages of a run, in order."""
+    return tuple(kind(place) for kind in STAGES)
+
+
+def adapter_files(folder: Path) -> dict[str, str]:
+    """Return the digests of a run's adapter; raises DamagedError where there is none."""
+    files = sorted(path for path in (folder / ADAPTER).rglob("*") if path.is_file() and path.name != "README.md")
+    if not files:
+        raise DamagedError(f"{folder / ADAPTER} holds no adapter")
+    return file_digests(folder, files)
+
+
+def clear_other_run(settings: TrainSettings, folder: Path, note: Note) -> None:
+    """Put checkpoints of other settings or another version aside, because a stage that changed starts anew."""
+    from trainer.training.checkpoints.checkpoint import latest_identity
+
+    before = latest_identity(folder)
+    if before is None:
+        return
+    now = {name: value for name, value in decisive(settings).items() if name != "adapter.axes"}
+    now |= {"dataset version": settings.ref, "from": _given(settings, folder).get("from")}
+    if all(before.get(name) == value for name, value in now.items()):
+        return
+    number = 1 + sum(1 for path in folder.parent.glob(f"{folder.name}-before-*"))
+    aside = folder.with_name(f"{folder.name}-before-{number}")
+    folder.rename(aside)
+    note(f"what was trained with other settings is kept in {aside}")
+
+
+def _given(settings: TrainSettings, folder: Path) -> dict[str, str]:
+    """Return the hash of the weights that the training in a folder starts from, where it is given some."""
+    from trainer.training.given import find_given
+
+    return {} if settings.start_from is None else {"from": find_given(settings.start_from, folder).digest}
+
+
+def evaluate_request(place: Place) -> Any:
+    """Return what to evaluate: the run's adapter, on captions of held-out scenes where the recipe has no prompts."""
+    from trainer.evaluation.run import EvaluateRequest
+    from trainer.generation.load_pipeline import Loading
+
+    settings = place.recipe.evaluate
+    return EvaluateRequest(
+        adapter=place.folder / ADAPTER,
+        out=place.folder / EVALUATION,
+        settings=settings,
+        dataset=None if settings.has_prompts else place.dataset,
+        ref=place.tag,
+        drift=(place.folder / "train",) if settings.fast else (),
+        replace_others=True,  # the run's own folder: what another adapter or other settings made there is out of date
+        loading=Loading() if place.device == "auto" else Loading(device=place.device),
+    )
+
+
+def _watched(work: Callable[[Any], Any]) -> Any:
+    import sys
+
+    from trainer.generation.video_progress import GenerateProgress
+
+    with GenerateProgress(sys.stderr) as watch:
+        return work(watch)

@@ -1,0 +1,55 @@
+"""Puts a run's watchers on its loop: metric log, trackers and progress, validation, previews."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TextIO
+
+import torch
+from diffusers import AutoencoderKLWan
+from torch import Tensor
+
+from trainer.backbones.load import load_component
+from trainer.data.encoding import EncodedReader
+from trainer.training.callbacks import Studio, make_journal, make_watchers
+from trainer.training.loop import Loop
+from trainer.training.setup import Run, autocast_dtype
+from trainer.training.tasks import ControlTask
+
+
+def watch(loop: Loop, run: Run, folder: Path, stream: TextIO) -> None:
+    """Let a run's watchers watch its loop: metric log, trackers and progress, validation, previews. For the first process."""
+    opened, settings = run.opened, run.opened.settings
+    watchers = make_watchers(
+        make_journal(folder, settings, stream),
+        settings,
+        folder,
+        held_out=opened.data.validation,
+        axes=[axis.name for axis in opened.axes],
+        studio=None if run.reader is None else _studio(run, run.reader),
+        averaged=lambda: loop.average,
+    )
+    loop.watch(*watchers)
+
+
+def _studio(run: Run, reader: EncodedReader) -> Studio:
+    """Return what previews are made with: the parts under training, and an autoencoder loaded again where it was dropped."""
+    pipe, backbone = run.opened.pipe, run.opened.settings.backbone
+
+    def text_now(caption: str) -> Tensor:  # of a text encoder that trains: nothing that is cached is true of it
+        return pipe.encode_prompt(caption, do_classifier_free_guidance=False, max_sequence_length=backbone.text_max_length)[0][
+            0
+        ]
+
+    def vae() -> AutoencoderKLWan:
+        if pipe.vae is not None:
+            return pipe.vae
+        return load_component(AutoencoderKLWan, backbone.name, "vae", dtype=torch.float32)
+
+    return Studio(
+        pipe=pipe,
+        adapters=run.task.adapters if isinstance(run.task, ControlTask) else {},
+        embed=text_now if backbone.train_text_encoder else reader.text,
+        vae=vae,
+        autocast=autocast_dtype(run.opened.settings),
+    )

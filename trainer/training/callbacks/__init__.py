@@ -1,0 +1,102 @@
+"""What watches a training run: the metric log with its trackers and progress, validation, previews.
+
+Callbacks change no weight and no random state. Their order matters: the metric log first, because the others log through it.
+Not here: putting them on a loop (`trainer/training/add_callbacks.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+from trainer.config.train import TrainSettings
+from trainer.data.records import ClipRecord
+from trainer.generation.make_videos import FPS
+from trainer.probing.sweep import SweepReport, ValueReading, read_sweep
+from trainer.training.callbacks.curves import CurveDrawer
+from trainer.training.callbacks.frame_validation import FrameValidation
+from trainer.training.callbacks.metrics import FILE, Event, Journal, MetricsFile, read_events
+from trainer.training.callbacks.preview import Preview, preview_prompts
+from trainer.training.callbacks.preview_pipeline import Studio
+from trainer.training.callbacks.progress_bar import make_progress_sink
+from trainer.training.callbacks.trackers import TRACKERS, check_trackers, make_trackers
+from trainer.training.callbacks.validation import Averaged, Validation
+from trainer.training.tasks.base import Watcher
+
+VALIDATIONS: dict[str, type[Validation]] = {  # by what trains
+    "control": Validation,
+    "transformer": Validation,
+    "vae": FrameValidation,
+}
+
+
+def make_journal(folder: Path, settings: TrainSettings, stream: TextIO, recipe: Mapping[str, Any] | None = None) -> Journal:
+    """Return a run's journal: metrics.jsonl, curves, the trackers that the settings name, and progress on a stream.
+
+    Raises InputError for a tracker that is not installed.
+    """
+    log = MetricsFile(folder / FILE)
+    told = recipe if recipe is not None else settings.model_dump(mode="json", by_alias=True)
+    trackers = make_trackers(settings.trackers, folder, told)
+    return Journal((log, CurveDrawer(log.path, folder.name), *trackers, make_progress_sink(stream)))
+
+
+def make_watchers(
+    journal: Journal,
+    settings: TrainSettings,
+    folder: Path,
+    *,
+    held_out: Sequence[ClipRecord],
+    axes: Sequence[str],
+    studio: Studio | None = None,
+    averaged: Averaged = lambda: None,
+) -> tuple[Watcher, ...]:
+    """Return a run's watchers: the journal, validation and previews where the settings ask for them.
+
+    `held_out` are the clips of the validation split, `axes` the names of their controls, `averaged` gives the averaged weights
+    at the time (`lambda: loop.average`). Validation is left out where nothing is held out, which `TrainingData.notes` says.
+    Raises InputError for previews without a prompt.
+    """
+    watchers: list[Watcher] = [journal]
+    if settings.validation.every and held_out:
+        own = settings.validation
+        watchers.append(
+            VALIDATIONS[settings.what](
+                journal,
+                held_out,
+                axes,
+                every=own.every,
+                times=own.times,
+                clips=own.clips,
+                batch_size=settings.batch_size,
+                averaged=averaged,
+            )
+        )
+    if settings.previews.every and studio is not None:
+        prompts = preview_prompts(settings.previews, held_out, axes)
+        fps = held_out[0].fps if held_out else FPS
+        watchers.append(Preview(journal, folder, studio, prompts, settings.previews, fps=fps, averaged=averaged))
+    return tuple(watchers)
+
+
+__all__ = [
+    "TRACKERS",
+    "VALIDATIONS",
+    "Averaged",
+    "Event",
+    "FrameValidation",
+    "Journal",
+    "MetricsFile",
+    "Preview",
+    "Studio",
+    "SweepReport",
+    "Validation",
+    "ValueReading",
+    "check_trackers",
+    "make_journal",
+    "make_watchers",
+    "preview_prompts",
+    "read_events",
+    "read_sweep",
+]
