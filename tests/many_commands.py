@@ -1,4 +1,5 @@
-"""Runs commands of Stopdown, each in a forked child of one warm process: `python tests/many_commands.py < CASES.json`.
+"""Runs commands of Stopdown, each in a forked child of one warm process: `python tests/many_commands.py` reads lists of cases,
+a line each, and answers each with a line.
 
 A case is {"args": [...]} and what it changes: "cwd", "encoding" of the output, descriptors that are "closed" or "full"
 (/dev/full), "interrupt" (SIGINT at its file event of this number), "file_bytes" (the largest file it may write). The answer is
@@ -7,10 +8,15 @@ its exit code, or minus the signal that ended it, and what it printed.
 
 from __future__ import annotations
 
+import atexit
+import contextlib
+import functools
+import gc
 import importlib
 import json
 import os
 import resource
+import select
 import selectors
 import signal
 import subprocess
@@ -23,7 +29,8 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 WARM = tuple(f"generator.commands.{name}" for name in ("build", "verify", "log", "commit", "clone", "export", "query", "merge"))
 FILE_EVENTS = ("open", "os.scandir", "os.link", "os.rename", "os.mkdir", "os.remove", "os.utime")
-LONGEST_S = 600
+LONGEST_S = 120  # of one command, on a busy machine
+START_S = 600
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,20 +50,38 @@ class Answer:
 def run_commands(
     cases: Sequence[Mapping[str, Any]], *, before: Sequence[str] = (), env: Mapping[str, str] | None = None
 ) -> list[Answer]:
-    """Run cases in order; `before` are the words of a program that starts this one, as `setpriv` does."""
-    words = [*before, sys.executable, __file__]
+    """Run cases in order; `before` are the words of a program that starts the warm process, as `setpriv` does.
+
+    A process is kept for the next cases with the same program and environment.
+    """
     paths = os.pathsep.join(map(str, (ROOT, ROOT / "tests")))
-    done = subprocess.run(
-        words,
-        input=json.dumps(list(cases)),
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": paths, **(env or {})},
-        timeout=LONGEST_S * len(cases),
-        check=False,
+    environment = {**os.environ, "PYTHONPATH": paths, **(env or {})}
+    environment.pop("PYTEST_CURRENT_TEST", None)  # of no meaning there, and another in every test
+    warm = _warm((*before, sys.executable, __file__), tuple(sorted(environment.items())))
+    assert warm.stdin is not None and warm.stdout is not None
+    warm.stdin.write(json.dumps(list(cases)) + "\n")
+    warm.stdin.flush()
+    if not select.select([warm.stdout], [], [], START_S + LONGEST_S * len(cases))[0]:
+        os.killpg(warm.pid, signal.SIGKILL)
+    said = warm.stdout.readline()
+    assert said, f"no answer: the warm process of {__file__} ended"
+    return [Answer(**answer) for answer in json.loads(said)]
+
+
+@functools.cache
+def _warm(words: tuple[str, ...], environment: tuple[tuple[str, str], ...]) -> subprocess.Popen[str]:
+    """Return a running warm process; its end is the end of its input."""
+    warm = subprocess.Popen(
+        words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=dict(environment), start_new_session=True
     )
-    assert done.returncode == 0, done.stderr
-    return [Answer(**answer) for answer in json.loads(done.stdout)]
+    atexit.register(_end, warm)
+    return warm
+
+
+def _end(warm: subprocess.Popen[str]) -> None:
+    with contextlib.suppress(ProcessLookupError):  # it ended by itself
+        os.killpg(warm.pid, signal.SIGKILL)
+    warm.wait()
 
 
 def _interrupt_at(number: int) -> None:
@@ -75,6 +100,7 @@ def _run(case: Mapping[str, Any], out: int, err: int) -> None:
     """Run a case in this process, which ends."""
     import stopdown
 
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(out, 1)
     os.dup2(err, 2)
     for number in case.get("full", ()):
@@ -119,4 +145,8 @@ def _answer(case: Mapping[str, Any]) -> dict[str, Any]:
 if __name__ == "__main__":
     for name in ("stopdown", *WARM):
         importlib.import_module(name)
-    json.dump([_answer(case) for case in json.load(sys.stdin)], sys.stdout)
+    gc.collect()
+    gc.freeze()  # what is loaded is shared by all forks; collecting it at each one's end would copy it all
+    for line in sys.stdin:
+        sys.stdout.write(json.dumps([_answer(case) for case in json.loads(line)]) + "\n")
+        sys.stdout.flush()

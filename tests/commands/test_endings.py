@@ -95,7 +95,7 @@ def test_paths_and_disks_that_cannot_be_are_one_line(dataset: Path, tmp_path: Pa
     for args, answer in zip(
         full, run_commands([{"args": a, "file_bytes": 100, "cwd": str(tmp_path)} for a in full]), strict=True
     ):
-        assert ended_well(answer) and (answer.code == 0 or answer.is_one_line), (args, answer)
+        assert ended_well(answer) and (answer.err == "" or answer.is_one_line), (args, answer)
 
 
 def test_text_of_data_commands_no_terminal(dataset: Path) -> None:

@@ -6,10 +6,13 @@ A minute of draws that are the same every time; `make fuzz` draws anew, and STOP
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import importlib.util
 import os
+import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -34,6 +37,7 @@ from trainer.config.recipe import parse_settings
 
 TIMES = int(os.environ.get("STOPDOWN_FUZZ", "1"))
 MOST_CLIPS = 60  # of recipes that are planned, too
+LONGEST_S = 120  # of one command, on a busy machine
 ENDLESS = {"play", "monitor"}  # they would serve or watch; their own tests give them odd words
 
 
@@ -82,6 +86,8 @@ def spoken(words: list[str], folder: Path) -> tuple[int, str]:
     if not child:
         code = 99
         try:
+            os.setsid()
+            gc.freeze()  # collecting what it shares with its parent would copy it all
             for number, file in ((0, Path(os.devnull)), (1, out), (2, err)):
                 os.dup2(os.open(file, os.O_RDWR | os.O_CREAT), number)
             sys.stdin, sys.stdout, sys.stderr = os.fdopen(0, "r"), os.fdopen(1, "w"), os.fdopen(2, "w")
@@ -97,7 +103,19 @@ def spoken(words: list[str], folder: Path) -> tuple[int, str]:
                 with contextlib.suppress(Exception):
                     stream.flush()
             os._exit(code)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), err.read_text(errors="replace")
+    return ended(child), err.read_text(errors="replace")
+
+
+def ended(child: int) -> int:
+    """Return the exit code of a process; it and what it started is killed after a while."""
+    deadline_s = time.monotonic() + LONGEST_S
+    while not (found := os.waitpid(child, os.WNOHANG))[0]:
+        if time.monotonic() > deadline_s:
+            os.killpg(child, signal.SIGKILL)
+        time.sleep(0.005)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child, signal.SIGKILL)
+    return os.waitstatus_to_exitcode(found[1])
 
 
 def parameters(name: str) -> list[Any]:

@@ -8,6 +8,7 @@ with {"code": exit code, -9 for a killed one, "late": whether it was killed for 
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -68,6 +69,8 @@ def main() -> None:
         loaded = importlib.import_module(module)
         if warm:  # what is imported where it is first needed is then imported once
             getattr(loaded, warm)()
+    gc.collect()
+    gc.freeze()  # what is loaded is shared by all forks; collecting it in each would copy it all
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     for line in sys.stdin:
