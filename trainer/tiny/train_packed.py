@@ -26,6 +26,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import UMT5Config, UMT5EncoderModel
 
+from trainer.tiny.shared.batched_muon import Muon
 from trainer.tiny.shared.precision import autocast
 from trainer.tiny.transformer.text import embed
 from trainer.tiny.transformer.unpadded_flow import padding_bias, velocity
@@ -82,39 +83,6 @@ def load_exactly(modules: nn.Module, weights: Mapping[str, Tensor]) -> None:
     with torch.no_grad():
         for name, value in weights.items():
             parameters[name].copy_(value)
-
-
-class Muon:
-    """Momentum turned orthogonal, for matrices (Keller Jordan and others, 2024): torch has one of its own from 2.9 on only."""
-
-    def __init__(self, matrices: list[nn.Parameter]) -> None:
-        self.shapes: dict[torch.Size, list[nn.Parameter]] = {}
-        for parameter in matrices:
-            self.shapes.setdefault(parameter.shape, []).append(parameter)
-        self.momentum = {shape: torch.zeros(len(ps), *shape, device=ps[0].device) for shape, ps in self.shapes.items()}
-
-    @torch.no_grad()
-    def step(self, rate: float, beta: float = 0.95) -> None:
-        """Make a step: matrices of a shape at once."""
-        for shape, parameters in self.shapes.items():
-            gradient = torch.stack([p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters])
-            momentum = self.momentum[shape].lerp_(gradient, 1 - beta)
-            update = _orthogonal(gradient.lerp(momentum, beta).flatten(2))
-            scale = max(1.0, shape[0] / math.prod(shape[1:])) ** 0.5
-            for parameter, change in zip(parameters, update, strict=True):
-                parameter.sub_(change.view(shape).to(parameter.dtype), alpha=rate * scale)
-
-
-def _orthogonal(matrices: Tensor, rounds: int = 5) -> Tensor:
-    """Return the nearest orthogonal matrices, roughly, by Newton and Schulz' iteration."""
-    x = matrices.bfloat16()
-    tall = x.shape[1] > x.shape[2]
-    x = x.mT if tall else x
-    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
-    for _ in range(rounds):
-        square = x @ x.mT
-        x = 3.4445 * x + (-4.7750 * square + 2.0315 * square @ square) @ x
-    return (x.mT if tall else x).float()
 
 
 class Training:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from trainer.tiny.shared.batched_muon import Muon
 from trainer.tiny.shared.config import Optimizing
 from trainer.tiny.shared.muon import Descent
 from trainer.tiny.vae.linear_code import LinearCode, fit_linear_code
@@ -78,6 +79,21 @@ def test_muon_moves_convolutions_by_orthogonal_steps_and_adamw_the_rest(memory: 
     assert sizes.shape == (4,) and sizes.min() > 0.6 and sizes.max() < 1.3  # Newton and Schulz' steps stop near 1
     for name in ("inner.bias", "norm_gain.weight", "norm_gain.bias", "one.weight", "one.bias"):
         torch.testing.assert_close((now[name] - before[name]).abs(), torch.full_like(now[name], 1e-3), atol=1e-5, rtol=0)
+
+
+def test_matrices_turned_at_once_make_torchs_steps() -> None:
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(6, 4), (3, 5), (6, 4)]
+    mine, theirs = ([torch.nn.Parameter(torch.ones(shape)) for shape in shapes] for _ in range(2))
+    batched, one_by_one = Muon(mine), torch.optim.Muon(theirs, lr=0.1, weight_decay=0.0, adjust_lr_fn="original")
+    for _ in range(3):
+        for a, b in zip(mine, theirs, strict=True):
+            a.grad = torch.randn(a.shape, generator=generator)
+            b.grad = a.grad.clone()
+        batched.step(0.1)
+        one_by_one.step()
+    for a, b in zip(mine, theirs, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-2, rtol=0)  # theirs are of bfloat16
 
 
 def test_the_order_in_memory_changes_no_step() -> None:

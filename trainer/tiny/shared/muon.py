@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
-from torch.optim import AdamW, Muon
+from torch.optim import AdamW
 
+from trainer.tiny.shared.batched_muon import Muon
 from trainer.tiny.shared.config import Optimizing
 
 
@@ -31,11 +32,7 @@ class Descent:
         self.adamw = AdamW([g for g in groups if g["params"]], lr=settings.rate, betas=settings.betas, fused=True)
         # Muon takes matrices only; a view of a convolution is one, and shares its memory.
         self.views = [(p, nn.Parameter(_as_matrix(p.detach()))) for p in matrices.values()]
-        self.muon = (
-            Muon([view for _, view in self.views], lr=settings.matrix_rate, weight_decay=0.0, adjust_lr_fn="original")
-            if self.views
-            else None
-        )
+        self.muon = Muon([view for _, view in self.views]) if self.views else None
         self.rates = (settings.rate, settings.matrix_rate)
 
     def zero_grad(self) -> None:
@@ -45,14 +42,13 @@ class Descent:
 
     def step(self, share: float) -> None:
         """Make one step at `share` of the full rates."""
-        for optimizer, rate in zip((self.adamw, self.muon), self.rates, strict=True):
-            for group in optimizer.param_groups if optimizer is not None else ():
-                group["lr"] = rate * share
+        for group in self.adamw.param_groups:
+            group["lr"] = self.rates[0] * share
         self.adamw.step()
         if self.muon is not None:
             for parameter, view in self.views:
                 view.grad = None if parameter.grad is None else _as_matrix(parameter.grad, like=parameter)
-            self.muon.step()
+            self.muon.step(self.rates[1] * share)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run needs."""
