@@ -31,7 +31,7 @@ from trainer.data.records import ClipRecord
 from trainer.training.loop import Loop
 from trainer.training.setup import Run, open_run, prepare_run
 from trainer.training.tasks.control import ControlTask
-from trainer.training.tasks.objective import contradicting_noise, mix, predict_velocity
+from trainer.training.tasks.objective import counterfactual_noise, mix, predict_velocity
 
 RESULTS = Path(__file__).parent / "results" / "control_learning.json"
 TIMES = (0.5, 0.65, 0.8, 0.9)
@@ -109,7 +109,7 @@ def slope(run: Run, clips: list[ClipRecord], time: float, turn: int) -> float:
     latents, times = tensors[LATENTS].float(), torch.full((len(clips),), time)
     one = torch.randn(len(clips) // GROUP, *latents.shape[1:], generator=torch.Generator().manual_seed(0))
     places = torch.arange(len(clips)).view(-1, GROUP).roll(turn, 1).flatten()
-    noise = contradicting_noise(latents, one.repeat_interleave(GROUP, 0), times, places)
+    noise = counterfactual_noise(latents, one.repeat_interleave(GROUP, 0), times, places)
     noisy = mix(latents, noise, times)
     velocity = predict_velocity(task.module, noisy, times * 1000, tensors[TEXT], tensors[CONTROLS_NAME], torch.float32)
     predicted, true = apart(noisy - time * velocity.float()), apart(latents)

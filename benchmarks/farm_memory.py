@@ -36,7 +36,7 @@ from generator.farm import parts
 from generator.farm.claim import read_claim
 from generator.farm.finish import finish_target
 from generator.farm.parts import StoredParts, header
-from generator.farm.ray.pending import Work, halved, lacking_counts, one
+from generator.farm.ray.pending import Work, halved, missing_counts, one
 from generator.farm.shard_build import ShardOptions, build_shard
 from generator.farm.shards import Shard
 from generator.farm.target import StoredKeys, Target, target_at
@@ -44,7 +44,7 @@ from generator.monitor.watch_build import BuildWatch
 from generator.recipe.load import parse_recipe
 from generator.recipe.plan import Plan, draw_plan, plan_of
 from generator.recipe.schema import Recipe
-from generator.remotes.retry import Patience
+from generator.remotes.retry import Retry
 from generator.render.messages import ClipJob, SceneJob, WorkerSettings
 from generator.render.pool import PoolOptions
 from generator.store.objects import ClipRecord, ReadingRecord, Store
@@ -204,9 +204,9 @@ def shard(store: Path, clips: int) -> None:
 
 
 def driver(store: Path, clips: int, *, left: int | None = None) -> None:
-    """Hand every clip that lacks out to 64 slots, as the driver of a cluster does, and hear that it is there."""
+    """Hand every missing clip out to 64 slots, as the driver of a cluster does, and hear that it is there."""
     where = target(store, clips)
-    counts = lacking_counts(where)
+    counts = missing_counts(where)
     assert sum(counts.values()) == (clips if left is None else left)
     work = Work(where, counts)
     slots: deque[SceneJob] = deque()
@@ -229,8 +229,8 @@ def finish(store: Path, clips: int, *, message: str | None = None) -> None:
 def monitor(store: Path, clips: int) -> None:
     """Look twice, as a live view does."""
     remote = DiskStore(store)
-    claim = read_claim(remote, Patience())
-    stored = StoredParts(claim.recipe, claim.parts, claim.clips, remote, Patience())
+    claim = read_claim(remote, Retry())
+    stored = StoredParts(claim.recipe, claim.parts, claim.clips, remote, Retry())
     keys = StoredKeys(stored, BLENDER)
     where = Target(
         where="disk", remote=remote, plan=header(claim.recipe), blender=BLENDER, keys=keys, parts=stored, of=claim.clips

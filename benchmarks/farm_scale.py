@@ -38,16 +38,16 @@ from farm_store import Keys, Memory, Rendered, name, record, sha
 from versions import _labels, _names
 
 from generator.farm.target import Target
-from generator.io.checksummed_json import sealed
+from generator.io.checksummed_json import checksummed
 from generator.recipe.load import parse_recipe
 from generator.recipe.plan import ClipPlan, Plan, make_plan
 from generator.remotes.base import Remote, object_file, record_file
 from generator.remotes.folder import FolderRemote
-from generator.remotes.retry import Patience
+from generator.remotes.retry import Retry
 from generator.store.objects import Store
 from generator.versions.commit import Origin, commit, extend
 from generator.versions.history.history import History
-from generator.versions.manifest.rows import Evidence
+from generator.versions.manifest.rows import RecordReference
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS, DOCS = ROOT / "benchmarks" / "results", ROOT / "docs"
@@ -58,7 +58,7 @@ def target(remote: Any, count: int) -> Target:
     """Return a target of a plan of so many clips, of which the code under test asks the number only."""
     nothing = small_plan(1)
     sized = nothing.model_construct(**{**nothing.__dict__, "clips": range(count)})
-    return Target(where="memory", remote=remote, plan=sized, blender="5.0.1", keys=Keys(count), patience=Patience(attempts=1))
+    return Target(where="memory", remote=remote, plan=sized, blender="5.0.1", keys=Keys(count), patience=Retry(attempts=1))
 
 
 def small_plan(scenes: int) -> Plan:
@@ -78,7 +78,7 @@ def fill(write: Callable[[str, bytes], object], first: int, last: int) -> None:
     """Put records of clips numbered from `first`, and one object for all."""
     data = b"one object for all"
     write(object_file(hashlib.sha256(data).hexdigest()), data)
-    pattern = sealed(record("0" * 64, data).model_dump(mode="json"))
+    pattern = checksummed(record("0" * 64, data).model_dump(mode="json"))
     for number in range(first, last):
         write(record_file(sha(f"key {name(number)}")), pattern)
 
@@ -99,7 +99,7 @@ def mend(write: Callable[[str, bytes], object], clips: list[ClipPlan]) -> None:
     """Give clips of a store that was filled records of their own, for they will be looked for."""
     for clip in clips:
         key = sha(f"key {clip.clip_id}")
-        write(record_file(key), sealed(record(key, b"one object for all").model_dump(mode="json")))
+        write(record_file(key), checksummed(record(key, b"one object for all").model_dump(mode="json")))
 
 
 def shard(number: int, clips: int) -> list[ClipPlan]:
@@ -233,9 +233,9 @@ class Reading(Store):
         return data
 
 
-def evidence(ids: list[str]) -> dict[str, Evidence]:
+def evidence(ids: list[str]) -> dict[str, RecordReference]:
     """Return what a store knows of clips."""
-    return {clip_id: Evidence(key=sha(clip_id), lossless={}) for clip_id in ids}
+    return {clip_id: RecordReference(key=sha(clip_id), lossless={}) for clip_id in ids}
 
 
 def draw(tree: dict[str, Any]) -> None:

@@ -32,8 +32,8 @@ from generator.store.objects import ClipRecord, Store
 from generator.versions.check import check
 from generator.versions.commit import Origin, commit, extend
 from generator.versions.history.history import INTERNAL, History
-from generator.versions.manifest.rows import Evidence
-from generator.versions.reading.dataset import Snapshot
+from generator.versions.manifest.rows import RecordReference
+from generator.versions.reading.dataset import Dataset
 from generator.versions.reading.diff import diff
 from generator.versions.working.restore import restore
 from generator.versions.working.status import mark, status
@@ -125,7 +125,7 @@ def folder_lines(path: Path, repeats: int) -> list[Line]:
     records = [_record(store, f"clip {number}", rng.bytes(CLIP_BYTES)) for number in range(FOLDER_CLIPS)]
     ids, scenes = _names(0, FOLDER_CLIPS)
     labels = _labels(ids, scenes, rng, [record.sha256_bytes for record in records])
-    evidence = {clip_id: Evidence.of(record) for clip_id, record in zip(ids, records, strict=True)}
+    evidence = {clip_id: RecordReference.of(record) for clip_id, record in zip(ids, records, strict=True)}
     _write_folder(path, store, labels)
 
     def first() -> None:
@@ -147,7 +147,7 @@ def folder_lines(path: Path, repeats: int) -> list[Line]:
     for view in (path / "clips").glob("*.mp4"):
         view.unlink()
     lines.append(Line("restore 500 missing links", _seconds(lambda: restore(history, "latest~1")), 1.0))
-    snapshot = Snapshot.open(path)
+    snapshot = Dataset.open(path)
     order = rng.permutation(len(snapshot))
     read = _best(lambda: [snapshot[int(n)].data() for n in order], repeats)
     plain = _best(lambda: [snapshot[int(n)].path.read_bytes() for n in order], repeats)
@@ -162,7 +162,7 @@ def manifest_lines(path: Path, rows: int, repeats: int) -> list[Line]:
     clip = _record(history.store, "one clip for all", b"clip").sha256_bytes
     ids, scenes = _names(1, rows)
     labels = _labels(ids, scenes, rng, [clip] * rows)
-    evidence = {clip_id: Evidence(key=_sha(clip_id), lossless={}) for clip_id in ids}
+    evidence = {clip_id: RecordReference(key=_sha(clip_id), lossless={}) for clip_id in ids}
     lines = [
         Line(f"commit {rows:,} rows at once", _seconds(lambda: commit(history, labels, evidence, Origin(message="all"))), None)
     ]
@@ -172,11 +172,11 @@ def manifest_lines(path: Path, rows: int, repeats: int) -> list[Line]:
             new_ids, new_scenes = _names(seed * 10 + repeat, NEW_CLIPS) if seed is not None else _scattered(rng, rows, repeat)
             digests = [_record(history.store, f"{seed} {repeat} {n}", rng.bytes(64)).sha256_bytes for n in range(NEW_CLIPS)]
             new = _labels(new_ids, new_scenes, rng, digests)
-            known = {clip_id: Evidence(key=_sha(clip_id), lossless={}) for clip_id in new_ids}
+            known = {clip_id: RecordReference(key=_sha(clip_id), lossless={}) for clip_id in new_ids}
             times.append(_seconds(lambda new=new, known=known: extend(history, new, known, Origin(message="more"))))  # type: ignore[misc]
         lines.append(Line(f"commit {NEW_CLIPS} new clips {what}", min(times), bar))
     lines += [
-        Line("read all labels", _best(lambda: Snapshot.open(path).labels, repeats), 2.0),
+        Line("read all labels", _best(lambda: Dataset.open(path).labels, repeats), 2.0),
         Line("one clip by id, a cold start", _best(lambda: _one(history, ids[rows // 2]), repeats), None),
         Line("diff of the last two versions", _best(lambda: diff(history, "latest~1", "latest"), repeats), None),
         Line("log", _best(lambda: list(history.log()), repeats), 0.05),

@@ -84,18 +84,18 @@ class Letterbox:
             return Reading(value=None, confidence=0.0, note="no bar is seen")
         return Reading(value=covered / len(light_H), confidence=1.0)
 
-    def stops(self, value: float, reference: float) -> float:
+    def distance(self, value: float, reference: float) -> float:
         """Return how many times the height doubles from reference to value."""
         return math.log2(value / reference)
 
     def relative(self, frames_THW3: Bytes, reference_THW3: Bytes, fps: float) -> float | None:
         """Return the doublings from a reference of the same content, or None where a bar is not seen."""
         mine, other = self.probe(frames_THW3, fps).value, self.probe(reference_THW3, fps).value
-        return None if mine is None or other is None else self.stops(mine, other)
+        return None if mine is None or other is None else self.distance(mine, other)
 
     def measure(self, reading: Reading, scene: SceneSpec, optics: Optics, value: float) -> Measurement:
         """Hold a blind reading against the label; every clip is judged."""
-        error = None if reading.value is None else self.stops(reading.value, value)
+        error = None if reading.value is None else self.distance(reading.value, value)
         return Measurement(
             labelled=value,
             measured=reading.value,

@@ -20,7 +20,7 @@ __all__ = ["Dataset"]
 def __getattr__(name: str) -> Any:
     """Import the reader only when it is asked for: commands must start without pyarrow and PyAV."""
     if name == "Dataset":
-        from generator.versions.reading.dataset import Snapshot
+        from generator.versions.reading.dataset import Dataset
 
-        return Snapshot
+        return Dataset
     raise AttributeError(f"module 'generator' has no attribute '{name}'")

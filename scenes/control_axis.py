@@ -41,7 +41,7 @@ class UnitLaw:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mark:
+class Detection:
     """One thing a probe saw or the closed form expects: where in the first frame (pixels) and how large (pixels).
 
     `size_px` is a blur length or a blur-disc diameter.
@@ -63,7 +63,7 @@ class Reading:
 
     value: float | None
     confidence: float
-    marks: tuple[Mark, ...] = ()
+    marks: tuple[Detection, ...] = ()
     note: str = ""
 
 
@@ -165,7 +165,7 @@ class Axis(Protocol):
         """Read the axis from sRGB frames alone."""
         ...
 
-    def stops(self, value: float, reference: float) -> float:
+    def distance(self, value: float, reference: float) -> float:
         """Return the signed distance from reference to value in `error_unit`, positive towards the stronger effect."""
         ...
 

@@ -82,12 +82,12 @@ class STOPDOWN_UL_clips(bpy.types.UIList):
 def rows_of(folder: Any, ref: str) -> list[dict[str, str]]:
     """Return id, labels as words, caption and file of each clip; raises InputError as `stopdown show` and `verify` do."""
     from generator.versions.history.history import History
-    from generator.versions.reading.dataset import Snapshot
+    from generator.versions.reading.dataset import Dataset
     from generator.versions.working.working_folder import WorkingFolder
 
     if ref:
         history = History.open(folder)
-        snapshot = Snapshot(history, history.version(ref))
+        snapshot = Dataset(history, history.version(ref))
         return [_row(clip.labels, clip.path) for clip in snapshot]
     opened = WorkingFolder.open(folder)
     return [_row(row, opened.clip_path(row["clip_id"])) for row in opened.labels.to_pylist()]

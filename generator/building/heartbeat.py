@@ -38,7 +38,7 @@ State = Literal["running", "finished", "failed", "interrupted"]
 Count = Annotated[int, Field(ge=0)]
 
 
-class Beat(Spec):
+class Heartbeat(Spec):
     """One worker, as it last said it was.
 
     `slots` are the clips it renders at once; `assigned`, `done` and `failed` count clips; `current` says since when each clip
@@ -77,12 +77,12 @@ class Beat(Spec):
         return 60.0 * inside / max(1.0, span_s)
 
 
-def read_beats(files: Mapping[str, bytes]) -> tuple[tuple[Beat, ...], tuple[str, ...]]:
+def read_beats(files: Mapping[str, bytes]) -> tuple[tuple[Heartbeat, ...], tuple[str, ...]]:
     """Return the beats in files by name, in order of worker name, and the names of files that are none."""
     beats, unreadable = [], []
     for name, data in sorted(files.items()):
         try:
-            beats.append(Beat.model_validate_json(data))
+            beats.append(Heartbeat.model_validate_json(data))
         except ValidationError:
             unreadable.append(name)
     return tuple(beats), tuple(unreadable)
@@ -108,8 +108,8 @@ class BeatFolder:
         return True
 
 
-class Beater:
-    """Keeps the beat of one worker: `with Beater(target, "shard-3-of-64", "shard", slots=2) as beater: …`.
+class HeartbeatWriter:
+    """Keeps the beat of one worker: `with HeartbeatWriter(target, "shard-3-of-64", "shard", slots=2) as beater: …`.
 
     Leaving the context writes the last beat: finished, failed (after an error, or where clips failed) or interrupted. Safe to
     use from several threads. `trouble` is the last error of the store, or None.
@@ -198,10 +198,10 @@ class Beater:
                 del self._failures[next(iter(self._failures))]
             self._tell()
 
-    def beat(self) -> Beat:
+    def beat(self) -> Heartbeat:
         """Return what would be written now."""
         with self._news:
-            return Beat(
+            return Heartbeat(
                 **self._fixed,
                 pid=os.getpid(),
                 state=self._state,
@@ -243,9 +243,9 @@ class Beater:
 
 
 class BeatingProgress:
-    """A `Progress` that tells a beater too what is rendered and what failed; `Beater.done` is for the caller's `on_done`."""
+    """A `Progress` that tells a heartbeat too what is rendered and what failed; its `done` is for the caller's `on_done`."""
 
-    def __init__(self, progress: Progress, beater: Beater) -> None:
+    def __init__(self, progress: Progress, beater: HeartbeatWriter) -> None:
         self._progress = progress
         self._beater = beater
         self._at_hand: dict[int, str] = {}

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from generator.building.heartbeat import Beater, BeatFolder, BeatingProgress
+from generator.building.heartbeat import BeatFolder, BeatingProgress, HeartbeatWriter
 from generator.building.plan_check import concerns
 from generator.console.progress import Progress
 from generator.io.atomic import FULL
@@ -277,7 +277,9 @@ def _render(
         seconds.append(cpu_s)
         beater.done(clip_id, cpu_s)
 
-    with Beater(BeatFolder(settings.store), "build", "build", slots=options.workers, blender=settings.blender) as beater:
+    with HeartbeatWriter(
+        BeatFolder(settings.store), "build", "build", slots=options.workers, blender=settings.blender
+    ) as beater:
         progress = BeatingProgress(progress, beater)
         progress.start(len(plan.clips), len(plan.clips) - len(pending))
         try:

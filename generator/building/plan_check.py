@@ -69,9 +69,9 @@ def concerns(plan: Plan, judged_by_axis: Mapping[str, tuple[int, int]] | None = 
             )
         keep = f"axes.{name}.layout = {{ neutral = {law.neutral:.9g}, ratio = {law.ratio:.9g} }}"
         strongest, roomy = (
-            max((one.value(-1.0), one.value(1.0)), key=lambda v: axis.stops(v, law.neutral)) for one in (law, layout)
+            max((one.value(-1.0), one.value(1.0)), key=lambda v: axis.distance(v, law.neutral)) for one in (law, layout)
         )
-        if recipe.scene is None and axis.stops(strongest, roomy) > SLACK:
+        if recipe.scene is None and axis.distance(strongest, roomy) > SLACK:
             yield (
                 f"{name} reaches {axis.format(strongest)}, and scenes are laid out for {axis.format(roomy)} at the strongest: "
                 f"beyond it things may touch, leave the picture or clip, and the probe misread them; {keep} draws other "

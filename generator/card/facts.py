@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from generator.io.spill_map import DiskMap
+from generator.io.spill_map import SpillMap
 from generator.store.labels import LabelRows
 from generator.store.splits import SplitRatios, split_of
 from scenes.axes import AXES
@@ -107,7 +107,7 @@ class _Count:
     ratios: SplitRatios | None = None
     split_scenes: dict[str, str] = field(default_factory=dict)  # by scene: one more than may be named, at most
 
-    def add(self, table: pa.Table, seen: DiskMap) -> None:
+    def add(self, table: pa.Table, seen: SpillMap) -> None:
         """Count some rows; which scenes they are of is noted in `seen`."""
         for frames, fps in zip(table["frames"].to_pylist(), table["fps"].to_pylist(), strict=True):
             self.seconds += frames / fps
@@ -146,7 +146,7 @@ class _Count:
 def gather(axes: Sequence[str], labels: LabelRows, splits: SplitRatios | None = None) -> Facts:
     """Return what label rows say of these axes and of themselves; `splits` split them where they have no column for it."""
     count, counts = _Count(ratios=splits), [_AxisCount(name=name) for name in axes]
-    with DiskMap() as seen:
+    with SpillMap() as seen:
         for table in labels.tables():
             count.add(table, seen)
             for axis in counts:

@@ -17,7 +17,7 @@ from rich.text import Text
 from generator.commands.version_options import DatasetFolder, print_json
 from generator.console.terminal import Console
 from generator.versions.history.history import History
-from generator.versions.reading.dataset import Snapshot
+from generator.versions.reading.dataset import Dataset
 from generator.versions.reading.query import TIME_LIMIT_S, query
 from scenes.errors import InputError
 
@@ -54,7 +54,7 @@ def command(
 
 def _labels(history: History, ref: str | None) -> pa.Table:
     if ref is not None or history.refs.head() is not None:
-        return Snapshot(history, history.version(ref or "latest")).labels
+        return Dataset(history, history.version(ref or "latest")).labels
     path = history.path / "labels.parquet"
     if not path.is_file():
         raise InputError(f"{history.path} has no version and no labels.parquet; finish its build first")

@@ -12,7 +12,7 @@ from generator.commands.version_options import DatasetFolder, print_json
 from generator.console.terminal import Console
 from generator.store.splits import Leak
 from generator.versions.history.history import History
-from generator.versions.reading.dataset import Snapshot
+from generator.versions.reading.dataset import Dataset
 from generator.versions.reading.leaks import leaks
 from generator.versions.working.status import Status, status
 
@@ -30,7 +30,7 @@ def command(
     """Say whether the working folder is what its version says, and what differs. Exit code 1 when it is not."""
     history = History.open(dataset)
     state = status(history, thorough=thorough)
-    found = leaks(Snapshot(history, state.version)) if check_leaks and state.version is not None else []
+    found = leaks(Dataset(history, state.version)) if check_leaks and state.version is not None else []
     if json:
         print_json(_tree(state, found, check_leaks))
     else:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from generator.io.atomic import DamagedError, write_atomic
-from generator.io.checksummed_json import legibly_sealed, unsealed_text
+from generator.io.checksummed_json import checksummed_text, parse_checksummed_text
 
 MARKER = ".stopdown-export.json"
 FORMAT_KEY = "stopdown_export_format"
@@ -35,7 +35,7 @@ def read_marker(out: Path) -> dict[str, Any] | None:
             raise ValueError("it is no JSON object")
         if tree.get(FORMAT_KEY) == UNSEALED:
             return {**tree, FORMAT_KEY: EXPORT_FORMAT}
-        return unsealed_text(data)
+        return parse_checksummed_text(data)
     except ValueError as error:
         raise DamagedError(f"{path} is damaged ({error}); export into another folder") from None
 
@@ -43,7 +43,7 @@ def read_marker(out: Path) -> dict[str, Any] | None:
 def write_marker(out: Path, identity: Mapping[str, Any], facts: Facts, *, complete: bool) -> None:
     """Write the marker, unless it is there already."""
     files = {path: {"sha256": digest, "size_bytes": size} for path, (digest, size) in sorted(facts.items())}
-    data = legibly_sealed({**identity, "complete": complete, "files": files})
+    data = checksummed_text({**identity, "complete": complete, "files": files})
     if not (out / MARKER).is_file() or (out / MARKER).read_bytes() != data:
         write_atomic(out / MARKER, data)
 

@@ -15,7 +15,7 @@ from generator.recipe.licence import check_licence
 from generator.store.objects import ClipRecord
 from generator.store.splits import SplitRatios, split_of
 from generator.versions.history.history import History
-from generator.versions.reading.dataset import Snapshot
+from generator.versions.reading.dataset import Dataset
 from generator.versions.working.compare import LABELS
 from generator.versions.working.status import status
 from generator.versions.working.working_folder import WorkingFolder
@@ -60,15 +60,15 @@ def source_of(path: Path, ref: str | None = None, license: str | None = None) ->
     does is taken as it lies, split as its version is; one that was never committed has no splits.
     """
     if ref is not None:
-        return SnapshotSource(Snapshot.open(path, ref), license), ""
+        return SnapshotSource(Dataset.open(path, ref), license), ""
     if History(path).refs.head() is None:
         return DatasetSource(WorkingFolder.open(path), license), ""
     history = History.open(path)
     if not (path / LABELS).is_file():  # a clone that was never restored
-        return SnapshotSource(Snapshot.open(path), license), ""
+        return SnapshotSource(Dataset.open(path), license), ""
     state = status(history)
     if state.clean and state.version is not None:
-        return SnapshotSource(Snapshot(history, state.version), license), ""
+        return SnapshotSource(Dataset(history, state.version), license), ""
     changed = state.differences[0].path if state.differences else "another build"
     ratios = history.split_ratios() if state.version is None else state.version.splits
     words = f"{path} has what no version holds ({changed}) and is exported as it lies; commit it, or give --ref for a version"
@@ -110,7 +110,7 @@ class DatasetSource:
 class SnapshotSource:
     """One version of a dataset, from its store, as a source of exports; with splits."""
 
-    def __init__(self, snapshot: Snapshot, license: str | None = None) -> None:
+    def __init__(self, snapshot: Dataset, license: str | None = None) -> None:
         self._snapshot = snapshot
         self.license = None if license is None else check_licence(license)
 

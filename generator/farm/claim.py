@@ -14,11 +14,11 @@ from pydantic import ValidationError
 
 from generator.farm.parts import StoredParts
 from generator.io.atomic import DamagedError
-from generator.io.checksummed_json import sealed, unsealed
+from generator.io.checksummed_json import checksummed, parse_checksummed
 from generator.recipe.plan import PLAN_FORMATS, plan_format
 from generator.recipe.schema import Recipe
 from generator.remotes.base import Remote, RemoteError
-from generator.remotes.retry import Patience
+from generator.remotes.retry import Retry
 from generator.versions.working.working_folder import difference, unread_format
 from scenes.errors import InputError
 from scenes.spec import Spec
@@ -40,7 +40,7 @@ class FarmClaim(Spec):
     blender: str
 
 
-def claim_store(remote: Remote, parts: StoredParts, blender: str, patience: Patience) -> None:
+def claim_store(remote: Remote, parts: StoredParts, blender: str, patience: Retry) -> None:
     """Make a store the one of a plan and of these versions; raises InputError where it is another's, naming both."""
     mine = this_claim(parts, blender)
     there = patience.of(lambda: _there(remote))
@@ -68,7 +68,7 @@ def this_claim(parts: StoredParts, blender: str) -> FarmClaim:
     )
 
 
-def read_claim(remote: Remote, patience: Patience) -> FarmClaim:
+def read_claim(remote: Remote, patience: Retry) -> FarmClaim:
     """Return what a store was claimed for; raises InputError where no farm builds."""
     there = patience.of(lambda: _there(remote))
     if there is None:
@@ -78,7 +78,7 @@ def read_claim(remote: Remote, patience: Patience) -> FarmClaim:
 
 def check_conditional(remote: Remote) -> None:
     """Raise RemoteError for a store that overwrites what it was to put only where there is nothing."""
-    first, second = (sealed({"token": secrets.token_hex(16)}) for _ in range(2))
+    first, second = (checksummed({"token": secrets.token_hex(16)}) for _ in range(2))
     remote.put(PROBE_FILE, first)
     if remote.put(PROBE_FILE, second) or remote.read(PROBE_FILE) == second:
         raise RemoteError(
@@ -118,7 +118,7 @@ def _there(remote: Remote) -> FarmClaim | None:
 
 
 def _data(claim: FarmClaim) -> bytes:
-    return sealed(claim.model_dump(mode="json"))
+    return checksummed(claim.model_dump(mode="json"))
 
 
 def _replaced(remote: Remote, mine: FarmClaim) -> FarmClaim:
@@ -128,7 +128,7 @@ def _replaced(remote: Remote, mine: FarmClaim) -> FarmClaim:
     return mine
 
 
-def _check_plan_file(remote: Remote, recipe: Recipe, patience: Patience) -> None:
+def _check_plan_file(remote: Remote, recipe: Recipe, patience: Retry) -> None:
     """Raise InputError where one machine builds another recipe in the same folder."""
     there = patience.of(lambda: _stored_recipe(remote))
     if there is not None and there != (plan_format(recipe), recipe):
@@ -160,7 +160,7 @@ def _stored_recipe(remote: Remote) -> tuple[int, Recipe] | None:
 
 def _read_farm(data: bytes, remote: Remote) -> FarmClaim:
     try:
-        tree = unsealed(data, FARM_FILE)
+        tree = parse_checksummed(data, FARM_FILE)
         if tree.get("format") != FARM_FORMAT:
             raise InputError(
                 f"{FARM_FILE} at {remote.name} has format {tree.get('format')}, this Stopdown reads {FARM_FORMAT}; "

@@ -19,7 +19,7 @@ from generator.card.files import lineage_files
 from generator.card.origin import Origin, plan_origin
 from generator.farm.parts import Parts, header
 from generator.io.atomic import file_digest, write_pieces
-from generator.io.spill_map import DiskMap
+from generator.io.spill_map import SpillMap
 from generator.recipe.plan import canonical_json
 from generator.store.labels import StoredLabels, label_row, label_schema, write_labels
 from generator.store.objects import ClipRecord
@@ -75,7 +75,7 @@ def _plan(parts: Parts, file: Path) -> PlanFile:
 def _labels(parts: Parts, records: Mapping[str, ClipRecord], file: Path) -> StoredLabels:
     """Write the label table; the rows come in the plan's order, and a map on the disk puts them in order of id."""
     axes = parts.recipe.used_axes
-    with DiskMap() as rows:
+    with SpillMap() as rows:
         for number in range(parts.count):
             plan = parts.part(number)
             made = ((clip.clip_id, label_row(plan, clip, records[clip.clip_id], axes)) for clip in plan.clips)
@@ -83,7 +83,7 @@ def _labels(parts: Parts, records: Mapping[str, ClipRecord], file: Path) -> Stor
         return write_labels(file, label_schema(axes), _tables(rows, label_schema(axes)))
 
 
-def _tables(rows: DiskMap, schema: pa.Schema) -> Iterator[pa.Table]:
+def _tables(rows: SpillMap, schema: pa.Schema) -> Iterator[pa.Table]:
     texts = (text for _, text in rows.after(""))
     while some := list(islice(texts, _BATCH_ROWS)):
         yield pa.Table.from_pylist([json.loads(text) for text in some], schema=schema)

@@ -22,7 +22,7 @@ from generator.farm.remote_commit import commit_remote
 from generator.farm.shards import Piece, deal
 from generator.farm.target import Target, read_record
 from generator.io.atomic import DamagedError, file_digest, write_atomic
-from generator.io.spill_map import DiskMap
+from generator.io.spill_map import SpillMap
 from generator.recipe.plan import ClipPlan
 from generator.recipe.schema import Recipe
 from generator.remotes.base import record_file
@@ -116,7 +116,7 @@ def ranges(numbers: Sequence[int]) -> str:
 class Records(Mapping[str, ClipRecord]):
     """Records by clip id, read from the disk one by one."""
 
-    def __init__(self, texts: DiskMap) -> None:
+    def __init__(self, texts: SpillMap) -> None:
         self._texts = texts
 
     def __getitem__(self, clip_id: str) -> ClipRecord:
@@ -137,7 +137,7 @@ class Survey:
 
     def __init__(self, target: Target, parts: Parts, stack: ExitStack) -> None:
         self._target, self._parts = target, parts
-        self.records, self.sizes, self.lacking, self._named = (stack.enter_context(DiskMap()) for _ in range(4))
+        self.records, self.sizes, self.lacking, self._named = (stack.enter_context(SpillMap()) for _ in range(4))
         self.set_aside: list[str] = []
 
     def read_records(self) -> None:
@@ -170,7 +170,7 @@ class Survey:
                     self._objectless(clip_id, place)
 
     def shards(self, count: int) -> list[int]:
-        """Return the numbers (from 1) of the shards, of `count`, that the clips that lack belong to."""
+        """Return the numbers (from 1) of the shards, of `count`, that the missing clips belong to."""
         dealt: dict[int, list[tuple[int, Piece]]] = defaultdict(list)
         for shard, piece in deal(self._parts, count):
             dealt[piece.part].append((shard, piece))

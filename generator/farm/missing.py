@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from functools import partial
 
 from generator.farm.target import Target
-from generator.io.spill_map import DiskMap
+from generator.io.spill_map import SpillMap
 from generator.recipe.plan import ClipPlan
 
 LISTED_FROM = 2048  # clips
@@ -20,7 +20,7 @@ def lookup(target: Target) -> Iterator[Callable[[Target], list[ClipPlan]]]:
     if target.of < LISTED_FROM:
         yield lambda part: part.missing()
         return
-    with DiskMap() as there:
+    with SpillMap() as there:
         for paths in record_paths(target):
             there.put((path.rpartition("/")[2].removesuffix(".json"), None) for path in paths)
         yield lambda part: [clip for clip in part.plan.clips if part.keys[clip.clip_id] not in there]

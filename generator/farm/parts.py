@@ -30,8 +30,8 @@ from generator.recipe.plan import (
 )
 from generator.recipe.schema import Recipe
 from generator.remotes.base import Remote
-from generator.remotes.put_verified import put_proven
-from generator.remotes.retry import Patience
+from generator.remotes.put_verified import put_verified
+from generator.remotes.retry import Retry
 from scenes.spec import Spec
 
 CLIPS_PER_PART = 256
@@ -78,7 +78,7 @@ class _Lines(Spec):
 class StoredParts:
     """The parts of one plan that lie in a store, numbered from 0, for reading."""
 
-    def __init__(self, recipe: Recipe, count: int, clips: int, remote: Remote, patience: Patience) -> None:
+    def __init__(self, recipe: Recipe, count: int, clips: int, remote: Remote, patience: Retry) -> None:
         self.recipe = recipe
         self.digest = recipe_digest(recipe)
         self.count, self.clips = count, clips
@@ -104,7 +104,7 @@ class StoredParts:
 class Parts(StoredParts):
     """The parts of one plan: as they lie in the store, or else drawn and put there."""
 
-    def __init__(self, plan: Plan | Recipe, remote: Remote, patience: Patience) -> None:
+    def __init__(self, plan: Plan | Recipe, remote: Remote, patience: Retry) -> None:
         self.source: Source = PlanSource(plan) if isinstance(plan, Plan) else RecipeSource(plan)
         self._firsts, clips = cut(self.source.keys)
         super().__init__(self.source.recipe, len(self._firsts), clips, remote, patience)
@@ -122,7 +122,7 @@ class Parts(StoredParts):
         drawn = self.source.draw(scenes.start, len(scenes))
         data, path = self._written(number, drawn), part_file(number)
         if self._patience.of(
-            lambda: put_proven(self._remote, path, data, lambda there: self._parsed(number, there) is not None)
+            lambda: put_verified(self._remote, path, data, lambda there: self._parsed(number, there) is not None)
         ):
             return drawn
         return self.read(number) or drawn

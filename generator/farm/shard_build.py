@@ -22,7 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from generator.building.heartbeat import Beater, BeatingProgress
+from generator.building.heartbeat import BeatingProgress, HeartbeatWriter
 from generator.building.local import LOGS, scene_jobs, spread
 from generator.console.progress import Progress
 from generator.farm.parts import Parts
@@ -116,7 +116,7 @@ def build_shard(
     target.take_scene(recipe_folder)
     try:
         with ExitStack() as stack:
-            beater = stack.enter_context(Beater(target, shard.name, "shard", slots=options.workers, shard=str(shard)))
+            beater = stack.enter_context(HeartbeatWriter(target, shard.name, "shard", slots=options.workers, shard=str(shard)))
             telling = BeatingProgress(progress, beater)
             telling.start(work.clips, work.clips - work.left)
             stack.callback(telling.close)
@@ -143,7 +143,7 @@ def build_shard(
 class _Tally:
     """What became of the clips of a shard: published, with their CPU seconds, or found to be there."""
 
-    def __init__(self, progress: Progress, beater: Beater) -> None:
+    def __init__(self, progress: Progress, beater: HeartbeatWriter) -> None:
         self._progress, self._beater = progress, beater
         self.rendered = self.found = 0
         self.cpu_s = 0.0
@@ -164,7 +164,7 @@ class _Tally:
 
 @dataclass(frozen=True, kw_only=True)
 class ShardWork:
-    """What a shard has to do: its pieces by part of the plan, and its clips that lack: a byte for each of those in a part that
+    """What a shard has to do: its pieces by part of the plan, and its missing clips: a byte for each of those in a part that
     is in the store, 1 where it lacks."""
 
     pieces: dict[int, list[Piece]]
@@ -197,7 +197,7 @@ class ShardWork:
         return [number for number in self.pieces if any(self.lacking.get(number, b"\1"))]
 
     def clips_of(self, number: int, part: Target) -> list[ClipPlan]:
-        """Return the clips that lack of a part."""
+        """Return the missing clips of a part."""
         mine = piece_clips(self.pieces[number], part.plan)
         if number not in self.lacking:
             return mine

@@ -24,14 +24,14 @@ from generator.building.local import clip_keys
 from generator.farm.claim import check_recipe, claim_store, read_claim
 from generator.farm.parts import Parts, StoredParts, header
 from generator.io.atomic import DamagedError, write_atomic
-from generator.io.checksummed_json import sealed, sha256, unsealed
+from generator.io.checksummed_json import checksummed, parse_checksummed, sha256
 from generator.recipe.blend_file import FOLDER, file_sha256
 from generator.recipe.plan import ClipPlan, Plan
 from generator.recipe.schema import Recipe
 from generator.remotes.base import Remote, RemoteError, RemoteOptions, object_file, open_remote, record_file
 from generator.remotes.folder import FolderRemote
-from generator.remotes.put_verified import put_proven
-from generator.remotes.retry import Patience
+from generator.remotes.put_verified import put_verified
+from generator.remotes.retry import Retry
 from generator.store.objects import ClipRecord, Store
 from scenes.errors import InputError
 
@@ -64,7 +64,7 @@ class ClipKeys(Mapping[str, str]):
 
 
 class StoredKeys(Mapping[str, str]):
-    """The same for the parts of a plan that are in the store; of them, one is held at a time."""
+    """The parts of a plan that are in the store; of them, one is held at a time."""
 
     def __init__(self, parts: StoredParts, blender: str) -> None:
         self._parts, self._blender = parts, blender
@@ -99,7 +99,7 @@ class Target:
     plan: Plan
     blender: str
     keys: Mapping[str, str]
-    patience: Patience = field(default_factory=Patience)
+    patience: Retry = field(default_factory=Retry)
     parts: StoredParts | None = None
     of: int = 0
 
@@ -189,8 +189,8 @@ class Target:
                 return False
             for digest in dict.fromkeys((record.sha256_bytes, *record.frames.values())):
                 self._put_object(digest, scratch)
-            data = sealed(record.model_dump(mode="json"))
-            return put_proven(self.remote, path, data, lambda found: _is_record(found, record.key))
+            data = checksummed(record.model_dump(mode="json"))
+            return put_verified(self.remote, path, data, lambda found: _is_record(found, record.key))
 
     def _put_object(self, digest: str, scratch: Store) -> None:
         path = object_file(digest)
@@ -201,7 +201,7 @@ class Target:
             if found is not None and sha256(found) == digest:
                 return
             raise
-        put_proven(self.remote, path, data, lambda found: sha256(found) == digest)
+        put_verified(self.remote, path, data, lambda found: sha256(found) == digest)
 
     def _records_there(self, keys: Collection[str]) -> set[str]:
         buckets: dict[str, list[str]] = defaultdict(list)
@@ -220,7 +220,7 @@ class Target:
 
 
 def open_target(
-    where: str, plan: Plan | Recipe, *, blender: str, options: RemoteOptions | None = None, patience: Patience | None = None
+    where: str, plan: Plan | Recipe, *, blender: str, options: RemoteOptions | None = None, patience: Retry | None = None
 ) -> Target:
     """Open a folder or s3://BUCKET/PREFIX for the clips of a recipe, or of a plan drawn before, and claim it; a folder is made
     where there is none.
@@ -234,9 +234,9 @@ def open_target(
     return target_at(remote, plan, blender=blender, patience=patience)
 
 
-def target_at(remote: Remote, plan: Plan | Recipe, *, blender: str, patience: Patience | None = None) -> Target:
+def target_at(remote: Remote, plan: Plan | Recipe, *, blender: str, patience: Retry | None = None) -> Target:
     """Claim a remote for a plan's clips; as `open_target` for a remote that is open already."""
-    patience = patience or Patience()
+    patience = patience or Retry()
     parts = Parts(plan, remote, patience)
     claim_store(remote, parts, blender, patience)
     return _target(remote, plan, parts, blender, patience)
@@ -247,22 +247,22 @@ def claimed_target(where: str, plan: Plan | Recipe, *, options: RemoteOptions | 
 
     Raises InputError where no farm builds, or builds another recipe or with another version of Stopdown, naming both.
     """
-    remote, patience = open_remote(where, options), Patience()
+    remote, patience = open_remote(where, options), Retry()
     claim = read_claim(remote, patience)
     parts = Parts(plan, remote, patience)
     check_recipe(remote, claim, parts)
     return _target(remote, plan, parts, claim.blender, patience)
 
 
-def look_at(where: str, options: RemoteOptions | None = None, *, patience: Patience | None = None) -> Target:
+def look_at(where: str, options: RemoteOptions | None = None, *, patience: Retry | None = None) -> Target:
     """Return the target that a farm builds at a place, for reading; changes nothing. Raises InputError where there is none."""
-    remote, patience = open_remote(where, options), patience or Patience()
+    remote, patience = open_remote(where, options), patience or Retry()
     claim = read_claim(remote, patience)
     parts = StoredParts(claim.recipe, claim.parts, claim.clips, remote, patience)
     return _target(remote, claim.recipe, parts, claim.blender, patience)
 
 
-def _target(remote: Remote, plan: Plan | Recipe, parts: StoredParts, blender: str, patience: Patience) -> Target:
+def _target(remote: Remote, plan: Plan | Recipe, parts: StoredParts, blender: str, patience: Retry) -> Target:
     keys: Mapping[str, str] = StoredKeys(parts, blender)
     if isinstance(plan, Plan):
         keys = ClipKeys(plan, blender)
@@ -300,7 +300,7 @@ def _scene_file(digest: str) -> str:
 def read_record(data: bytes, key: str, name: str) -> ClipRecord:
     """Return the record that a file of the store called `name` holds; raises DamagedError."""
     try:
-        record = ClipRecord.model_validate(unsealed(data, record_file(key)))
+        record = ClipRecord.model_validate(parse_checksummed(data, record_file(key)))
     except (ValidationError, DamagedError):
         raise DamagedError(f"{record_file(key)} at {name} is damaged; `stopdown build --finish` sets it aside") from None
     if record.key != key:

@@ -8,14 +8,14 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from generator.io.checksummed_json import legibly_sealed, unsealed_text
+from generator.io.checksummed_json import checksummed_text, parse_checksummed_text
 
 
 def checked(model: BaseModel) -> bytes:
     """Return a model as indented JSON with its `check` entry."""
-    return legibly_sealed(json.loads(model.model_dump_json()))
+    return checksummed_text(json.loads(model.model_dump_json()))
 
 
 def proven(data: bytes) -> dict[str, Any]:
     """Return what `checked` was given, without the entry; raises ValueError where a single bit differs."""
-    return unsealed_text(data, optional=True)
+    return parse_checksummed_text(data, optional=True)

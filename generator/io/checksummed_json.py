@@ -22,30 +22,30 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def sealed(tree: dict[str, Any]) -> bytes:
+def checksummed(tree: dict[str, Any]) -> bytes:
     """Return a JSON object with its `check` entry and a final newline."""
     return canonical({**tree, "check": sha256(canonical(tree))}) + b"\n"
 
 
-def unsealed(data: bytes, name: str) -> dict[str, Any]:
-    """Return what `sealed` was given; raises DamagedError naming the file when a single bit differs."""
+def parse_checksummed(data: bytes, name: str) -> dict[str, Any]:
+    """Return what `checksummed` was given; raises DamagedError naming the file when a single bit differs."""
     try:
         tree = json.loads(data)
         check = tree.pop("check")
     except (ValueError, AttributeError, KeyError, TypeError):
         raise DamagedError(f"{name} is damaged: it is no sealed JSON; `stopdown verify` says what it touches") from None
-    if check != sha256(canonical(tree)) or sealed(tree) != data:
+    if check != sha256(canonical(tree)) or checksummed(tree) != data:
         raise DamagedError(f"{name} is damaged: it does not match its checksum; `stopdown verify` says what it touches")
     return dict(tree)
 
 
-def legibly_sealed(tree: dict[str, Any]) -> bytes:
+def checksummed_text(tree: dict[str, Any]) -> bytes:
     """Return a JSON object for people to read, indented, with its `check` entry."""
     return (json.dumps({**tree, "check": sha256(canonical(tree))}, indent=1, ensure_ascii=False) + "\n").encode()
 
 
-def unsealed_text(data: bytes, *, optional: bool = False) -> dict[str, Any]:
-    """Return what `legibly_sealed` was given; raises ValueError where a single bit differs.
+def parse_checksummed_text(data: bytes, *, optional: bool = False) -> dict[str, Any]:
+    """Return what `checksummed_text` was given; raises ValueError where a single bit differs.
 
     With `optional`, a file from before there were checks, which has none, is taken as it is.
     """
@@ -53,7 +53,7 @@ def unsealed_text(data: bytes, *, optional: bool = False) -> dict[str, Any]:
     if not isinstance(tree, dict):
         raise ValueError("it is no JSON object")
     check = tree.pop("check", None)
-    if not (optional and check is None) and legibly_sealed(tree) != data:
+    if not (optional and check is None) and checksummed_text(tree) != data:
         raise ValueError("it does not match its checksum")
     return tree
 
@@ -79,7 +79,7 @@ def unsealed_line(line: bytes, *, optional: bool = False) -> dict[str, Any]:
 
 def write_sealed(path: Path, tree: dict[str, Any]) -> None:
     """Write a sealed file: durable, and either old or new to a reader."""
-    write_atomic(path, sealed(tree))
+    write_atomic(path, checksummed(tree))
 
 
 def read_sealed(path: Path) -> dict[str, Any] | None:
@@ -90,4 +90,4 @@ def read_sealed(path: Path) -> dict[str, Any] | None:
         return None
     except OSError as error:
         raise DamagedError(f"{path} cannot be read ({error.strerror}); check its permissions") from None
-    return unsealed(data, str(path))
+    return parse_checksummed(data, str(path))

@@ -16,7 +16,7 @@ _CACHE_KB = 2048
 _PAGE = 1024
 
 
-class DiskMap(Mapping[str, Any]):
+class SpillMap(Mapping[str, Any]):
     """Texts, numbers or bytes by text, in a temporary file that ends with the context, for any thread; keys come in order.
 
     A disk that refuses is an OSError, as of any other file.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from generator.building.heartbeat import STALE_S, Beat
+from generator.building.heartbeat import STALE_S, Heartbeat
 from generator.monitor.board import Board, Grid, Meter, Row, Tone, in_words
 from generator.monitor.watch_build import BuildStatus, State, WorkerStatus
 
@@ -137,6 +137,6 @@ def _interest(worker: WorkerStatus) -> tuple[int, list[tuple[int, str]]]:
     return (0 if troubled else 1 if worker.alive else 2), _natural(worker.beat)
 
 
-def _natural(beat: Beat) -> list[tuple[int, str]]:
+def _natural(beat: Heartbeat) -> list[tuple[int, str]]:
     """Sort shard-2 before shard-10."""
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", beat.name) if part]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
-from generator.building.heartbeat import STALE_S, Beat, read_beats
+from generator.building.heartbeat import STALE_S, Heartbeat, read_beats
 from generator.farm.claim import FARM_FILE
 from generator.farm.missing import LISTED_FROM, lookup, record_paths
 from generator.farm.parts import HeldParts
@@ -17,11 +17,11 @@ from generator.io.atomic import DamagedError
 from generator.recipe.plan import ClipPlan
 from generator.remotes.base import RemoteOptions, open_remote
 from generator.remotes.folder import FolderRemote
-from generator.remotes.retry import Patience
+from generator.remotes.retry import Retry
 from generator.versions.working.working_folder import stored_plan
 from scenes.errors import InputError
 
-AT_ONCE = Patience(attempts=1)  # a person looks again
+AT_ONCE = Retry(attempts=1)  # a person looks again
 
 State = Literal["complete", "building", "waiting", "stopped"]
 
@@ -30,7 +30,7 @@ State = Literal["complete", "building", "waiting", "stopped"]
 class WorkerStatus:
     """A worker as seen now: its beat, the seconds since it, whether it is likely gone, and its rate."""
 
-    beat: Beat
+    beat: Heartbeat
     age_s: float
     clips_per_min: float
 
@@ -168,7 +168,7 @@ class BuildWatch:
         except DamagedError:
             return False
 
-    def _worker(self, beat: Beat, now: datetime) -> WorkerStatus:
+    def _worker(self, beat: Heartbeat, now: datetime) -> WorkerStatus:
         clock_s = self.clock_s()
         before = self._seen.get(beat.name)
         if before is None or before[0] != beat.beat_at:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from generator.remotes.base import Remote, RemoteError
 
 
-def put_proven(remote: Remote, path: str, data: bytes, is_whole: Callable[[bytes], bool]) -> bool:
+def put_verified(remote: Remote, path: str, data: bytes, is_whole: Callable[[bytes], bool]) -> bool:
     """Put a file and read it back; one that a torn write left is replaced. Return whether this call put it.
 
     Where another writer came first, and what it wrote is whole, that stays. Raises RemoteError for a store that keeps

@@ -18,7 +18,7 @@ def _drawn() -> float:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Patience:
+class Retry:
     """How often and how long apart: the n-th wait is uniform in [0, min(most_s, first_s * 2**n)] seconds.
 
     `uniform` draws from [0, 1); its default takes the system's entropy, so that machines started together part ways.

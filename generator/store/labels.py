@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from generator.recipe.label_proof import why_no_proof
 from generator.recipe.plan import ClipPlan, Plan
 from generator.store.objects import ClipRecord, ReadingRecord
-from scenes.axes import AXES, Mark, Measurement, Reading
+from scenes.axes import AXES, Detection, Measurement, Reading
 
 LABELS_FORMAT = 1
 _GROUP_ROWS = 16_384  # in a row group of labels.parquet: what is held of it while it is written or read
@@ -162,7 +162,7 @@ def measure(plan: Plan, clip: ClipPlan, axis: str, reading: Reading) -> Measurem
 
 def reading_from_record(record: ReadingRecord) -> Reading:
     """Return the reading that a record holds."""
-    marks = tuple(Mark(x_px=mark.x_px, y_px=mark.y_px, size_px=mark.size_px) for mark in record.marks)
+    marks = tuple(Detection(x_px=mark.x_px, y_px=mark.y_px, size_px=mark.size_px) for mark in record.marks)
     return Reading(value=record.value, confidence=record.confidence, marks=marks, note=record.note)
 
 

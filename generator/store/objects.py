@@ -17,7 +17,7 @@ from pathlib import Path
 from pydantic import Field, ValidationError
 
 from generator.io.atomic import DamagedError, file_digest, link, place, write_temporary
-from generator.io.checksummed_json import sealed, unsealed
+from generator.io.checksummed_json import checksummed, parse_checksummed
 from scenes.spec import Spec
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -141,13 +141,13 @@ class Store:
 
     def put_record(self, record: ClipRecord) -> None:
         """Store a clip's record; call it only after every object that it names."""
-        self._put_if_absent(self._record_path(record.key), sealed(record.model_dump(mode="json")))
+        self._put_if_absent(self._record_path(record.key), checksummed(record.model_dump(mode="json")))
 
     def record(self, key: str) -> ClipRecord | None:
         """Return a clip's record, or None where there is none; raises DamagedError when it cannot be read."""
         path = self._record_path(key)
         try:
-            record = ClipRecord.model_validate(unsealed(path.read_bytes(), str(path)))
+            record = ClipRecord.model_validate(parse_checksummed(path.read_bytes(), str(path)))
         except FileNotFoundError:
             return None
         except (ValidationError, DamagedError):

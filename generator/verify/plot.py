@@ -136,7 +136,7 @@ def value_at_distance(axis: str, reference: float, distance: float) -> float:
     """Return the physical value that lies `distance` (stop or mired, positive: stronger) from a reference."""
 
     def away(log_value: float) -> float:
-        return AXES[axis].stops(math.exp(log_value), reference) - distance
+        return AXES[axis].distance(math.exp(log_value), reference) - distance
 
     reach = 0.1
     while away(math.log(reference) - reach) * away(math.log(reference) + reach) > 0 and reach < 20:

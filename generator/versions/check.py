@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from generator.io.atomic import DamagedError, file_digest
-from generator.io.checksummed_json import sha256, unsealed
+from generator.io.checksummed_json import parse_checksummed, sha256
 from generator.remotes.base import record_file
 from generator.store.label_check import label_faults
 from generator.store.objects import ClipRecord
@@ -297,7 +297,7 @@ def _working(history: History) -> Iterator[Damage]:
     """Check the working folder against the version it shows: every byte of every view, caption and label."""
     path = history.root / "index.json"
     try:
-        unsealed(path.read_bytes(), str(path))
+        parse_checksummed(path.read_bytes(), str(path))
     except FileNotFoundError:
         pass
     except (DamagedError, OSError) as error:

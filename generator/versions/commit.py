@@ -30,8 +30,8 @@ from generator.versions.history.history import History
 from generator.versions.history.locks import writing
 from generator.versions.history.refs import ConflictError
 from generator.versions.history.version import Software, Version, content_id, machine_kind
-from generator.versions.manifest.leaves import edit, plant, sow
-from generator.versions.manifest.rows import Evidence, Evidences, check_follows, make_rows, settled
+from generator.versions.manifest.leaves import edit, store_rows, store_tables
+from generator.versions.manifest.rows import Evidences, RecordReference, check_follows, make_rows, normalised
 from generator.versions.manifest.tree import Manifest, write_manifest
 from generator.versions.working.status import announce, mark
 from scenes.errors import InputError
@@ -63,7 +63,7 @@ class Origin:
 def commit(
     history: History,
     labels: pa.Table | LabelRows,
-    evidence: Mapping[str, Evidence],
+    evidence: Mapping[str, RecordReference],
     origin: Origin,
     *,
     ready: Ready | None = None,
@@ -81,7 +81,7 @@ def commit(
             history, labels if isinstance(labels, LabelRows) else LabelRows.of(labels), evidence, _ratios(head, origin)
         )
         first = next(rows)
-        return sow(history.store, first.schema, chain([first], rows))
+        return store_tables(history.store, first.schema, chain([first], rows))
 
     return _commit(history, build, origin, keep=False, ready=ready)
 
@@ -122,7 +122,7 @@ def commit_shown(
 def extend(
     history: History,
     added: pa.Table | None,
-    evidence: Mapping[str, Evidence],
+    evidence: Mapping[str, RecordReference],
     origin: Origin,
     *,
     removed: Iterable[str] = (),
@@ -141,7 +141,7 @@ def extend(
             if rows is None:
                 raise InputError(f"{history.path} has no version to remove clips from; commit one first")
             kept = rows.filter(pc.invert(pc.is_in(rows["clip_id"], pa.array(gone, pa.string()))))
-            return plant(history.store, settled(kept))
+            return store_rows(history.store, normalised(kept))
         return edit(history.store, history.manifest(head), rows, gone)
 
     return _commit(history, build, origin, keep=True)
@@ -248,8 +248,10 @@ def _says_the_same(version: Version, head: Version) -> bool:
     return (version.manifest, version.content, version.files) == (head.manifest, head.content, head.files)
 
 
-def _rows(history: History, labels: LabelRows, evidence: Mapping[str, Evidence], splits: SplitRatios) -> Iterator[pa.Table]:
-    """Yield the rows of labels, checked; raises InputError for rows that cannot be, DamagedError for an object that lacks."""
+def _rows(
+    history: History, labels: LabelRows, evidence: Mapping[str, RecordReference], splits: SplitRatios
+) -> Iterator[pa.Table]:
+    """Yield the rows of labels, checked; raises InputError for rows that cannot be, DamagedError for a missing object."""
     last: str | None = None
     for table in labels.tables():
         rows = make_rows(table, evidence, splits)

@@ -27,8 +27,8 @@ from generator.versions.commit import Origin, check_message, commit
 from generator.versions.history.history import History
 from generator.versions.history.version import Software, Version
 from generator.versions.manifest.leaves import read_rows
-from generator.versions.manifest.rows import Evidence
-from generator.versions.reading.dataset import Snapshot
+from generator.versions.manifest.rows import RecordReference
+from generator.versions.reading.dataset import Dataset
 from generator.versions.working.compare import LABELS, Working, check_folders, labels_difference, tracked_files
 from generator.versions.working.status import announce, mark, status
 from scenes.errors import InputError
@@ -173,19 +173,19 @@ def _caption(history: History, clip_id: str, label: str, known: _Known, present:
     return text
 
 
-def _evidence(history: History, labels: pa.Table, known: _Known) -> dict[str, Evidence]:
+def _evidence(history: History, labels: pa.Table, known: _Known) -> dict[str, RecordReference]:
     """Return what the store knows of every clip: from the version that the folder shows, else from records."""
-    evidence: dict[str, Evidence] = {}
+    evidence: dict[str, RecordReference] = {}
     unknown: dict[str, str] = {}
     for clip_id, digest in zip(labels["clip_id"].to_pylist(), labels["sha256_bytes"].to_pylist(), strict=True):
         row = known.rows.get(clip_id)
         if row is not None and row["sha256_bytes"] == digest:
-            evidence[clip_id] = Evidence(key=str(row["key"]), lossless=dict(row["lossless"]))
+            evidence[clip_id] = RecordReference(key=str(row["key"]), lossless=dict(row["lossless"]))
         else:
             unknown[clip_id] = digest
     if unknown:
         records = {record.sha256_bytes: record for record in _records(history)}
-        evidence |= {clip_id: Evidence.of(records[digest]) for clip_id, digest in unknown.items() if digest in records}
+        evidence |= {clip_id: RecordReference.of(records[digest]) for clip_id, digest in unknown.items() if digest in records}
     return evidence
 
 
@@ -232,7 +232,7 @@ def _renew_card(history: History, labels: pa.Table, plans: list[str], splits: Sp
         ours = text == card(labels, None)
     else:  # of what the build wrote just now, or of the version before clips were removed or captions edited
         shown = history.load(head)
-        ours = text == card(labels, shown.splits) or text == card(Snapshot(history, shown).labels, shown.splits)
+        ours = text == card(labels, shown.splits) or text == card(Dataset(history, shown).labels, shown.splits)
     if ours:
         write_atomic(file, after.encode())
 

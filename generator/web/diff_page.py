@@ -276,7 +276,7 @@ def _by(change: FieldChange) -> str:
         return ""
     for name, axis in AXES.items():
         if change.field in (axis.column, f"{name}_measured"):
-            distance = axis.stops(float(change.after), float(change.before))
+            distance = axis.distance(float(change.after), float(change.before))
             return f"{signed(distance, 2 if axis.error_unit == 'stop' else 1)} {axis.error_unit}"
     return ""
 

@@ -116,7 +116,7 @@ def test_temperature_is_read_on_the_marked_patch_and_not_on_a_wall_that_imitates
         if entry.axis == "temperature":
             assert entry.judged and entry.error is not None and abs(entry.error) < 6.0
             whole = axis.probe(dataset.frames(entry.clip_id), 16.0)
-            wrong += whole.value is None or abs(axis.stops(whole.value, entry.labelled)) > 20
+            wrong += whole.value is None or abs(axis.distance(whole.value, entry.labelled)) > 20
     assert wrong >= 2, "the case must be one in which the whole picture misleads"
 
 

@@ -135,7 +135,7 @@ def test_plot_without_any_reading(report: VerifyReport, tmp_path: Path) -> None:
 @given(st.sampled_from(sorted(AXES)), st.floats(-1, 1), st.floats(-4, 4))
 def test_value_at_distance_inverts_the_axis(axis: str, control: float, distance: float) -> None:
     reference = AXES[axis].default_law.value(control)
-    assert AXES[axis].stops(value_at_distance(axis, reference, distance), reference) == pytest.approx(distance, abs=1e-6)
+    assert AXES[axis].distance(value_at_distance(axis, reference, distance), reference) == pytest.approx(distance, abs=1e-6)
 
 
 @given(st.sampled_from(sorted(AXES)), st.floats(0.3, 1.0), st.integers(3, 12))

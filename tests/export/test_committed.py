@@ -16,7 +16,7 @@ from generator.export import EXPORTS
 from generator.store.splits import SplitRatios
 from generator.versions.commit_folder import commit_folder
 from generator.versions.history.history import History
-from generator.versions.reading.dataset import Snapshot
+from generator.versions.reading.dataset import Dataset
 from generator.versions.working.status import status
 
 RATIOS = SplitRatios(train=0.5, validation=0.25, test=0.25)
@@ -31,7 +31,7 @@ def committed(tmp_path: Path) -> Path:
 
 
 def held_out(path: Path) -> dict[str, set[str]]:
-    snapshot = Snapshot.open(path)
+    snapshot = Dataset.open(path)
     return {split: set(snapshot.split(split).clip_ids) for split in ("train", "validation", "test")}
 
 

@@ -18,7 +18,7 @@ from generator.recipe.blend_file import FOLDER
 from generator.recipe.load import parse_recipe
 from generator.recipe.plan import ClipPlan, Plan, make_plan, plan_of
 from generator.remotes.folder import FolderRemote
-from generator.remotes.retry import Patience
+from generator.remotes.retry import Retry
 from generator.render.messages import Done, Event, Failed, SceneJob, WorkerSettings
 from generator.render.pool import PoolOptions
 from generator.store.objects import ClipRecord, Store
@@ -91,9 +91,9 @@ def quiet() -> Progress:
     return JsonProgress(io.StringIO())
 
 
-def hasty() -> Patience:
+def hasty() -> Retry:
     """Return a patience that tries as often as any but waits for nothing."""
-    return Patience(sleep=lambda _: None)
+    return Retry(sleep=lambda _: None)
 
 
 def timeless(version: Version) -> str:

@@ -20,7 +20,7 @@ from generator.farm.finish import FinishReport, finish_target
 from generator.farm.shard_build import ShardOptions, build_shard
 from generator.farm.shards import Shard
 from generator.farm.target import Target, target_at
-from generator.io.checksummed_json import unsealed
+from generator.io.checksummed_json import parse_checksummed
 from generator.remotes.base import object_file, record_file
 from generator.store.objects import ClipRecord
 from generator.versions.check import check
@@ -122,7 +122,7 @@ class Schedule:
             elif data is not None and path not in self.storage.torn:
                 self._first[path] = data
             if data is not None and path not in self.storage.torn:
-                record = ClipRecord.model_validate(unsealed(data, path))
+                record = ClipRecord.model_validate(parse_checksummed(data, path))
                 for digest in (record.sha256_bytes, *record.frames.values()):
                     kept = self.storage.files.get(object_file(digest))
                     assert kept is not None, f"{path} names an object that is not there"
@@ -257,5 +257,5 @@ def _of_clips(files: dict[str, bytes]) -> set[str]:
 
 def _digests(records: dict[str, bytes]) -> set[str]:
     """Return the objects that records name."""
-    whole = [ClipRecord.model_validate(unsealed(data, path)) for path, data in records.items()]
+    whole = [ClipRecord.model_validate(parse_checksummed(data, path)) for path, data in records.items()]
     return {digest for record in whole for digest in (record.sha256_bytes, *record.frames.values())}

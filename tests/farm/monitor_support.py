@@ -9,7 +9,7 @@ from typing import Any
 import tiny
 from farm_support import begin
 
-from generator.building.heartbeat import Beat
+from generator.building.heartbeat import Heartbeat
 from generator.farm.target import Target, open_target
 from generator.recipe.plan import ClipPlan
 from generator.remotes.base import RemoteOptions
@@ -43,14 +43,14 @@ def publish(target: Target, clips: list[ClipPlan], scratch: Path) -> None:
         target.publish(store, record.key)
 
 
-def beat(name: str, *, age_s: float = 0.0, **more: Any) -> Beat:
+def beat(name: str, *, age_s: float = 0.0, **more: Any) -> Heartbeat:
     """Return the beat of a worker that began ten minutes before it."""
     at = datetime.now(UTC) - timedelta(seconds=age_s)
     own = {"kind": "shard", "host": "node-1", "pid": 4242, "slots": 2, "state": "running", "assigned": 5, "done": 0}
     own |= {"failed": 0, "cpu_s": 0.0, "started_at": at - timedelta(minutes=10), "beat_at": at}
-    return Beat.model_validate({"name": name, **own, **more})
+    return Heartbeat.model_validate({"name": name, **own, **more})
 
 
-def put_beat(target: Target, written: Beat) -> None:
+def put_beat(target: Target, written: Heartbeat) -> None:
     """Write a beat as a worker would."""
     assert target.write_beat(written.name, written.model_dump_json().encode())

@@ -20,7 +20,7 @@ from typing import TypeVar
 from greenlet import getcurrent, greenlet
 
 from generator.remotes.base import RemoteError, checked_path
-from generator.remotes.retry import Patience
+from generator.remotes.retry import Retry
 
 Result = TypeVar("Result")
 
@@ -173,9 +173,9 @@ class SimulatedRemote:
         self._dead = False
 
     @property
-    def patience(self) -> Patience:
+    def patience(self) -> Retry:
         """The farm's own patience, in virtual time."""
-        return Patience(sleep=self._scheduler.wait, uniform=self._uniform)
+        return Retry(sleep=self._scheduler.wait, uniform=self._uniform)
 
     @property
     def name(self) -> str:

@@ -16,11 +16,11 @@ from generator.farm import missing as lookup
 from generator.farm import parts
 from generator.farm.finish import finish_target
 from generator.farm.parts import RecipeSource, StoredParts
-from generator.farm.ray.pending import MOST_RETRIES, Work, lacking_counts, one
+from generator.farm.ray.pending import MOST_RETRIES, Work, missing_counts, one
 from generator.farm.shard_build import ShardOptions, build_shard
 from generator.farm.shards import Shard
 from generator.farm.target import claimed_target, open_target
-from generator.io.spill_map import DiskMap
+from generator.io.spill_map import SpillMap
 from generator.monitor.watch_build import watch_build
 from generator.recipe.load import parse_recipe
 from generator.recipe.plan import Plan, SceneKeys, make_plan
@@ -120,7 +120,7 @@ def test_no_role_of_a_farm_holds_more_than_a_few_parts_of_the_plan(store: str, t
 
 def test_a_driver_of_a_cluster_holds_a_few_parts_and_what_its_slots_do(store: str, alive: Alive) -> None:
     target = open_target(store, PLAN.recipe, blender=BLENDER)
-    work = Work(target, lacking_counts(target))
+    work = Work(target, missing_counts(target))
     assert work.left == len(PLAN.clips) and alive.made == 0
     seen = []
     for job in iter(work.take, None):
@@ -129,13 +129,13 @@ def test_a_driver_of_a_cluster_holds_a_few_parts_and_what_its_slots_do(store: st
             work.settle(clip.clip_id)
     assert sorted(seen) == sorted(PLAN.clip_by_id) and work.left == 0
     assert alive.most <= PARTS_ALIVE
-    assert sum(lacking_counts(target).values()) == len(PLAN.clips)  # nothing was put
+    assert sum(missing_counts(target).values()) == len(PLAN.clips)  # nothing was put
 
 
 def test_clips_that_fail_do_not_pile_up_in_the_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("generator.farm.ray.pending.MOST_RETRIES", 3)
     target = open_target(str(tmp_path / "store"), PLAN, blender=BLENDER)
-    work = Work(target, lacking_counts(target))
+    work = Work(target, missing_counts(target))
     most = 0
     while work.left:
         job = work.take()
@@ -149,7 +149,7 @@ def test_clips_that_fail_do_not_pile_up_in_the_driver(tmp_path: Path, monkeypatc
 
 def test_what_others_put_meanwhile_is_not_handed_out(tmp_path: Path) -> None:
     target = open_target(str(tmp_path / "store"), PLAN.recipe, blender=BLENDER)
-    work = Work(target, lacking_counts(target))
+    work = Work(target, missing_counts(target))
     done, _ = shard(str(tmp_path / "store"), made(tmp_path / "scratch"), 1, 3)
     assert sum(len(job.clips) for job in iter(work.take, None)) == work.left == len(PLAN.clips) - done
 
@@ -199,7 +199,7 @@ def million() -> Recipe:
 
 
 def test_a_map_on_the_disk_is_a_mapping_in_order() -> None:
-    with DiskMap() as map_:
+    with SpillMap() as map_:
         map_.put((f"{number:05d}", number) for number in reversed(range(3000)))
         map_.put([("00007", "seven")])
         assert len(map_) == 3000 and map_["00007"] == "seven" and "x" not in map_ and map_.get("x") is None

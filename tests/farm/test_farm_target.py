@@ -19,7 +19,7 @@ from generator.io.atomic import DamagedError
 from generator.io.checksummed_json import sha256
 from generator.remotes.base import RemoteError, object_file, record_file
 from generator.remotes.folder import FolderRemote
-from generator.remotes.retry import Patience
+from generator.remotes.retry import Retry
 from generator.store.objects import ClipRecord, Store
 from generator.versions.history.history import History
 from generator.versions.working.working_folder import create_or_resume, stored_plan
@@ -75,7 +75,7 @@ def test_a_clip_is_published_once_with_its_record_last(target: Target, tmp_path:
 
 def test_publishing_waits_out_trouble_and_mends_what_was_torn(tmp_path: Path) -> None:
     remote, waits = Troubled(made(tmp_path / "store")), []
-    patience = Patience(attempts=5, first_s=1.0, most_s=3.0, sleep=waits.append, uniform=lambda: 0.5)
+    patience = Retry(attempts=5, first_s=1.0, most_s=3.0, sleep=waits.append, uniform=lambda: 0.5)
     target = target_at(remote, PLAN, blender=BLENDER, patience=patience)
     scratch = Store(tmp_path / "scratch")
     first, second, third = fake_clips(target, scratch, 3)
@@ -259,9 +259,9 @@ def test_a_store_of_another_recipe_or_of_other_programs_is_refused_with_both_nam
 
 
 def sealed_claim(data: bytes, **changes: object) -> bytes:
-    from generator.io.checksummed_json import sealed, unsealed
+    from generator.io.checksummed_json import checksummed, parse_checksummed
 
-    return sealed({**unsealed(data, "farm.json"), **changes})
+    return checksummed({**parse_checksummed(data, "farm.json"), **changes})
 
 
 def test_a_part_that_lies_in_the_store_is_not_drawn_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ import pytest
 from monitor_support import beat
 
 from generator.building import heartbeat
-from generator.building.heartbeat import FAILURES, RECENT, Beat, Beater, BeatingProgress, read_beats
+from generator.building.heartbeat import FAILURES, RECENT, BeatingProgress, Heartbeat, HeartbeatWriter, read_beats
 from generator.console.progress import JsonProgress
 from generator.remotes.base import RemoteError
 
@@ -23,18 +23,18 @@ class Kept:
     """A store that keeps every beat it was given, and tells when the first came."""
 
     def __init__(self) -> None:
-        self.written: list[Beat] = []
+        self.written: list[Heartbeat] = []
         self.first = threading.Event()
 
     def write_beat(self, name: str, data: bytes) -> bool:
-        self.written.append(Beat.model_validate_json(data))
+        self.written.append(Heartbeat.model_validate_json(data))
         self.first.set()
         return True
 
 
-def seldom(store: heartbeat.BeatStore, **more: object) -> Beater:
+def seldom(store: heartbeat.BeatStore, **more: object) -> HeartbeatWriter:
     """Return a beater that writes at its start and at its end only."""
-    return Beater(store, "shard-1-of-2", "shard", shard="1/2", write_every_s=NEVER_S, beat_every_s=NEVER_S, **more)
+    return HeartbeatWriter(store, "shard-1-of-2", "shard", shard="1/2", write_every_s=NEVER_S, beat_every_s=NEVER_S, **more)
 
 
 def test_a_thousand_clips_are_two_writes_and_the_last_one_tells_all() -> None:
@@ -57,7 +57,7 @@ def test_a_thousand_clips_are_two_writes_and_the_last_one_tells_all() -> None:
 
 def test_news_is_written_while_the_worker_goes_on() -> None:
     store = Kept()
-    with Beater(store, "build", "build", write_every_s=0.01, beat_every_s=NEVER_S) as beater:
+    with HeartbeatWriter(store, "build", "build", write_every_s=0.01, beat_every_s=NEVER_S) as beater:
         beater.done("a", 1.0)
         while not any(one.done for one in store.written):
             time.sleep(0.01)
@@ -69,7 +69,7 @@ def test_news_is_written_while_the_worker_goes_on() -> None:
 
 def test_a_worker_in_a_long_render_is_seen_to_live() -> None:
     store = Kept()
-    with Beater(store, "build", "build", write_every_s=0.01, beat_every_s=0.02):
+    with HeartbeatWriter(store, "build", "build", write_every_s=0.01, beat_every_s=0.02):
         while len(store.written) < 4:  # with nothing new to tell
             time.sleep(0.01)
 

@@ -22,7 +22,7 @@ from rich.console import Console
 from textual.widgets import DataTable, Static
 from versions.versions_remote_storage import BUCKET, Storage, storage_fixture  # noqa: F401
 
-from generator.building.heartbeat import Beater
+from generator.building.heartbeat import HeartbeatWriter
 from generator.building.local import build
 from generator.console.progress import JsonProgress
 from generator.monitor.board import Board, Grid, Meter, Row, board_text, in_words
@@ -150,7 +150,7 @@ def test_storage_is_watched_as_a_folder_is(tmp_path: Path, storage: Storage) -> 
     where, options = f"s3://{BUCKET}/{tmp_path.name}", RemoteOptions(endpoint=storage.endpoint)
     target = farm(where, options)
     publish(target, target.plan.clips[:2], tmp_path / "scratch")
-    with Beater(target, "ray-head", "ray", slots=4) as beater:
+    with HeartbeatWriter(target, "ray-head", "ray", slots=4) as beater:
         beater.assign(15)
         beater.started("tiny-3-0")
         put_beat(target, beater.beat())

@@ -197,7 +197,7 @@ class Quiet:
 
 
 class PromptBeater:
-    """Stands for `Beater`, whose thread writes now and then: every piece of news is one beat, written at once."""
+    """Stands for `HeartbeatWriter`, whose thread writes now and then: every piece of news is one beat, written at once."""
 
     def __init__(self, store: Target, name: str, kind: str, **_: object) -> None:
         self._store, self._name, self._kind = store, name, kind
@@ -242,5 +242,5 @@ def virtual(scheduler: Scheduler, *, listing: bool) -> Iterator[None]:
             patch.setattr(module, "wait", threads.wait)
         if listing:
             patch.setattr(target, "_LOOKUPS", 0)
-        patch.setattr(shard_build, "Beater", PromptBeater)
+        patch.setattr(shard_build, "HeartbeatWriter", PromptBeater)
         yield

@@ -188,7 +188,7 @@ def test_value_and_control_are_inverse(control: float, axis: str) -> None:
 @settings(max_examples=200)
 def test_what_is_formatted_is_parsed_back(control: float, axis: str) -> None:
     value = AXES[axis].default_law.value(control)
-    assert abs(AXES[axis].stops(AXES[axis].parse(AXES[axis].format(value)), value)) < 2 * AXES[axis].tolerance
+    assert abs(AXES[axis].distance(AXES[axis].parse(AXES[axis].format(value)), value)) < 2 * AXES[axis].tolerance
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False))

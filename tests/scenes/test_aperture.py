@@ -21,7 +21,7 @@ from scenes.axes.aperture.axis import Aperture, expected_discs
 from scenes.axes.aperture.blur_ratio import pool
 from scenes.axes.aperture.disc_profile import overlap
 from scenes.axes.aperture.probe import find_spots
-from scenes.control_axis import Mark, Reading, UnitLaw
+from scenes.control_axis import Detection, Reading, UnitLaw
 from scenes.errors import InputError
 from scenes.families.base import draw_scene
 from scenes.families.depth_row import DEPTH_ROW
@@ -95,7 +95,7 @@ def blurred(fine_HW, disc_px: float):
 @given(st.floats(-1.5, 1.5))
 def test_law_is_the_default_table_and_written_values_parse_back(control):
     value = APERTURE.default_law.value(control)
-    assert APERTURE.stops(value, 5.6) == pytest.approx(4 * control, abs=1e-9)  # ratio 1/4 is four stops
+    assert APERTURE.distance(value, 5.6) == pytest.approx(4 * control, abs=1e-9)  # ratio 1/4 is four stops
     assert APERTURE.parse(APERTURE.format(value)) == pytest.approx(value, rel=5e-3)
     assert APERTURE.apply_optics(Optics(exposure_s=0.01), value) == Optics(exposure_s=0.01, f_number=value)
 
@@ -252,8 +252,8 @@ def test_measure_recovers_the_label_from_true_marks_and_is_signed():
     shot = Shot(width=512, height=512, fps=16, frames=1)
     scene = draw_scene(DEPTH_ROW, np.random.default_rng(4), shot, {"aperture": APERTURE.default_law})
     for labelled, real in ((5.6, 5.6), (5.6, 4.0), (22.4, 16.0), (1.4, 2.0)):
-        marks = tuple(Mark(x_px=d.x_px, y_px=d.y_px, size_px=d.disc_px) for d in expected_discs(scene, real))
-        stray = Mark(x_px=3.0, y_px=3.0, size_px=400.0)
+        marks = tuple(Detection(x_px=d.x_px, y_px=d.y_px, size_px=d.disc_px) for d in expected_discs(scene, real))
+        stray = Detection(x_px=3.0, y_px=3.0, size_px=400.0)
         found = APERTURE.measure(Reading(value=None, confidence=0.9, marks=(*marks, stray)), scene, Optics(), labelled)
         assert found.judged and found.measured == pytest.approx(real)
         assert found.error == pytest.approx(2 * math.log2(labelled / real))
@@ -264,6 +264,6 @@ def test_what_cannot_be_read_is_a_failure_and_what_is_too_small_is_not_judged():
     scene = draw_scene(DEPTH_ROW, np.random.default_rng(4), shot, {"aperture": APERTURE.default_law})
     blind = APERTURE.measure(Reading(value=None, confidence=0.0, note="no blur disc to measure"), scene, Optics(), 5.6)
     assert (blind.judged, blind.measured, blind.error, blind.note) == (True, None, None, "no blur disc to measure")
-    marks = tuple(Mark(x_px=d.x_px, y_px=d.y_px, size_px=d.disc_px) for d in expected_discs(scene, 64.0))
+    marks = tuple(Detection(x_px=d.x_px, y_px=d.y_px, size_px=d.disc_px) for d in expected_discs(scene, 64.0))
     small = APERTURE.measure(Reading(value=None, confidence=1.0, marks=marks), scene, Optics(), 64.0)
     assert not small.judged and small.measured == pytest.approx(64.0) and "below 2 px" in small.note

@@ -18,7 +18,7 @@ from generator.media.video import decode, encode
 from generator.recipe.render_settings import RenderSettings
 from scenes.axes.shutter.axis import Shutter, expected_motion
 from scenes.axes.shutter.tracking import find_backdrop, find_blobs, find_tracks
-from scenes.control_axis import Mark, Reading, UnitLaw
+from scenes.control_axis import Detection, Reading, UnitLaw
 from scenes.errors import InputError
 from scenes.families.base import draw_scene
 from scenes.families.flyby import FLYBY
@@ -33,7 +33,7 @@ def test_the_law_and_its_words_round_trip(control):
     value = LAW.value(control)
     assert LAW.control(value) == pytest.approx(control, abs=1e-9)
     assert SHUTTER.parse(SHUTTER.format(value)) == pytest.approx(value, rel=0.005)
-    assert SHUTTER.stops(value, LAW.neutral) == pytest.approx(control * math.log2(5), abs=1e-9)
+    assert SHUTTER.distance(value, LAW.neutral) == pytest.approx(control * math.log2(5), abs=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -277,11 +277,11 @@ def test_measure_holds_a_reading_against_the_closed_form():
 def test_measure_reads_a_still_through_the_closed_form_speed():
     scene = scene_at(2, 1, 512)
     marks = tuple(
-        Mark(x_px=one.x_px + 1, y_px=one.y_px - 1, size_px=one.speed_px_per_s * 0.03) for one in expected_motion(scene)
+        Detection(x_px=one.x_px + 1, y_px=one.y_px - 1, size_px=one.speed_px_per_s * 0.03) for one in expected_motion(scene)
     )
     measured = SHUTTER.measure(Reading(value=None, confidence=0.8, marks=marks), scene, Optics(), 0.02)
     assert measured.measured == pytest.approx(0.03) and measured.error == pytest.approx(math.log2(1.5)) and measured.judged
-    astray = Reading(value=None, confidence=0.8, marks=(Mark(x_px=-900.0, y_px=-900.0, size_px=9.0),))
+    astray = Reading(value=None, confidence=0.8, marks=(Detection(x_px=-900.0, y_px=-900.0, size_px=9.0),))
     lost = SHUTTER.measure(astray, scene, Optics(), 0.02)
     assert lost.measured is None and lost.judged and lost.note
 

@@ -172,7 +172,7 @@ def test_a_sweep_of_one_axis_leaves_the_other_readings_where_they_are() -> None:
     for (axis, values), clip in zip(swept, clips, strict=True):
         for other in AXES:
             read = AXES[other].relative(clip, reference, FPS)
-            truth = AXES[other].stops(values[other], neutral[other])
+            truth = AXES[other].distance(values[other], neutral[other])
             assert read is not None, (axis, other)
             if other == axis:
                 assert 0.8 < read / truth < 1.2, axis

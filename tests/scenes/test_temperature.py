@@ -112,7 +112,7 @@ def test_the_default_law_reaches_the_documented_kelvins() -> None:
     AXIS.check_law(LAW, 16)
     assert LAW.value(-1.0) == pytest.approx(21125)
     assert LAW.value(1.0) == pytest.approx(2000)
-    assert AXIS.stops(2000, 6500) == pytest.approx(500 - 1e6 / 6500)
+    assert AXIS.distance(2000, 6500) == pytest.approx(500 - 1e6 / 6500)
 
 
 # ---- the probe, on pictures that no renderer made
@@ -178,7 +178,7 @@ def test_textured_pictures_are_read_through_noise_and_compression() -> None:
             kelvin = LAW.value(float(control))
             reading = AXIS.probe(degraded(rng, picture, kelvin, 3, float(rng.uniform(0, 2))), 16.0)
             assert reading.value is not None
-            errors.append(abs(AXIS.stops(reading.value, kelvin)))
+            errors.append(abs(AXIS.distance(reading.value, kelvin)))
     assert np.median(errors) <= 2.0
     assert np.quantile(errors, 0.9) <= 8.0
 
@@ -204,7 +204,7 @@ def test_a_grey_card_is_read_in_order_even_between_near_neighbours(size: int, gr
     rng = np.random.default_rng(7)
     controls = (np.arange(9) + rng.random(9)) * 2 / 9 - 1
     found = [AXIS.probe(degraded(rng, picture, LAW.value(float(c)), 5, 0.0), 16.0).value for c in controls]
-    errors = [AXIS.stops(value or 1.0, LAW.value(float(c))) for value, c in zip(found, controls, strict=True)]
+    errors = [AXIS.distance(value or 1.0, LAW.value(float(c))) for value, c in zip(found, controls, strict=True)]
     assert np.max(np.abs(errors)) <= (5.0 if size == 64 else 2.5), errors
     assert found == sorted(found, reverse=True)
 
@@ -216,7 +216,7 @@ def test_the_neutral_wins_over_a_larger_flat_colour_that_looks_like_one() -> Non
         picture = chart(256, (float(imitation[0]), float(imitation[1]), float(imitation[2])))
         reading = AXIS.probe(degraded(np.random.default_rng(0), picture, kelvin, 2, 0.5), 16.0)
         assert reading.value is not None
-        assert abs(AXIS.stops(reading.value, kelvin)) < 4
+        assert abs(AXIS.distance(reading.value, kelvin)) < 4
 
 
 def test_a_picture_without_anything_neutral_is_not_read() -> None:
@@ -263,7 +263,7 @@ def test_relative_readings_follow_the_cast_whatever_the_brightness() -> None:
             clip = degraded(rng, picture * np.float32(rng.uniform(0.7, 1.0)), kelvin, 2, 1.0)
             difference = AXIS.relative(clip, reference, 16.0)
             assert difference is not None
-            assert difference == pytest.approx(AXIS.stops(kelvin, 6500.0), abs=4 + 0.03 * mired(kelvin))
+            assert difference == pytest.approx(AXIS.distance(kelvin, 6500.0), abs=4 + 0.03 * mired(kelvin))
 
 
 @pytest.mark.parametrize("control", [-1.5, -1.2, 1.2, 1.5])
@@ -272,7 +272,7 @@ def test_extrapolated_casts_are_still_told_apart(control: float) -> None:
     rng = np.random.default_rng(0)
     reference = degraded(rng, picture, 6500.0, 1, 1.0)
     difference = AXIS.relative(degraded(rng, picture, LAW.value(control), 1, 1.0), reference, 16.0)
-    truth = AXIS.stops(LAW.value(control), 6500.0)
+    truth = AXIS.distance(LAW.value(control), 6500.0)
     assert difference is not None
     assert difference == pytest.approx(truth, abs=5 + 0.2 * abs(truth))
 

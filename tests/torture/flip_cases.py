@@ -20,7 +20,7 @@ from generator.export.source import ExportSource
 from generator.export.write_folder import ExportError
 from generator.versions.check import check
 from generator.versions.history.history import History
-from generator.versions.reading.dataset import Snapshot
+from generator.versions.reading.dataset import Dataset
 from generator.versions.working.working_folder import WorkingFolder
 
 
@@ -42,7 +42,7 @@ def read_versions(folder: Path) -> tuple[Hashable, bool]:
     """Read every clip, frame and label of all versions, as a training does."""
     history, found = History.open(folder / "ds"), []
     for version in history.log():
-        snapshot = Snapshot(history, version)
+        snapshot = Dataset(history, version)
         digests = snapshot.labels["lossless"].to_pylist()
         frames = tuple(history.store.read(digest) for lossless in digests for _, digest in lossless)
         found.append((version.id, repr(snapshot.labels.to_pylist()), tuple(clip.data() for clip in snapshot), frames))

@@ -20,7 +20,7 @@ from generator.store.splits import SplitRatios
 from generator.versions.commit import Origin, commit
 from generator.versions.history.history import INTERNAL, History
 from generator.versions.history.version import Software, Version
-from generator.versions.manifest.rows import Evidence
+from generator.versions.manifest.rows import RecordReference
 
 SIDE = 32
 SPLITS = SplitRatios(train=0.6, validation=0.3, test=0.1)
@@ -107,4 +107,4 @@ def make_dataset(path: Path, recipe: str = ONE_AXIS, splits: SplitRatios = SPLIT
         software=Software(stopdown="0", python="3.11"),
         splits=splits,
     )
-    return commit(history, label_table(plan, records), {name: Evidence.of(r) for name, r in records.items()}, origin)
+    return commit(history, label_table(plan, records), {name: RecordReference.of(r) for name, r in records.items()}, origin)

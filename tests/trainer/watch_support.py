@@ -22,7 +22,7 @@ from trainer.control import AdapterConfig, ControlConfig, LoraSettings, axis_con
 from trainer.data.batches import FlowBatches
 from trainer.data.records import ClipRecord
 from trainer.training.loop import Loop
-from trainer.training.tasks.base import Watcher
+from trainer.training.tasks.base import Callback
 from trainer.training.tasks.control import ControlTask, Provenance, attach_adapters
 from trainer.training.tasks.flow import Flow
 
@@ -98,6 +98,6 @@ def small_settings(steps: int = 6, **more: object) -> TrainSettings:
     return TrainSettings.model_validate({**tree, **more})
 
 
-def make_loop(task: ControlTask, settings: TrainSettings, folder: Path, watchers: Sequence[Watcher] = ()) -> Loop:
+def make_loop(task: ControlTask, settings: TrainSettings, folder: Path, watchers: Sequence[Callback] = ()) -> Loop:
     """Return the loop of a task on the CPU."""
     return Loop(task, settings, folder, Accelerator(cpu=True), watchers=watchers)

@@ -23,7 +23,7 @@ from generator.versions.history.history import History
 from generator.versions.history.transfer import import_versions
 from generator.versions.history.version import Version, content_id
 from generator.versions.manifest import tree as manifest_tree
-from generator.versions.manifest.leaves import differing, edit, find_row, plant, read_rows
+from generator.versions.manifest.leaves import differing, edit, find_row, read_rows, store_rows
 from generator.versions.manifest.tree import Manifest, leaves_of, read_manifest, write_manifest
 from generator.versions.reading.diff import diff
 from generator.versions.sync.pull import clone, pull
@@ -70,7 +70,7 @@ def dataset(path: Path) -> tuple[History, Clips, Version]:
 
 def test_branches_are_cut_by_ids_alone_and_hold_the_leaves_in_order(tmp_path: Path, rows: pa.Table) -> None:
     store = Store(tmp_path)
-    manifest = plant(store, rows)
+    manifest = store_rows(store, rows)
     assert 15 <= len(manifest.branches) == len(manifest.parts) <= 80 and manifest.rows == 600
     assert all(manifest_tree.parts_after(branch) for branch in manifest.branches[:-1])
     assert [leaf for branch in manifest.branches for leaf in leaves_of(store, branch)] == list(manifest.leaves)
@@ -91,17 +91,17 @@ def test_an_edit_makes_the_branches_that_a_rebuild_makes(
     if data.draw(st.booleans()):  # the ends of branches go: what follows joins
         gone |= {number for number, clip_id in enumerate(ids(rows)) if manifest_tree._hash(clip_id) & 0xF == 0}
     gone -= put
-    before = plant(store, rows.take(pa.array(sorted(start), pa.int64())))
+    before = store_rows(store, rows.take(pa.array(sorted(start), pa.int64())))
     new = rows.take(pa.array(sorted(put), pa.int64())) if put else None
     edited = edit(store, before, new, [ids(rows)[number] for number in gone])
-    expected = plant(store, rows.take(pa.array(sorted((start - gone) | put), pa.int64())))
+    expected = store_rows(store, rows.take(pa.array(sorted((start - gone) | put), pa.int64())))
     assert edited.parts == expected.parts and edited.same(expected) and edited.leaves == expected.leaves
     assert write_manifest(store, edited) == write_manifest(store, expected)
 
 
 def test_an_edit_reads_and_writes_one_leaf_and_its_branch(tmp_path: Path, rows: pa.Table) -> None:
     store = Counted(tmp_path)
-    manifest = plant(store, rows)
+    manifest = store_rows(store, rows)
     before = set(store.objects())
     victim = next(clip_id for clip_id in ids(rows)[300:] if manifest_tree._hash(clip_id) & 0x3)
     later = edit(store, manifest, None, [victim])
@@ -115,7 +115,7 @@ def test_an_edit_reads_and_writes_one_leaf_and_its_branch(tmp_path: Path, rows: 
 
 def test_every_row_is_found_and_no_other(tmp_path: Path, rows: pa.Table) -> None:
     store = Store(tmp_path)
-    manifest = plant(store, rows)
+    manifest = store_rows(store, rows)
     for position in range(0, 600, 37):
         row = find_row(store, manifest, ids(rows)[position])
         assert row is not None and row["caption"] == rows["caption"][position].as_py()
@@ -123,7 +123,7 @@ def test_every_row_is_found_and_no_other(tmp_path: Path, rows: pa.Table) -> None
 
 
 def test_the_content_id_of_branches_is_pinned(tmp_path: Path) -> None:
-    manifest = plant(
+    manifest = store_rows(
         Store(tmp_path),
         many_rows(300)
         .drop_columns(["size_bytes", "shutter_control", "shutter_exposure_s"])
@@ -134,7 +134,7 @@ def test_the_content_id_of_branches_is_pinned(tmp_path: Path) -> None:
 
 def test_a_root_of_leaves_that_could_have_branches_is_read_and_gets_them_when_edited(tmp_path: Path, rows: pa.Table) -> None:
     store = Store(tmp_path)
-    manifest = plant(store, rows)
+    manifest = store_rows(store, rows)
     old = read_manifest(store, write_manifest(store, Manifest(manifest.schema, manifest.leaves, store)))
     assert not old.branches and old.leaves == manifest.leaves
     victim = ids(rows)[100]
@@ -190,7 +190,7 @@ def test_a_damaged_branch_is_found_stops_collecting_and_is_repaired(tmp_path: Pa
 
 def test_a_branch_in_anothers_place_or_none_is_refused(tmp_path: Path, rows: pa.Table) -> None:
     store = Store(tmp_path)
-    one, two = plant(store, rows).branches[:2]
+    one, two = store_rows(store, rows).branches[:2]
     with pytest.raises(DamagedError, match="other leaves than its root says"):
         leaves_of(store, one.model_copy(update={"digest": two.digest}))
     leaves = json.loads(store.read(one.digest))["leaves"]

@@ -26,7 +26,7 @@ from generator.versions.check import check
 from generator.versions.commit import commit
 from generator.versions.commit_folder import commit_folder
 from generator.versions.history.history import History
-from generator.versions.reading.dataset import Snapshot
+from generator.versions.reading.dataset import Dataset
 from generator.versions.working.compare import Working
 from generator.versions.working.restore import restore
 from generator.versions.working.status import mark, status
@@ -58,7 +58,7 @@ def test_a_finished_build_is_clean_and_a_restore_goes_there_and_back(tmp_path: P
             name: data for name, data in expected.items() if name != "labels.parquet"
         }
         assert pq.read_table(tmp_path / "labels.parquet").equals(
-            Snapshot.open(tmp_path, ref).labels.drop_columns(["key", "lossless", "split"])
+            Dataset.open(tmp_path, ref).labels.drop_columns(["key", "lossless", "split"])
         )
         assert status(history).clean and status(history, thorough=True).clean and check(history).clean
     assert not (tmp_path / "card.json").exists()
@@ -174,7 +174,7 @@ def test_a_restore_waits_for_no_build(tmp_path: Path) -> None:
 def test_a_missing_object_stops_a_restore_before_it_changes_anything(tmp_path: Path) -> None:
     history, _, second = two_versions(tmp_path)
     only = next(
-        row for row in Snapshot.open(tmp_path, "latest~1").labels.to_pylist() if f"clips/{row['clip_id']}.mp4" not in second
+        row for row in Dataset.open(tmp_path, "latest~1").labels.to_pylist() if f"clips/{row['clip_id']}.mp4" not in second
     )
     history.store.path(only["sha256_bytes"]).unlink()
     with pytest.raises(DamagedError, match="is missing"):
@@ -236,7 +236,7 @@ def test_edits_by_hand_become_a_version(tmp_path: Path) -> None:
     (tmp_path / "clips" / f"{ids[0]}.mp4").unlink()
     _edit(tmp_path / "clips" / f"{ids[1]}.txt", "a word of mine, ü\n".encode())
     version = commit_folder(history, "by hand")
-    snapshot = Snapshot.open(tmp_path)
+    snapshot = Dataset.open(tmp_path)
     assert version.parents == (first.id,) and version.plans == first.plans
     assert version.software == first.software
     assert ids[0] not in snapshot and len(snapshot) == 8 and snapshot[ids[1]]["caption"] == "a word of mine, ü"

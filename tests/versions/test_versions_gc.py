@@ -14,7 +14,7 @@ from generator.versions.gc import gc
 from generator.versions.history.history import History
 from generator.versions.history.locks import writing
 from generator.versions.history.refs import version_ids
-from generator.versions.manifest.leaves import plant
+from generator.versions.manifest.leaves import store_rows
 from generator.versions.manifest.rows import make_rows
 from generator.versions.working.restore import restore
 from generator.versions.working.working_folder import build_lock
@@ -114,7 +114,7 @@ def test_an_orphaned_manifest_goes(tmp_path: Path) -> None:
     from versions_support import evidence, table
 
     other = without(clips, next(iter(clips)))
-    plant(history.store, make_rows(table(other), evidence(other), SplitRatios(train=0.5, validation=0.25, test=0.25)))
+    store_rows(history.store, make_rows(table(other), evidence(other), SplitRatios(train=0.5, validation=0.25, test=0.25)))
     assert gc(history, grace_s=0).objects == 1 and sha(b"x")
 
 

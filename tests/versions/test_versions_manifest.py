@@ -21,11 +21,11 @@ from generator.versions.manifest.leaves import (
     differing,
     edit,
     find_row,
-    plant,
     read_leaf,
     read_rows,
+    store_rows,
 )
-from generator.versions.manifest.rows import content_digest, make_rows, settled
+from generator.versions.manifest.rows import content_digest, make_rows, normalised
 from generator.versions.manifest.summary import summarise, total
 from generator.versions.manifest.tree import cuts_after, read_manifest, write_manifest
 from scenes.errors import InputError
@@ -48,9 +48,9 @@ def many_rows(count: int, *, seed: int = 0, step: int = 1) -> pa.Table:
             "shutter_exposure_s": 5.0**controls / 80,
         }
     )
-    from generator.versions.manifest.rows import Evidence
+    from generator.versions.manifest.rows import RecordReference
 
-    return make_rows(labels, {clip_id: Evidence(key=sha(clip_id), lossless={}) for clip_id in ids}, SplitRatios())
+    return make_rows(labels, {clip_id: RecordReference(key=sha(clip_id), lossless={}) for clip_id in ids}, SplitRatios())
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def large() -> pa.Table:
 
 
 def test_leaves_are_cut_by_ids_alone_and_hold_about_a_thousand_rows(tmp_path: Path, large: pa.Table) -> None:
-    manifest = plant(Store(tmp_path), large)
+    manifest = store_rows(Store(tmp_path), large)
     assert manifest.rows == 9000 and 3 <= len(manifest.leaves) <= 20
     assert all(cuts_after(leaf.last) for leaf in manifest.leaves[:-1])
     assert read_rows(Store(tmp_path), manifest).equals(large)
@@ -77,16 +77,16 @@ def test_an_edit_makes_the_manifest_that_a_rebuild_makes(
     gone = rng.choice(large.num_rows, data.draw(st.integers(0, 400)), replace=False)
     cut_ids = [i for i in range(large.num_rows) if cuts_after(large["clip_id"][i].as_py())] if data.draw(st.booleans()) else []
     gone_ids = [large["clip_id"][int(i)].as_py() for i in {*gone, *cut_ids} - {*put}]  # a boundary's removal joins leaves
-    manifest = edit(store, plant(store, large.take(start)), large.take(put), gone_ids)
+    manifest = edit(store, store_rows(store, large.take(start)), large.take(put), gone_ids)
     kept = sorted(({*start.tolist()} - {*gone.tolist(), *cut_ids}) | {*put.tolist()})
-    expected = plant(store, large.take(pa.array(kept, pa.int64())))
+    expected = store_rows(store, large.take(pa.array(kept, pa.int64())))
     assert [leaf.digest for leaf in manifest.leaves] == [leaf.digest for leaf in expected.leaves]
     assert manifest.leaves == expected.leaves and manifest.same(expected)
 
 
 def test_an_edit_writes_only_the_leaves_it_touches(tmp_path: Path, large: pa.Table) -> None:
     store = Store(tmp_path)
-    manifest = plant(store, large)
+    manifest = store_rows(store, large)
     before = set(store.objects())
     later = edit(store, manifest, None, [large["clip_id"][4000].as_py()])
     assert len(set(store.objects()) - before) == 1
@@ -96,7 +96,10 @@ def test_an_edit_writes_only_the_leaves_it_touches(tmp_path: Path, large: pa.Tab
 
 def test_order_of_rows_and_columns_changes_no_content(tmp_path: Path, large: pa.Table) -> None:
     shuffled = large.take(np.random.default_rng(0).permutation(large.num_rows)).select(large.column_names[::-1])
-    assert plant(Store(tmp_path), large).leaves[0].content == plant(Store(tmp_path), settled(shuffled)).leaves[0].content
+    assert (
+        store_rows(Store(tmp_path), large).leaves[0].content
+        == store_rows(Store(tmp_path), normalised(shuffled)).leaves[0].content
+    )
 
 
 def test_readings_are_no_content_and_labels_are(tmp_path: Path) -> None:
@@ -139,7 +142,7 @@ def test_what_lies_under_nulls_changes_no_byte(tmp_path: Path) -> None:
 
 def test_a_content_id_is_pinned(tmp_path: Path) -> None:
     """The same rows, plans and software give this id on every machine and with every version of Arrow."""
-    manifest = plant(
+    manifest = store_rows(
         Store(tmp_path),
         many_rows(3000)
         .drop_columns(["size_bytes", "shutter_control", "shutter_exposure_s"])
@@ -159,7 +162,7 @@ def test_summaries_add_up(large: pa.Table) -> None:
 
 def test_one_row_is_found_in_one_leaf(tmp_path: Path, large: pa.Table) -> None:
     store = Store(tmp_path)
-    manifest = plant(store, large)
+    manifest = store_rows(store, large)
     for position in (0, 4321, 8999):
         row = find_row(store, manifest, large["clip_id"][position].as_py())
         assert row is not None and row["caption"] == large["caption"][position].as_py()
@@ -186,14 +189,14 @@ def test_a_manifest_from_elsewhere_with_paths_is_refused(tmp_path: Path, bad: st
     clips = make_clips(store, 1)
     rows = make_rows(table(clips), evidence(clips), SplitRatios())
     value = pa.array([bad]) if where == "clip_id" else pa.array([[(bad, sha("x"))]], rows.schema.field("lossless").type)
-    manifest = plant(store, rows.set_column(rows.column_names.index(where), where, value))
+    manifest = store_rows(store, rows.set_column(rows.column_names.index(where), where, value))
     with pytest.raises(DamagedError, match="is not a"):
         read_rows(store, manifest)
 
 
 def test_a_leaf_in_anothers_place_is_refused(tmp_path: Path, large: pa.Table) -> None:
     store = Store(tmp_path)
-    manifest = plant(store, large)
+    manifest = store_rows(store, large)
     swapped = manifest.leaves[0].model_copy(update={"digest": manifest.leaves[1].digest})
     with pytest.raises(DamagedError, match="holds other rows"):
         read_leaf(store, swapped, manifest.schema)
@@ -210,14 +213,14 @@ def test_what_is_no_manifest_is_said(tmp_path: Path, data: bytes) -> None:
 
 def test_a_newer_manifest_asks_for_a_newer_stopdown(tmp_path: Path, large: pa.Table) -> None:
     store = Store(tmp_path)
-    tree = json.loads(store.read(write_manifest(store, plant(store, large.slice(0, 10)))))
+    tree = json.loads(store.read(write_manifest(store, store_rows(store, large.slice(0, 10)))))
     with pytest.raises(InputError, match="upgrade Stopdown"):
         read_manifest(store, store.put(json.dumps({**tree, "format": 3}).encode()))
 
 
 def test_a_manifest_survives_its_file(tmp_path: Path, large: pa.Table) -> None:
     store = Store(tmp_path)
-    manifest = plant(store, large)
+    manifest = store_rows(store, large)
     again = read_manifest(store, write_manifest(store, manifest))
     assert again.same(manifest) and again.leaves == manifest.leaves
 
@@ -248,7 +251,7 @@ def test_rows_that_cannot_be_are_refused(tmp_path: Path, change: object, words: 
 def test_schema_of_the_support_module_is_read_back(tmp_path: Path) -> None:
     store = Store(tmp_path)
     clips = make_clips(store, 5, lossless=True)
-    manifest = plant(store, make_rows(table(clips), evidence(clips), SplitRatios()))
+    manifest = store_rows(store, make_rows(table(clips), evidence(clips), SplitRatios()))
     rows = read_rows(store, read_manifest(store, write_manifest(store, manifest)))
     assert rows.schema.metadata == schema().metadata
     assert rows.schema.field("shutter_exposure_s").metadata == schema().field("shutter_exposure_s").metadata

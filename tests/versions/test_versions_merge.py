@@ -16,7 +16,7 @@ from generator.versions.gc import gc
 from generator.versions.history.history import History
 from generator.versions.history.refs import version_ids
 from generator.versions.merge import merge
-from generator.versions.reading.dataset import Snapshot
+from generator.versions.reading.dataset import Dataset
 from generator.versions.working.restore import restore
 from generator.versions.working.status import status
 from scenes.errors import InputError
@@ -30,7 +30,7 @@ def test_a_union_has_the_clips_plans_and_history_of_both(tmp_path: Path) -> None
     both = merge(one, two, message="both")
     assert both.parents == (mine.id, theirs.id) and both.summary.clips == 15
     assert both.plans == (*mine.plans, *theirs.plans) and len(both.recipes) == 2
-    assert set(Snapshot.open(one.path).clip_ids) == {*clips, *others}
+    assert set(Dataset.open(one.path).clip_ids) == {*clips, *others}
     assert {version.message for version in one.ancestors(both.id)} == {"both", "first", "their second"}
     assert check(one).clean and check(two).clean and status(one).clean
     restore(one, "latest")
@@ -50,7 +50,7 @@ def test_equal_clips_are_there_once_whatever_the_probes_said(tmp_path: Path) -> 
     commit_clips(two, same)
     both = merge(one, two)
     assert both.summary.clips == 12
-    assert Snapshot.open(one.path)[list(clips)[1]]["aperture_measured"] == clips[list(clips)[1]][0]["aperture_measured"]
+    assert Dataset.open(one.path)[list(clips)[1]]["aperture_measured"] == clips[list(clips)[1]][0]["aperture_measured"]
 
 
 def test_clips_of_one_id_and_two_contents_are_refused_by_name(tmp_path: Path) -> None:
@@ -94,8 +94,8 @@ def test_merging_a_dataset_with_fewer_axes_keeps_its_nulls(tmp_path: Path) -> No
     kept = [name for name in labels.column_names if not name.startswith("aperture")]
     commit(two, labels.select(kept), evidence(more), origin())
     merge(one, two)
-    row = Snapshot.open(one.path)[next(iter(more))].labels
-    assert row["aperture_f_number"] is None and len(Snapshot.open(one.path)) == 6
+    row = Dataset.open(one.path)[next(iter(more))].labels
+    assert row["aperture_f_number"] is None and len(Dataset.open(one.path)) == 6
     merge(two, one)
-    assert Snapshot.open(two.path)[next(iter(clips))].labels.keys() == row.keys()
+    assert Dataset.open(two.path)[next(iter(clips))].labels.keys() == row.keys()
     assert without(clips)

@@ -24,7 +24,7 @@ from generator.versions import commit as commits
 from generator.versions.commit import commit
 from generator.versions.history.history import History
 from generator.versions.manifest import tree as manifest_tree
-from generator.versions.manifest.leaves import plant, sow
+from generator.versions.manifest.leaves import store_rows, store_tables
 from generator.versions.manifest.tree import write_manifest
 from generator.versions.sync import push as remote_push
 from generator.versions.sync.pull import clone
@@ -62,7 +62,7 @@ def test_rows_in_pieces_make_the_manifest_of_the_whole_table(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(manifest_tree, "_CUT_MASK", masks[0])
         patch.setattr(manifest_tree, "_BRANCH_MASK", masks[1])
-        expected, made = plant(store, rows), sow(store, rows.schema, sliced(rows, cuts))
+        expected, made = store_rows(store, rows), store_tables(store, rows.schema, sliced(rows, cuts))
         assert made.parts == expected.parts and write_manifest(store, made) == write_manifest(store, expected)
 
 

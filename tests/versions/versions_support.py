@@ -13,7 +13,7 @@ from generator.store.objects import ClipRecord, Store
 from generator.versions.commit import Origin, commit
 from generator.versions.history.history import INTERNAL, History
 from generator.versions.history.version import Software, Version
-from generator.versions.manifest.rows import Evidence
+from generator.versions.manifest.rows import RecordReference
 from generator.versions.working.status import mark
 
 AXES = (("shutter", "shutter_exposure_s"), ("aperture", "aperture_f_number"))
@@ -98,8 +98,8 @@ def table(clips: Clips) -> pa.Table:
     return pa.Table.from_pylist([row for row, _ in clips.values()], schema=schema())
 
 
-def evidence(clips: Clips) -> dict[str, Evidence]:
-    return {clip_id: Evidence.of(record) for clip_id, (_, record) in clips.items()}
+def evidence(clips: Clips) -> dict[str, RecordReference]:
+    return {clip_id: RecordReference.of(record) for clip_id, (_, record) in clips.items()}
 
 
 def origin(message: str = "a version", *, files: dict[str, bytes] | None = None, plan: str | None = PLAN) -> Origin:

@@ -1,4 +1,4 @@
-"""The plan of a run or a comparison as a table: what each stage does, what it takes, and whether it is done."""
+"""The plan of a run or a comparison as a table: what each stage does, what it costs, and whether it is done."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from rich.text import Text
 
 from generator.console.terminal import Console
 from generator.recipe.plan import layer_counts
-from trainer.comparison.run_cells import Workshop
-from trainer.comparison.run_grid import Cell
+from trainer.comparison.run_cells import Sweep
+from trainer.comparison.run_grid import GridRun
 from trainer.config.train import TrainSettings
 from trainer.runs.before_rendering import check_before_rendering
 from trainer.runs.expect import MEASURED, Expected, expect, expected_videos
-from trainer.runs.run_stages import REPORT, Place
+from trainer.runs.run_stages import REPORT, RunContext
 from trainer.runs.stage_runner import read_state
 
 RECKONED = (
@@ -24,7 +24,7 @@ RECKONED = (
 )
 
 
-def show_plan(place: Place, console: Console) -> None:
+def show_plan(place: RunContext, console: Console) -> None:
     """Print the stages of a run; raises InputError for what would end it after its dataset is rendered."""
     check_before_rendering(place.recipe, place.dataset)
     done = read_state(place.folder).stages
@@ -45,7 +45,7 @@ def show_plan(place: Place, console: Console) -> None:
     console.print(_whole(expected))
 
 
-def _show_training(place: Place, console: Console) -> None:
+def _show_training(place: RunContext, console: Console) -> None:
     """Print what decides the training, and the memory that it takes."""
     from trainer.runs.expect_large import CARD, SHARE, sizes_of
     from trainer.training.dry_run import training_memory
@@ -67,7 +67,7 @@ def settings_line(train: TrainSettings) -> str:
     )
 
 
-def show_comparison(shop: Workshop, cells: Sequence[Cell], console: Console) -> None:
+def show_comparison(shop: Sweep, cells: Sequence[GridRun], console: Console) -> None:
     """Print the runs of a comparison and what they take together; runs of one fidelity share its dataset."""
     table = Table("run", "data", "training", "videos", "one core", "before", box=None, header_style="dim", pad_edge=False)
     whole: dict[str, list[Expected]] = defaultdict(list)
@@ -104,7 +104,7 @@ def show_comparison(shop: Workshop, cells: Sequence[Cell], console: Console) -> 
     console.print(_whole(sums))
 
 
-def _stages(place: Place) -> dict[str, str]:
+def _stages(place: RunContext) -> dict[str, str]:
     recipe = place.recipe
     settings = recipe.train(place.dataset, "latest", place.folder / "train")
     clips = sum(count for *_, count in layer_counts(recipe.dataset))
@@ -119,12 +119,12 @@ def _stages(place: Place) -> dict[str, str]:
     }
 
 
-def _is_large(place: Place) -> bool:
+def _is_large(place: RunContext) -> bool:
     """Whether nothing was measured on the recipe's backbone, so that operations are counted."""
     return place.recipe.train(place.dataset, "latest", place.folder / "train").backbone.name != MEASURED
 
 
-def _expected(place: Place) -> Mapping[str, Expected]:
+def _expected(place: RunContext) -> Mapping[str, Expected]:
     train = place.recipe.train(place.dataset, "latest", place.folder / "train")
     found = expect(place.recipe, train)
     if train.backbone.name == MEASURED:

@@ -12,8 +12,8 @@ from generator.console.terminal import Console
 from trainer.config.requirements import require_training_stack
 
 if TYPE_CHECKING:
-    from trainer.comparison.run_cells import Workshop
-    from trainer.runs.run_stages import Place
+    from trainer.comparison.run_cells import Sweep
+    from trainer.runs.run_stages import RunContext
     from trainer.runs.stage_runner import Event, StageRecord, Tell
 
 Overrides = Sequence[str]
@@ -34,7 +34,7 @@ def command(
     ] = None,
     first: Annotated[str | None, typer.Option("--from", help="Do this stage and all after it again.")] = None,
     until: Annotated[str | None, typer.Option(help="Stop after this stage.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done and what it takes.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done and what it costs.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     workers: Annotated[int | None, typer.Option(help="Render processes; one per core if not given.")] = None,
     overrides: Annotated[
@@ -67,13 +67,13 @@ def command(
 
 def _place(
     recipe: Path, overrides: Overrides, *, out: Path, dataset: Path | None, run: str | None, new: bool, **where: Any
-) -> Place:
+) -> RunContext:
     from trainer.runs.run_folder import choose_folder
     from trainer.runs.run_recipe import load_run_recipe
-    from trainer.runs.run_stages import Place
+    from trainer.runs.run_stages import RunContext
 
     loaded = load_run_recipe(recipe, overrides)
-    return Place(
+    return RunContext(
         folder=choose_folder(out, loaded.dataset.name, run=run, new=new),
         recipe_file=recipe,
         recipe=loaded,
@@ -82,7 +82,7 @@ def _place(
     )
 
 
-def _alone(place: Place, *, first: str | None, until: str | None, dry_run: bool) -> None:
+def _alone(place: RunContext, *, first: str | None, until: str | None, dry_run: bool) -> None:
     """Run the stages of one run and say what it found."""
     if dry_run:
         from trainer.commands.plan_table import show_plan
@@ -114,11 +114,11 @@ def _teller(prefix: str = "") -> Tell:
     return tell
 
 
-def _workshop(recipe: Path, overrides: Overrides, *, out: Path, datasets: Path | None, **where: Any) -> Workshop:
-    from trainer.comparison.run_cells import Workshop
+def _workshop(recipe: Path, overrides: Overrides, *, out: Path, datasets: Path | None, **where: Any) -> Sweep:
+    from trainer.comparison.run_cells import Sweep
     from trainer.comparison.run_grid import load_comparison
 
-    return Workshop(
+    return Sweep(
         comparison=load_comparison(recipe, overrides),
         recipe_file=recipe,
         runs=out,
@@ -127,7 +127,7 @@ def _workshop(recipe: Path, overrides: Overrides, *, out: Path, datasets: Path |
     )
 
 
-def _compare(shop: Workshop, names: list[str] | None, *, first: str | None, until: str | None, dry_run: bool) -> None:
+def _compare(shop: Sweep, names: list[str] | None, *, first: str | None, until: str | None, dry_run: bool) -> None:
     """Run the cells of a comparison, and tell what they say together once all are there."""
     from trainer.commands.plan_table import show_comparison
     from trainer.commands.quiet import quiet_libraries
@@ -151,7 +151,7 @@ def _compare(shop: Workshop, names: list[str] | None, *, first: str | None, unti
     console.print(f"open {compared.page}", markup=False, soft_wrap=True)
 
 
-def _show_result(place: Place, records: dict[str, StageRecord]) -> None:
+def _show_result(place: RunContext, records: dict[str, StageRecord]) -> None:
     """Say where the report is and what it found."""
     from trainer.evaluation.results import read_report
     from trainer.runs.run_stages import EVALUATION, REPORT

@@ -77,10 +77,10 @@ def _train(settings: TrainSettings, folder: Path, dry_run: bool) -> None:
 
 def _require_own_folder(settings: TrainSettings, folder: Path) -> None:
     """Refuse a folder with another run's checkpoints before the backbone is loaded; data and backbone are compared later."""
-    from trainer.config.train import decisive, require_same
+    from trainer.config.train import deciding_settings, require_same
     from trainer.training.checkpoints.checkpoint import latest_identity
 
-    before, now = latest_identity(folder), decisive(settings)
+    before, now = latest_identity(folder), deciding_settings(settings)
     if before is not None:
         comparable = set(now) - {"adapter.axes"}  # resolved with the dataset
         require_same({key: before.get(key) for key in comparable}, {key: now[key] for key in comparable}, str(folder))

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from generator.io.atomic import write_atomic
 from scenes.errors import InputError
-from trainer.comparison.run_grid import Cell, Comparison
+from trainer.comparison.run_grid import Comparison, GridRun
 from trainer.evaluation.results import read_report
 from trainer.runs.run_folder import claim
-from trainer.runs.run_stages import EVALUATION, Note, Place, make_stages
+from trainer.runs.run_stages import EVALUATION, Note, RunContext, make_stages
 from trainer.runs.stage_runner import StageRecord, Tell, read_state, run_stages
 
 PAGE = "report.html"
@@ -29,7 +29,7 @@ class Compared:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Workshop:
+class Sweep:
     """Where and how a comparison is worked on."""
 
     comparison: Comparison
@@ -40,9 +40,9 @@ class Workshop:
     workers: int | None
     note: Note
 
-    def place(self, cell: Cell) -> Place:
+    def place(self, cell: GridRun) -> RunContext:
         """Return what the stages of a cell's run know."""
-        return Place(
+        return RunContext(
             folder=self.comparison.folder(self.runs) / cell.name,
             recipe_file=self.recipe_file,
             recipe=cell.recipe,
@@ -65,9 +65,9 @@ class Workshop:
 
 
 def run_cells(
-    shop: Workshop,
-    cells: Sequence[Cell],
-    tell: Callable[[Cell], Tell],
+    shop: Sweep,
+    cells: Sequence[GridRun],
+    tell: Callable[[GridRun], Tell],
     *,
     first: str | None = None,
     until: str | None = None,
@@ -81,12 +81,12 @@ def run_cells(
     return records
 
 
-def unfinished(shop: Workshop) -> list[str]:
+def unfinished(shop: Sweep) -> list[str]:
     """Return the names of the cells that are not evaluated yet."""
     return [cell.name for cell in shop.comparison.cells if "evaluate" not in read_state(shop.place(cell).folder).stages]
 
 
-def conclude(shop: Workshop) -> Compared:
+def conclude(shop: Sweep) -> Compared:
     """Put the evaluations of all cells together and write comparison.json, results.md and the page.
 
     Raises InputError where a cell is not evaluated yet.

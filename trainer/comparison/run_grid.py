@@ -62,7 +62,7 @@ class CompareRecipe(Section):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cell:
+class GridRun:
     """One run of a comparison."""
 
     fidelity: str
@@ -84,7 +84,7 @@ class Comparison:
     name: str
     text: str
     overrides: tuple[str, ...]
-    cells: tuple[Cell, ...]
+    cells: tuple[GridRun, ...]
 
     def folder(self, runs: Path) -> Path:
         """Return where the cells lie and the report is written."""
@@ -94,7 +94,7 @@ class Comparison:
         """Return the dataset that all cells of a fidelity share."""
         return datasets / f"{self.name}-{fidelity}"
 
-    def chosen(self, names: Sequence[str] | None) -> tuple[Cell, ...]:
+    def chosen(self, names: Sequence[str] | None) -> tuple[GridRun, ...]:
         """Return the cells of some names, or all; raises InputError for a name that is none."""
         if not names:
             return self.cells
@@ -122,7 +122,7 @@ def load_comparison(path: Path, overrides: Sequence[str] = ()) -> Comparison:
         if _at(tree, key) is not None:
             raise InputError(f"{path}: {key} is set, and {decides} decides it for each run; remove one of them")
     cells = [
-        Cell(
+        GridRun(
             fidelity=fidelity,
             seed=seed,
             trained=trained,

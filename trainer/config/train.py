@@ -112,7 +112,7 @@ class OptimizerSettings(Section):
 
 
 class CheckpointSettings(Section):
-    """When a run can be taken up again."""
+    """When a run can be resumed."""
 
     every: int = Field(default=250, ge=1, description="steps between checkpoints")
     minutes: float = Field(
@@ -239,7 +239,7 @@ class TrainSettings(Section):
             )
 
 
-# A run may be taken up with other values of these: they do not change its weights, or not on purpose (device, compile).
+# A run may be resumed with other values of these: they do not change its weights, or not on purpose (device, compile).
 WITHOUT_EFFECT = frozenset(
     {
         "dataset", "ref", "train_split", "validation_split", "out", "cache", "device", "trackers", "checkpoints", "validation",
@@ -259,7 +259,7 @@ NO_LONGER_COMPARED = frozenset(
 )
 
 
-def decisive(settings: TrainSettings) -> dict[str, Any]:
+def deciding_settings(settings: TrainSettings) -> dict[str, Any]:
     """Return what decides a run's weights, flat (`optimizer.betas`): it must be the same for a run to go on.
 
     Clips and backbone are not among it: `trainer.training.setup` adds what is in them, wherever they lie. With a constant

@@ -17,7 +17,7 @@ from generator.io.atomic import DamagedError
 from generator.media.video import frames_digest
 from generator.versions.history.version import Version
 from generator.versions.manifest.rows import axes_of
-from generator.versions.reading.dataset import Snapshot
+from generator.versions.reading.dataset import Dataset
 from scenes.axes import AXES, UnitLaw
 from scenes.errors import InputError, closest
 from trainer.control.laws import AxisControl, axis_control
@@ -59,7 +59,7 @@ class TrainingData:
     train: tuple[ClipRecord, ...]
     validation: tuple[ClipRecord, ...]
     notes: tuple[str, ...]
-    snapshot: Snapshot = field(repr=False)
+    snapshot: Dataset = field(repr=False)
 
     def frames(self, record: ClipRecord) -> NDArray[np.uint8]:
         """Return a clip's frames `[T, H, W, 3]`, sRGB, proven by their digest; raises DamagedError."""
@@ -84,7 +84,7 @@ def open_data(
     Raises InputError for a folder or REF that is none, an axis that the version or its training split does not vary, unit
     laws that disagree, equal or unknown splits, and a version without training clips.
     """
-    snapshot = Snapshot.open(path, ref)
+    snapshot = Dataset.open(path, ref)
     labels, version = snapshot.labels, snapshot.version
     _check_columns(labels, version)
     names = _checked_axes(labels, axes, version)

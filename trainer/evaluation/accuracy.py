@@ -218,7 +218,7 @@ def leakage(arm: str, swept: str, axis: AxisControl, controls_N: Floats, reading
 def _commanded(axis: AxisControl, controls_N: Floats) -> Floats:
     """Return the distances from c = 0 that controls of an axis command, under its own law, else the default one."""
     law = AXES[axis.name].default_law if isinstance(axis.law, NoLaw) else axis.law
-    return np.array([AXES[axis.name].stops(law.value(float(control)), law.value(0.0)) for control in controls_N])
+    return np.array([AXES[axis.name].distance(law.value(float(control)), law.value(0.0)) for control in controls_N])
 
 
 def _over(readings_PSN: Floats, statistic: Callable[[Floats], float]) -> Floats:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from generator.versions.reading.dataset import Snapshot
+from generator.versions.reading.dataset import Dataset
 from scenes.errors import InputError
 from trainer.config.evaluate import EvaluateSettings
 from trainer.generation.prompts import read_prompts
@@ -67,7 +67,7 @@ def _by_axis(settings: EvaluateSettings, axes: Sequence[str]) -> dict[str, tuple
 
 def captions(dataset: Path, ref: str, axis: str) -> tuple[str, ...]:
     """Return a caption for each held-out scene that varies an axis; raises InputError where there is none."""
-    snapshot = Snapshot.open(dataset, ref)
+    snapshot = Dataset.open(dataset, ref)
     labels = snapshot.labels
     column = f"{axis}_control"
     if column not in labels.column_names:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from generator.io.atomic import write_atomic
-from generator.io.checksummed_json import canonical, legibly_sealed, sha256, unsealed_text
+from generator.io.checksummed_json import canonical, checksummed_text, parse_checksummed_text, sha256
 from generator.media.video import encode, encoder_version
 from scenes.errors import InputError
 from trainer.adapters.card import AdapterCard, installed_versions
@@ -110,7 +110,7 @@ def read_record(folder: Path, name: str) -> dict[str, Any] | None:
     Records of before have no checksum; of those the recipe is proven by its digest.
     """
     try:
-        record = unsealed_text((folder / f"{name}.json").read_bytes(), optional=True)
+        record = parse_checksummed_text((folder / f"{name}.json").read_bytes(), optional=True)
         return record if record["digest"] == recipe_digest(record["recipe"]) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -147,7 +147,7 @@ def write_video(folder: Path, video: Video, recipe: Mapping[str, Any], frames_TH
         "versions": installed_versions() | {"encoder": encoder_version()},
     }
     (folder / f"{video.name}.mp4").unlink(missing_ok=True)  # a replaced one must not stand beside the new record
-    write_atomic(folder / f"{video.name}.json", legibly_sealed(record))
+    write_atomic(folder / f"{video.name}.json", checksummed_text(record))
     write_atomic(folder / f"{video.name}.mp4", data)
     return record
 

@@ -80,7 +80,7 @@ class Prober:
         reads = [self.read(axis.name, video_THW3, reference_THW3) for video_THW3 in videos]
         law = None if isinstance(axis.law, NoLaw) else axis.law
         neutral = None if law is None else law.value(0.0)
-        measure = AXES[axis.name].stops
+        measure = AXES[axis.name].distance
 
         def absolute(value: float | None) -> float:
             return np.nan if value is None or neutral is None else measure(value, neutral)

@@ -53,7 +53,7 @@ def read_axis(axis: AxisControl, control: float, video_THW3: Bytes, neutral_THW3
         reads="refuses" if own.value is None else axis.axis.format(own.value),
         confidence=own.confidence,
         unit=axis.axis.error_unit,
-        asked_distance=None if law is None else axis.axis.stops(law.value(control), law.value(0.0)),
+        asked_distance=None if law is None else axis.axis.distance(law.value(control), law.value(0.0)),
         read_distance=relative,
         note=_note(axis, own, neutral_THW3, relative, fps),
     )

@@ -108,7 +108,7 @@ def read_sweep(
 
 def _read(axis: AxisControl, control: float, video_THW3: Bytes, base_THW3: Bytes, fps: float) -> ValueReading:
     value = None if isinstance(axis.law, NoLaw) else axis.law.value(control)
-    expected = None if value is None else axis.axis.stops(value, axis.law.value(0.0))
+    expected = None if value is None else axis.axis.distance(value, axis.law.value(0.0))
     measured = axis.axis.relative(video_THW3, base_THW3, fps)
     note = "" if measured is not None else _why(axis, video_THW3, base_THW3, fps)
     return ValueReading(control=control, value=value, expected=expected, measured=measured, note=note)

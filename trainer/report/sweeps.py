@@ -166,7 +166,7 @@ def step_of(video: VideoReading, axis: str, value: float | None) -> Step:
     if video.absolute is not None:
         shown = AXES[axis].format(video.absolute)
         parts.append(f"{shown} on its own")
-        if value is not None and abs(AXES[axis].stops(video.absolute, value)) > FAR[unit]:
+        if value is not None and abs(AXES[axis].distance(video.absolute, value)) > FAR[unit]:
             notes.append(f"{shown} where {video.label} is commanded: {FREE[:1].lower()}{FREE[1:]}")
     return Step(reading=" · ".join(parts), note=" ".join(note for note in notes if note))
 

@@ -17,7 +17,7 @@ from generator.io.atomic import DamagedError
 from generator.versions.history.history import History
 from scenes.control_axis import PROBES_VERSION
 from scenes.errors import StopdownError
-from trainer.config.train import TrainSettings, decisive
+from trainer.config.train import TrainSettings, deciding_settings
 from trainer.runs.before_rendering import check_before_rendering
 from trainer.runs.child import run_command
 from trainer.runs.run_recipe import RunRecipe
@@ -30,7 +30,7 @@ REPORT = Path("report.html")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class RunContext:
     """What every stage knows: the run's folder, its recipe, its dataset, and how to work."""
 
     folder: Path
@@ -85,7 +85,7 @@ class Place:
 class Build:
     """Renders what the plan lacks and commits it."""
 
-    place: Place
+    place: RunContext
     name: str = "build"
 
     def inputs(self, earlier: Mapping[str, StageRecord]) -> Mapping[str, str]:
@@ -119,7 +119,7 @@ class Build:
 class Verify:
     """Proves every label of the dataset; a run goes no further where one fails."""
 
-    place: Place
+    place: RunContext
     name: str = "verify"
 
     def inputs(self, earlier: Mapping[str, StageRecord]) -> Mapping[str, str]:
@@ -145,7 +145,7 @@ class Verify:
 class Freeze:
     """Tags the version, so that nothing removes it while the run is kept."""
 
-    place: Place
+    place: RunContext
     name: str = "version"
 
     def inputs(self, earlier: Mapping[str, StageRecord]) -> Mapping[str, str]:
@@ -167,7 +167,7 @@ class Freeze:
 class Train:
     """Fits the adapter; goes on from its last checkpoint."""
 
-    place: Place
+    place: RunContext
     name: str = "train"
 
     def inputs(self, earlier: Mapping[str, StageRecord]) -> Mapping[str, str]:
@@ -177,7 +177,7 @@ class Train:
         return {
             **_given(settings, self.place.folder / "train"),
             "version": earlier["version"].made["version"],
-            "settings": digest_of({**decisive(settings), "steps": settings.steps}),
+            "settings": digest_of({**deciding_settings(settings), "steps": settings.steps}),
             "beside": digest_of(beside),
         }
 
@@ -208,7 +208,7 @@ class Train:
 class Generate:
     """Makes the sweeps that are to be judged."""
 
-    place: Place
+    place: RunContext
     name: str = "generate"
 
     def inputs(self, earlier: Mapping[str, StageRecord]) -> Mapping[str, str]:
@@ -236,7 +236,7 @@ class Generate:
 class Evaluate:
     """Reads the sweeps with the probes and compares the arms."""
 
-    place: Place
+    place: RunContext
     name: str = "evaluate"
 
     def inputs(self, earlier: Mapping[str, StageRecord]) -> Mapping[str, str]:
@@ -269,7 +269,7 @@ class Evaluate:
 class Report:
     """Writes the report, and the results into the adapter's model card."""
 
-    place: Place
+    place: RunContext
     name: str = "report"
 
     def inputs(self, earlier: Mapping[str, StageRecord]) -> Mapping[str, str]:
@@ -306,7 +306,7 @@ class Report:
 STAGES = (Build, Verify, Freeze, Train, Generate, Evaluate, Report)
 
 
-def make_stages(place: Place) -> Sequence[Stage]:
+def make_stages(place: RunContext) -> Sequence[Stage]:
     """Return the stages of a run, in order."""
     return tuple(kind(place) for kind in STAGES)
 
@@ -326,14 +326,14 @@ def clear_other_run(settings: TrainSettings, folder: Path, note: Note) -> None:
     before = latest_identity(folder)
     if before is None:
         return
-    now = {name: value for name, value in decisive(settings).items() if name != "adapter.axes"}
+    now = {name: value for name, value in deciding_settings(settings).items() if name != "adapter.axes"}
     now |= {"dataset version": settings.ref, "from": _given(settings, folder).get("from")}
     if all(before.get(name) == value for name, value in now.items()):
         return
     number = 1 + sum(1 for path in folder.parent.glob(f"{folder.name}-before-*"))
-    aside = folder.with_name(f"{folder.name}-before-{number}")
-    folder.rename(aside)
-    note(f"what was trained with other settings is kept in {aside}")
+    kept = folder.with_name(f"{folder.name}-before-{number}")
+    folder.rename(kept)
+    note(f"what was trained with other settings is kept in {kept}")
 
 
 def _given(settings: TrainSettings, folder: Path) -> dict[str, str]:
@@ -343,7 +343,7 @@ def _given(settings: TrainSettings, folder: Path) -> dict[str, str]:
     return {} if settings.start_from is None else {"from": find_given(settings.start_from, folder).digest}
 
 
-def evaluate_request(place: Place) -> Any:
+def evaluate_request(place: RunContext) -> Any:
     """Return what to evaluate: the run's adapter, on captions of held-out scenes where the recipe has no prompts."""
     from trainer.evaluation.run import EvaluateRequest
     from trainer.generation.load_pipeline import Loading

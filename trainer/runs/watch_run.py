@@ -64,7 +64,7 @@ class Training:
 
     @property
     def numbers(self) -> dict[str, Any]:
-        """The same for machines."""
+        """What there is to tell, as plain values for JSON."""
         return {
             "step": self.step,
             "steps": self.steps,

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from trainer.backbones.load import load_component
 from trainer.data.encoding import EncodedReader
-from trainer.training.callbacks import Studio, make_journal, make_watchers
+from trainer.training.callbacks import PreviewPipeline, make_journal, make_watchers
 from trainer.training.loop import Loop
 from trainer.training.setup import Run, autocast_dtype
 from trainer.training.tasks import ControlTask
@@ -32,7 +32,7 @@ def watch(loop: Loop, run: Run, folder: Path, stream: TextIO) -> None:
     loop.watch(*watchers)
 
 
-def _studio(run: Run, reader: EncodedReader) -> Studio:
+def _studio(run: Run, reader: EncodedReader) -> PreviewPipeline:
     """Return what previews are made with: the parts under training, and an autoencoder loaded again where it was dropped."""
     pipe, backbone = run.opened.pipe, run.opened.settings.backbone
 
@@ -46,7 +46,7 @@ def _studio(run: Run, reader: EncodedReader) -> Studio:
             return pipe.vae
         return load_component(AutoencoderKLWan, backbone.name, "vae", dtype=torch.float32)
 
-    return Studio(
+    return PreviewPipeline(
         pipe=pipe,
         adapters=run.task.adapters if isinstance(run.task, ControlTask) else {},
         embed=text_now if backbone.train_text_encoder else reader.text,

@@ -130,7 +130,7 @@ def training_memory(sizes: Sizes, packing: str | None = None, swapped: int | Non
 
 
 def swap_for_cards(sizes: Sizes) -> dict[int, tuple[int, MemoryEstimate]]:
-    """Return, by a card's GB, how many blocks must wait in main memory for a control run to fit, and what it takes then.
+    """Return, by a card's GB, how many blocks must wait in main memory for a control run to fit, and what it needs then.
 
     Cards that the settings fit already, that nothing fits, and settings that swap nothing are left out.
     """

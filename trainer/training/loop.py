@@ -39,7 +39,7 @@ from trainer.training.interrupt import Interrupt
 from trainer.training.optimizers import make_optimizer
 from trainer.training.schedule import learning_rate
 from trainer.training.sharding import gathered, sharded_like, whole
-from trainer.training.tasks.base import Progress, Task, Watcher
+from trainer.training.tasks.base import Callback, Progress, Task
 from trainer.training.tasks.flow import Experts
 from trainer.training.together import first_does
 from trainer.weights.strict import check_exact
@@ -75,7 +75,7 @@ class Loop:
         accelerator: Accelerator,
         *,
         identity: Mapping[str, Any] | None = None,
-        watchers: Sequence[Watcher] = (),
+        watchers: Sequence[Callback] = (),
         best: Callable[[], Collection[int]] = tuple,
     ) -> None:
         self.task = task
@@ -94,7 +94,7 @@ class Loop:
         with memory_in_words(ADVICE):
             self._prepare()
 
-    def watch(self, *watchers: Watcher) -> None:
+    def watch(self, *watchers: Callback) -> None:
         """Add watchers, such as ones that need this loop's averaged weights; only the first process keeps them."""
         self.watchers += watchers if self.accelerator.is_main_process else ()
 

@@ -22,7 +22,7 @@ from trainer.backbones.locate import cache_folder
 from trainer.backbones.quantize import check_quantization, load_quantized
 from trainer.backbones.text_length import length_notes
 from trainer.backbones.weightless import weightless_pipeline
-from trainer.config.train import CLIPS, TrainSettings, decisive
+from trainer.config.train import CLIPS, TrainSettings, deciding_settings
 from trainer.control import AdapterConfig, AxisControl, ControlConfig, LoraSettings, resolve_blocks
 from trainer.data.batches import FlowBatches
 from trainer.data.cache import TensorCache, module_digest
@@ -206,7 +206,7 @@ def _backbone(settings: TrainSettings, device: torch.device, weightless: bool) -
 def prepare_run(opened: Opened, accelerator: Accelerator, report: Report | None = None) -> Run:
     """Encode what is not in the cache and make the task; all processes share the encoding."""
     settings, pipe = opened.settings, opened.pipe
-    identity = decisive(settings) | {
+    identity = deciding_settings(settings) | {
         "adapter.axes": [axis.name for axis in opened.axes],
         "dataset version": opened.data.version_id,  # to be told; the clips are what is compared
         **{f"backbone {name}": fingerprint(part) for name, part in experts(pipe).items()},

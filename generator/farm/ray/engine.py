@@ -14,13 +14,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from generator.building.heartbeat import RENDERING, Beater, BeatingProgress
+from generator.building.heartbeat import RENDERING, BeatingProgress, HeartbeatWriter
 from generator.card.origin import engine_version
 from generator.console.progress import Progress
 from generator.farm.parts import header
 from generator.farm.ray.actor import ActorSettings, Machine, Outcome, StoreTrouble, actor_class
 from generator.farm.ray.cluster import check_address, check_ray, connected
-from generator.farm.ray.pending import MAX_ATTEMPTS, Work, halved, lacking_counts, one
+from generator.farm.ray.pending import MAX_ATTEMPTS, Work, halved, missing_counts, one
 from generator.farm.shards import time_limit_s as estimated_limit_s
 from generator.farm.target import Target
 from generator.processes.processors import allowed_processors
@@ -78,7 +78,7 @@ def build_on_ray(
     _check_options(slots, threads, time_limit_s)
     check_ray()
     start_s = time.monotonic()
-    counts = lacking_counts(target)
+    counts = missing_counts(target)
     missing = sum(counts.values())
     if not missing:
         return EngineReport(rendered=0, failed={}, cpu_s=0.0, wall_s=time.monotonic() - start_s)
@@ -88,7 +88,9 @@ def build_on_ray(
     limit_s = time_limit_s if time_limit_s is not None else estimated_limit_s(target.plan.recipe, threads)
     local = min(missing, slots or max(1, allowed_processors() // threads)) if address is None else None
     with ExitStack() as stack:
-        beater = stack.enter_context(Beater(target, f"ray-{_plain(socket.gethostname())}", "ray", slots=local or slots or 1))
+        beater = stack.enter_context(
+            HeartbeatWriter(target, f"ray-{_plain(socket.gethostname())}", "ray", slots=local or slots or 1)
+        )
         telling = BeatingProgress(progress, beater)
         telling.start(target.of, target.of - missing)
         stack.callback(telling.close)
@@ -132,7 +134,7 @@ class Driver:
         settings: ActorSettings,
         work: Work,
         progress: Progress,
-        beater: Beater,
+        beater: HeartbeatWriter,
         *,
         slots: int | None,
         limit_s: float,

@@ -20,7 +20,7 @@ MAX_ATTEMPTS = 3
 MOST_RETRIES = 64  # clips that failed and wait for the end: what is held must not grow with the build
 
 
-def lacking_counts(target: Target) -> dict[int, int]:
+def missing_counts(target: Target) -> dict[int, int]:
     """Return how many clips lack in a store by part of the plan, where any does; all do where no one has begun."""
     assert isinstance(target.parts, Parts), "a target for reading renders nothing"
     counts: dict[int, int] = {}
@@ -35,7 +35,7 @@ class Work:
     """The clips to render, handed out scene by scene; attempts are counted here, and failures kept."""
 
     def __init__(self, target: Target, counts: Mapping[int, int]) -> None:
-        """Take what lacks, by part of the plan (`lacking_counts`)."""
+        """Take what lacks, by part of the plan (`missing_counts`)."""
         self._fresh = self._jobs(target, counts)
         self._returned: deque[SceneJob] = deque()
         self._retries: deque[SceneJob] = deque()

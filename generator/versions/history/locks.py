@@ -20,7 +20,7 @@ def writing(root: Path) -> AbstractContextManager[None]:
 
 
 def reading(root: Path) -> AbstractContextManager[None]:
-    """Do the same as a reader; without a lock where the folder cannot be written to, or its file system has none."""
+    """Keep gc out while this reader reads; without a lock where the folder or its file system allows none."""
     return shared_if_possible(root / "gc.lock")
 
 

@@ -27,13 +27,13 @@ _READERS = 4
 _WRITERS = 8
 
 
-def plant(store: Store, rows: pa.Table) -> Manifest:
-    """Write the leaves of settled rows and return their manifest."""
-    return sow(store, rows.schema, [rows])
+def store_rows(store: Store, rows: pa.Table) -> Manifest:
+    """Write the leaves of normalised rows and return their manifest."""
+    return store_tables(store, rows.schema, [rows])
 
 
-def sow(store: Store, schema: pa.Schema, tables: Iterable[pa.Table]) -> Manifest:
-    """Do the same for settled rows that come in tables, in order of id: a leaf is written when its last row has come."""
+def store_tables(store: Store, schema: pa.Schema, tables: Iterable[pa.Table]) -> Manifest:
+    """Write normalised rows that come in tables, in order of id; a leaf is written when its last row has come."""
     return gathered(store, schema, _written(store, _leaves(tables)))
 
 
@@ -93,8 +93,8 @@ def differing(one: Manifest, other: Manifest) -> tuple[tuple[Leaf, ...], tuple[L
 def edit(store: Store, manifest: Manifest, added: pa.Table | None, removed: Iterable[str]) -> Manifest:
     """Return the manifest with rows put in (or put in the place of rows of the same id) and ids taken out.
 
-    Reads and writes only the leaves that an edit touches, and their branches; the result is the one that `plant` makes of the
-    same rows.
+    Reads and writes only the leaves that an edit touches, and their branches; the result is the one that `store_rows`
+    makes of the same rows.
     """
     schema = manifest.schema if added is None else unified(manifest.schema, added.schema)
     gone = set(removed)

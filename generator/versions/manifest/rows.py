@@ -37,26 +37,26 @@ EXTRA_NAMES = tuple(field.name for field in EXTRA)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evidence:
+class RecordReference:
     """What the store knows of a clip: the key of its record, and its lossless frame files with their objects."""
 
     key: str
     lossless: Mapping[str, str]
 
     @classmethod
-    def of(cls, record: ClipRecord) -> Evidence:
+    def of(cls, record: ClipRecord) -> RecordReference:
         """Return the evidence that a record gives."""
         return cls(key=record.key, lossless=record.frames)
 
 
-class Evidences(Mapping[str, Evidence]):
+class Evidences(Mapping[str, RecordReference]):
     """The evidence that records give, by clip id, made when it is asked for."""
 
     def __init__(self, records: Mapping[str, ClipRecord]) -> None:
         self._records = records
 
-    def __getitem__(self, clip_id: str) -> Evidence:
-        return Evidence.of(self._records[clip_id])
+    def __getitem__(self, clip_id: str) -> RecordReference:
+        return RecordReference.of(self._records[clip_id])
 
     def __contains__(self, clip_id: object) -> bool:
         return clip_id in self._records
@@ -78,7 +78,7 @@ def reading_columns(names: Sequence[str]) -> frozenset[str]:
     return frozenset(f"{axis}_{reading}" for axis in axes_of(names) for reading in READINGS)
 
 
-def make_rows(labels: pa.Table, evidence: Mapping[str, Evidence], splits: SplitRatios) -> pa.Table:
+def make_rows(labels: pa.Table, evidence: Mapping[str, RecordReference], splits: SplitRatios) -> pa.Table:
     """Return the rows of a label table, sorted and checked; `evidence` is by clip id. Raises InputError."""
     labels = labels.select([name for name in labels.column_names if name not in EXTRA_NAMES])
     for name in REQUIRED:
@@ -100,7 +100,7 @@ def make_rows(labels: pa.Table, evidence: Mapping[str, Evidence], splits: SplitR
     )
     for field, column in zip(EXTRA, columns, strict=True):
         labels = labels.append_column(field, column)
-    return settled(labels)
+    return normalised(labels)
 
 
 def labels_of(rows: pa.Table) -> pa.Table:
@@ -108,7 +108,7 @@ def labels_of(rows: pa.Table) -> pa.Table:
     return rows.select([name for name in rows.column_names if name not in EXTRA_NAMES])
 
 
-def settled(rows: pa.Table) -> pa.Table:
+def normalised(rows: pa.Table) -> pa.Table:
     """Return rows sorted by id, with plain column types and zeros under nulls; raises InputError for rows that cannot be."""
     rows = rows.combine_chunks()
     columns = [_plain(rows.schema.field(i), rows.column(i)) for i in range(rows.num_columns)]

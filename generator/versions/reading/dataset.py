@@ -1,6 +1,6 @@
 """Reading one version of a dataset, lazily: labels as an Arrow table, frames as uint8 `[T, H, W, 3]`.
 
-    snapshot = Snapshot.open("my-dataset", "v1")
+    snapshot = Dataset.open("my-dataset", "v1")
     train = snapshot.split("train")
     for clip in train.shuffled(seed=0):
         frames_THW3, exposure_s = clip.frames(), clip["shutter_exposure_s"]
@@ -38,7 +38,7 @@ VIDEO = "video"  # of a sample; the label `frames` is their number
 class Clip:
     """One clip of a snapshot: its labels by column (`clip["caption"]`), its bytes and frames on demand."""
 
-    def __init__(self, snapshot: Snapshot, position: int) -> None:
+    def __init__(self, snapshot: Dataset, position: int) -> None:
         self._snapshot = snapshot
         self._position = position
 
@@ -80,7 +80,7 @@ class Clip:
         return decode(self.data())
 
 
-class Snapshot:
+class Dataset:
     """The clips of one version, or some of them, in order of id. Nothing is read before it is asked for."""
 
     def __init__(self, history: History, version: Version, rows: pa.Table | None = None) -> None:
@@ -89,13 +89,13 @@ class Snapshot:
         self._rows = rows
 
     @classmethod
-    def open(cls, path: Path | str, ref: str = "latest") -> Snapshot:
+    def open(cls, path: Path | str, ref: str = "latest") -> Dataset:
         """Open a version of the dataset in a folder; raises InputError for a folder or a REF that is none."""
         history = History.open(path)
         return cls(history, history.version(ref))
 
     def __repr__(self) -> str:
-        return f"Snapshot({self.history.path}, version {self.version.short}, {len(self)} clips)"
+        return f"Dataset({self.history.path}, version {self.version.short}, {len(self)} clips)"
 
     def __len__(self) -> int:
         return self.version.summary.clips if self._rows is None else int(self._rows.num_rows)
@@ -128,9 +128,9 @@ class Snapshot:
     def __getitem__(self, which: str | int) -> Clip: ...
 
     @overload
-    def __getitem__(self, which: slice) -> Snapshot: ...
+    def __getitem__(self, which: slice) -> Dataset: ...
 
-    def __getitem__(self, which: str | int | slice) -> Clip | Snapshot:
+    def __getitem__(self, which: str | int | slice) -> Clip | Dataset:
         """Return a clip by id or position, or the clips of a slice; raises InputError with the closest id, IndexError."""
         if isinstance(which, slice):
             return self.take(range(len(self))[which])
@@ -160,15 +160,15 @@ class Snapshot:
         order = np.random.default_rng((seed, epoch)).permutation(len(self))
         return (self[int(position)] for position in order)
 
-    def split(self, name: str) -> Snapshot:
+    def split(self, name: str) -> Dataset:
         """Return the clips of train, validation or test; raises InputError for another name."""
         if name not in SPLITS:
             raise InputError(f"no split '{name}'{closest(name, SPLITS)}; there are {', '.join(SPLITS)}")
-        return Snapshot(self.history, self.version, self.labels.filter(pc.equal(self.labels["split"], name)))
+        return Dataset(self.history, self.version, self.labels.filter(pc.equal(self.labels["split"], name)))
 
-    def take(self, positions: Sequence[int]) -> Snapshot:
+    def take(self, positions: Sequence[int]) -> Dataset:
         """Return the clips at some positions, in that order."""
-        return Snapshot(self.history, self.version, self.labels.take(pa.array(positions, pa.int64())))
+        return Dataset(self.history, self.version, self.labels.take(pa.array(positions, pa.int64())))
 
     def samples(self, *columns: str) -> Samples:
         """Return the clips as plain dicts, for `DataLoader(snapshot)`, or `DataLoader(snapshot.samples("frames"))`.
@@ -178,7 +178,7 @@ class Snapshot:
         """
         return Samples(self, columns)
 
-    def where(self, condition: str) -> Snapshot:
+    def where(self, condition: str) -> Dataset:
         """Return the clips that meet an SQL condition, as in `stopdown query`."""
         from generator.versions.reading.query import positions_where  # DuckDB is loaded only where it is asked
 
@@ -188,7 +188,7 @@ class Snapshot:
 class Samples:
     """The clips of a snapshot as plain dicts by position: map-style, of values that collate, and cheap to send to workers."""
 
-    def __init__(self, snapshot: Snapshot, columns: Sequence[str] = ()) -> None:
+    def __init__(self, snapshot: Dataset, columns: Sequence[str] = ()) -> None:
         labels = snapshot.labels
         whole = [name for name in labels.column_names if labels[name].null_count == 0]
         controls = [f"{axis}_control" for axis in AXES if f"{axis}_control" in whole]

@@ -11,7 +11,7 @@ from typing import Literal
 from pydantic import ValidationError
 
 from generator.io.atomic import DamagedError
-from generator.io.checksummed_json import sealed, unsealed
+from generator.io.checksummed_json import checksummed, parse_checksummed
 from generator.remotes.base import Remote, checked_path, version_file
 from generator.versions.history.history import History
 from generator.versions.history.refs import Tag, check_tag_name
@@ -73,7 +73,7 @@ def local_refs(history: History) -> dict[str, str]:
 def ref_data(name: str, version_id: str) -> bytes:
     """Return the bytes of a reference, as `generator.versions.history.refs` writes them."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    return sealed(Tag(name=name, version=version_id, time=now).model_dump(mode="json"))
+    return checksummed(Tag(name=name, version=version_id, time=now).model_dump(mode="json"))
 
 
 class Ancestry:
@@ -166,7 +166,7 @@ def moves(
 
 def _version_of(remote: Remote, name: str, data: bytes) -> str:
     try:
-        tag = Tag.model_validate(unsealed(data, f"'{name}' at {remote.name}"))
+        tag = Tag.model_validate(parse_checksummed(data, f"'{name}' at {remote.name}"))
     except ValidationError:
         raise DamagedError(f"'{name}' at {remote.name} is no reference; push it again with --force") from None
     if tag.name != name or not re.fullmatch(r"[0-9a-f]{64}", tag.version):

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from generator.io.atomic import DamagedError, write_atomic
-from generator.io.checksummed_json import sha256, unsealed
+from generator.io.checksummed_json import parse_checksummed, sha256
 from generator.io.disk_errors import reported
 from generator.remotes.base import Remote, RemoteError, object_file, record_file, same_folder
 from generator.remotes.folder import FolderRemote
@@ -172,7 +172,7 @@ def _fetch_records(
 def _check_record(remote: Remote, data: bytes, row: Mapping[str, object]) -> None:
     """Raise DamagedError unless a record is whole and names the same objects as the row, whose bytes are proven."""
     try:
-        record = ClipRecord.model_validate(unsealed(data, record_file(str(row["key"]))))
+        record = ClipRecord.model_validate(parse_checksummed(data, record_file(str(row["key"]))))
     except (ValueError, DamagedError):
         raise DamagedError(f"{record_file(str(row['key']))} at {remote.name} is damaged; remove it there") from None
     said = (record.key, record.sha256_bytes, record.sha256_frames, record.size_bytes, sorted(record.frames.items()))

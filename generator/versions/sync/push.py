@@ -13,7 +13,7 @@ from itertools import chain, islice
 
 from generator.io.atomic import DamagedError
 from generator.io.disk_errors import reported
-from generator.io.spill_map import DiskMap
+from generator.io.spill_map import SpillMap
 from generator.remotes.base import Remote, RemoteError, object_file, record_file, same_folder, version_file
 from generator.remotes.folder import FolderRemote
 from generator.versions.history.history import History
@@ -146,7 +146,7 @@ def _parcels(history: History, remote: Remote, ancestry: Ancestry, mine: dict[st
 
 def _send(history: History, remote: Remote, parcels: Sequence[Parcel], progress: Progress | None) -> tuple[int, int]:
     """Send parcels one after the other; return how many objects were put, and their bytes."""
-    with DiskMap() as there, ThreadPoolExecutor(THREADS) as pool:
+    with SpillMap() as there, ThreadPoolExecutor(THREADS) as pool:
         total = _look(remote, parcels, there, pool)
         sender = _Sender(history, remote, there)
         count = size_bytes = done = 0
@@ -171,7 +171,7 @@ def _send(history: History, remote: Remote, parcels: Sequence[Parcel], progress:
 class _Sender:
     """Sends what the remote lacks; `there` are the sizes of what it has, by path."""
 
-    def __init__(self, history: History, remote: Remote, there: DiskMap) -> None:
+    def __init__(self, history: History, remote: Remote, there: SpillMap) -> None:
         self._history, self._remote, self._there = history, remote, there
 
     def object(self, digest: str) -> int:
@@ -197,7 +197,7 @@ class _Sender:
         return -1
 
 
-def _look(remote: Remote, parcels: Sequence[Parcel], there: DiskMap, pool: ThreadPoolExecutor) -> int:
+def _look(remote: Remote, parcels: Sequence[Parcel], there: SpillMap, pool: ThreadPoolExecutor) -> int:
     """Put the sizes of what is on the remote into `there`, listing only the shards that are needed; return how many files
     parcels have."""
     shards: set[str] = set()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from generator.io.atomic import DamagedError, write_atomic
-from generator.io.checksummed_json import unsealed
+from generator.io.checksummed_json import parse_checksummed
 from generator.io.disk_errors import reported
 from generator.remotes.base import Remote, object_file, record_file, version_file
 from generator.store.objects import Store
@@ -99,7 +99,7 @@ def _record(remote: Remote, key: str) -> bytes:
     data = remote.read(record_file(key))
     if data is None:
         raise DamagedError(f"{record_file(key)} is missing from {remote.name} too")
-    if unsealed(data, record_file(key)).get("key") != key:
+    if parse_checksummed(data, record_file(key)).get("key") != key:
         raise DamagedError(f"{record_file(key)} at {remote.name} belongs to another clip")
     return data
 

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from generator.io.atomic import NOT_WRITABLE, DamagedError, file_digest, write_atomic
-from generator.io.checksummed_json import read_sealed, sealed, sha256, unsealed, write_sealed
+from generator.io.checksummed_json import checksummed, parse_checksummed, read_sealed, sha256, write_sealed
 from generator.store.labels import write_labels
 from generator.versions.history.history import History
 from generator.versions.history.version import Version
@@ -107,7 +107,7 @@ class Working:
     def load_index(self) -> None:
         """Read the index; a missing or damaged one is empty, because it only saves hashing."""
         try:
-            self._index = unsealed(self._index_file.read_bytes(), "index")["files"]
+            self._index = parse_checksummed(self._index_file.read_bytes(), "index")["files"]
         except (FileNotFoundError, DamagedError):
             self._index = {}
 
@@ -115,7 +115,7 @@ class Working:
         """Write the index if files were hashed; a folder that cannot be written to keeps its old one."""
         if self._dirty:
             try:
-                write_atomic(self._index_file, sealed({"files": self._index}))
+                write_atomic(self._index_file, checksummed({"files": self._index}))
             except OSError as error:
                 if error.errno not in NOT_WRITABLE:
                     raise

@@ -235,7 +235,7 @@ def show(
     *,
     license: str | None,
 ) -> None:
-    """Do the same for a plan that comes in parts."""
+    """Show a plan that comes in parts in the working folder."""
     store = Store(path / INTERNAL)
     _remove_other_views(path, records)
     for clip in chain.from_iterable(part.clips for part in parts):

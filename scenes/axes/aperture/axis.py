@@ -15,7 +15,7 @@ import numpy as np
 from scenes.axes.aperture.blur_ratio import pool, relative_stops
 from scenes.axes.aperture.probe import MAX_RESIDUAL, find_spots
 from scenes.camera import circle_of_confusion_px, focal_px, project
-from scenes.control_axis import Bytes, ErrorUnit, Floats, Mark, Measurement, Reading, UnitLaw
+from scenes.control_axis import Bytes, Detection, ErrorUnit, Floats, Measurement, Reading, UnitLaw
 from scenes.errors import InputError
 from scenes.spec import Optics, SceneSpec
 
@@ -97,10 +97,10 @@ class Aperture:
             return Reading(value=None, confidence=0.0, note=f"{reason}: no blur disc to measure")
         misfit = float(np.median([spot.residual for spot in soft]))
         confidence = min(1.0, len(soft) / ENOUGH_MARKS) * (1.0 - 0.5 * misfit / MAX_RESIDUAL)
-        marks = tuple(Mark(x_px=spot.x_px, y_px=spot.y_px, size_px=spot.blur_px) for spot in soft)
+        marks = tuple(Detection(x_px=spot.x_px, y_px=spot.y_px, size_px=spot.blur_px) for spot in soft)
         return Reading(value=None, confidence=confidence, marks=marks)
 
-    def stops(self, value: float, reference: float) -> float:
+    def distance(self, value: float, reference: float) -> float:
         """Return how many stops wider a f-number is than the reference."""
         return 2.0 * math.log2(reference / value)
 
@@ -124,7 +124,7 @@ class Aperture:
         return Measurement(
             labelled=value,
             measured=measured,
-            error=self.stops(measured, value),
+            error=self.distance(measured, value),
             judged=bool(large),
             confidence=reading.confidence,
             note=note,
@@ -149,7 +149,7 @@ def expected_discs(scene: SceneSpec, f_number: float) -> tuple[ExpectedDisc, ...
     return tuple(discs)
 
 
-def matched(expected: Sequence[ExpectedDisc], marks: Sequence[Mark]) -> list[tuple[ExpectedDisc, Mark]]:
+def matched(expected: Sequence[ExpectedDisc], marks: Sequence[Detection]) -> list[tuple[ExpectedDisc, Detection]]:
     """Return each expected disc that has a mark at its place, with the nearest one."""
     pairs = []
     for disc in expected:

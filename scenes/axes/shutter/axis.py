@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from scenes.axes.shutter.probe import BlurredThing, compare_motion_blur, read_motion_blur
 from scenes.camera import project
-from scenes.control_axis import Bytes, ErrorUnit, Floats, Mark, Measurement, Reading, UnitLaw
+from scenes.control_axis import Bytes, Detection, ErrorUnit, Floats, Measurement, Reading, UnitLaw
 from scenes.errors import InputError
 from scenes.motion import location_at
 from scenes.spec import Optics, SceneSpec
@@ -122,7 +122,7 @@ class Shutter:
         if not things:
             return Reading(value=None, confidence=0.0, note=note)
         good = [thing for thing in things if _is_read(thing)]
-        marks = tuple(Mark(x_px=thing.x_px, y_px=thing.y_px, size_px=thing.length_px) for thing in good)
+        marks = tuple(Detection(x_px=thing.x_px, y_px=thing.y_px, size_px=thing.length_px) for thing in good)
         if not good:
             sharp = min(things, key=lambda thing: thing.misfit)
             why = f"edges are sharp to {READABLE_PX:g} px" if sharp.misfit < MAX_MISFIT else "edges do not look motion-blurred"
@@ -135,7 +135,7 @@ class Shutter:
         confidence = _confidence(relative[agree]) * float(agree.mean())
         return Reading(value=float(2.0**stops / fps), confidence=confidence, marks=marks)
 
-    def stops(self, value: float, reference: float) -> float:
+    def distance(self, value: float, reference: float) -> float:
         """Return the distance in stops from a reference exposure, positive towards the longer one."""
         return math.log2(value / reference)
 
@@ -152,7 +152,7 @@ class Shutter:
             return _pooled(ratios, np.array(errors))[0]
         reading, reference = self.probe(frames_THW3, fps), self.probe(reference_THW3, fps)
         if reading.value is not None and reference.value is not None:
-            return self.stops(reading.value, reference.value)
+            return self.distance(reading.value, reference.value)
         height, width = frames_THW3.shape[1:3]
         near_px = 0.1 * max(height, width)
         stops = [
@@ -176,7 +176,7 @@ class Shutter:
         return Measurement(
             labelled=value,
             measured=measured,
-            error=None if measured is None else self.stops(measured, value),
+            error=None if measured is None else self.distance(measured, value),
             judged=longest_px >= JUDGED_PX,
             confidence=reading.confidence,
             note=note if measured is None or longest_px < JUDGED_PX else "",
@@ -221,7 +221,7 @@ def expected_motion(scene: SceneSpec) -> list[Expected]:
     return found
 
 
-def _from_marks(marks: tuple[Mark, ...], expected: list[Expected], value: float) -> float | None:
+def _from_marks(marks: tuple[Detection, ...], expected: list[Expected], value: float) -> float | None:
     """Return the exposure (seconds) that the marks at the solids' places say, by the median; longer blurs first."""
     pairs: list[tuple[float, float]] = []
     for one in expected:

@@ -13,7 +13,7 @@ import numpy as np
 
 from scenes.axes.temperature.probe import cast_between, find_neutral
 from scenes.camera import project
-from scenes.control_axis import Bytes, ErrorUnit, Floats, Mark, Measurement, Reading, UnitLaw
+from scenes.control_axis import Bytes, Detection, ErrorUnit, Floats, Measurement, Reading, UnitLaw
 from scenes.errors import InputError
 from scenes.spec import Optics, SceneSpec
 from scenes.white import MAX_KELVIN, MIN_KELVIN, REFERENCE_KELVIN, adaptation_33, mired
@@ -93,10 +93,10 @@ class Temperature:
         confidence = float(np.clip(support * sharp * min(1.0, 0.25 + 1.5 * lead), 0.0, 1.0))
         note = "" if confidence >= 0.3 else "weak evidence: few luminances share this chromaticity, or another fits as well"
         x_px, y_px, size_px = found.place_px
-        marks = (Mark(x_px=x_px, y_px=y_px, size_px=size_px),)
+        marks = (Detection(x_px=x_px, y_px=y_px, size_px=size_px),)
         return Reading(value=1e6 / found.mired, confidence=confidence, marks=marks, note=note)
 
-    def stops(self, value: float, reference: float) -> float:
+    def distance(self, value: float, reference: float) -> float:
         """Return the distance from reference to value (kelvins) in mired, positive towards warmer."""
         return mired(value) - mired(reference)
 
@@ -117,7 +117,7 @@ class Temperature:
             return Measurement(
                 labelled=value, measured=None, error=None, judged=promised, confidence=reading.confidence, note=reading.note
             )
-        error = self.stops(reading.value, value)
+        error = self.distance(reading.value, value)
         notes = [reading.note] if reading.note else []
         if not promised:
             notes.append(f"family '{scene.family}' promises no neutral patch")

@@ -134,7 +134,7 @@ def test_nothing_read_is_no_result() -> None:
 
 def test_leakage_is_the_trend_as_a_share_of_what_the_other_control_gives() -> None:
     controls, axis = np.linspace(-1.5, 1.5, 7), axis_control("temperature")
-    half = 0.5 * np.array([AXES["temperature"].stops(axis.law.value(float(c)), axis.law.value(0.0)) for c in controls])
+    half = 0.5 * np.array([AXES["temperature"].distance(axis.law.value(float(c)), axis.law.value(0.0)) for c in controls])
     there = leakage("a", "shutter", axis, controls, np.stack([half, -half, half]))
     assert there.share == pytest.approx(0.5, abs=0.001) and there.sweeps == 3
     assert leakage("a", "temperature", axis, controls, np.stack([-half])).share == pytest.approx(-0.5, abs=0.001)

@@ -102,7 +102,7 @@ def test_blur_is_read_on_its_own_scale_and_what_is_too_sharp_is_no_reading(tmp_p
     for point in found.curve:
         if point.control >= 0:
             assert point.absolute is not None
-            assert AXES["shutter"].stops(point.absolute, law.value(point.control)) == pytest.approx(0.0, abs=0.25)
+            assert AXES["shutter"].distance(point.absolute, law.value(point.control)) == pytest.approx(0.0, abs=0.25)
     videos = [video for sweep in measured.sweeps for video in sweep.videos if video.control == -1.0]
     assert any(video.absolute is None and "edges are sharp" in video.note for video in videos), [v.note for v in videos]
     assert found.share_sharp > 0 and found.share_read < 1
@@ -296,10 +296,10 @@ def test_what_cannot_be_evaluated_is_refused_in_one_line(
 
 
 def test_captions_are_of_held_out_scenes_that_vary_the_axis(two_axes: Path, tints: Path) -> None:
-    from generator.versions.reading.dataset import Snapshot
+    from generator.versions.reading.dataset import Dataset
 
     found = gather(EvaluateSettings(features=("tiny",)), ["temperature"], None, two_axes)
-    labels = Snapshot.open(two_axes).labels.to_pylist()
+    labels = Dataset.open(two_axes).labels.to_pylist()
     held_out = {row["caption"] for row in labels if row["split"] in ("validation", "test")}
     assert found.all and set(found.all) <= held_out
     with pytest.raises(InputError, match="has no axis 'shutter'"):

@@ -72,7 +72,7 @@ def test_true_sweeps_are_read_in_order_and_to_scale(sweeps: dict[str, list[Bytes
     assert report.rho == pytest.approx(1.0), report
     assert report.slope == pytest.approx(1.0, abs=0.2), report
     assert report.median_error is not None and report.median_error <= 3 * AXES[axis].tolerance, report
-    distances = [AXES[axis].stops(LAWS[axis].value(c), LAWS[axis].value(0.0)) for c in CONTROLS]
+    distances = [AXES[axis].distance(LAWS[axis].value(c), LAWS[axis].value(0.0)) for c in CONTROLS]
     assert [reading.expected for reading in report.readings] == pytest.approx(distances)
     assert report.readings[2].is_reference and report.readings[2].error is None
 

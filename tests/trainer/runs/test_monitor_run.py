@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from generator.building.heartbeat import Beater, BeatFolder
+from generator.building.heartbeat import BeatFolder, HeartbeatWriter
 from generator.io.atomic import write_atomic
 from generator.monitor.board import Board, board_text
 from generator.versions.working.working_folder import create_or_resume
@@ -21,7 +21,7 @@ from scenes.errors import InputError
 from trainer.commands.monitor import command
 from trainer.runs.run_folder import claim
 from trainer.runs.run_recipe import load_run_recipe
-from trainer.runs.run_stages import Place
+from trainer.runs.run_stages import RunContext
 from trainer.runs.stage_runner import STATE, RunState, StageRecord
 from trainer.runs.watch_run import NAMES, RunWatch, read_training, watch_run
 from trainer.training.callbacks.metrics import Event
@@ -84,9 +84,9 @@ def test_the_line_that_repeats_a_run_is_one_that_a_shell_and_the_command_take(tm
     overrides = ('evaluate.prompts=["a red ball", "it\'s dusk"]', "evaluate.fast=false", "train.steps=50")
     recipe = load_run_recipe(tmp_path / "my recipe.toml", overrides)
 
-    def place(root: Path, dataset: Path, **more: Any) -> Place:
+    def place(root: Path, dataset: Path, **more: Any) -> RunContext:
         where = {"device": "cpu", "workers": None, "note": print, "recipe_file": tmp_path / "my recipe.toml"}
-        return Place(folder=root / "tints" / "001", recipe=recipe, dataset=dataset, **(where | more))
+        return RunContext(folder=root / "tints" / "001", recipe=recipe, dataset=dataset, **(where | more))
 
     words = shlex.split(place(tmp_path / "out", tmp_path / "data").repeated_by)
     given = [words[at + 1] for at, word in enumerate(words) if word == "--set"]
@@ -107,7 +107,7 @@ def test_a_run_that_has_done_nothing_has_its_build_at_hand(run: Path) -> None:
 def test_a_build_within_a_run_is_seen(run: Path, tmp_path: Path) -> None:
     plan = load_run_recipe(tmp_path / "recipe.toml").plan()
     root = create_or_resume(tmp_path / "tints", plan).root
-    with Beater(BeatFolder(root), "build", "build", slots=2, blender="5.0.1") as beater:
+    with HeartbeatWriter(BeatFolder(root), "build", "build", slots=2, blender="5.0.1") as beater:
         beater.started("clip")
         while not (root / "farm" / "build.json").exists():
             time.sleep(0.01)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from trainer.tiny.shared.batched_muon import Muon
 from trainer.tiny.shared.config import Optimizing
-from trainer.tiny.shared.muon import Descent
+from trainer.tiny.shared.muon import HybridOptimizer
 from trainer.tiny.vae.linear_code import LinearCode, fit_linear_code
 
 SPACE, TIME = 4, 2
@@ -61,7 +61,7 @@ def after(memory: torch.memory_format, settings: Optimizing, share: float = 1.0)
     module = convolution(memory)
     parameters = dict(module.named_parameters())
     before = {name: value.detach().clone() for name, value in parameters.items()}
-    descent = Descent(parameters, settings)
+    descent = HybridOptimizer(parameters, settings)
     for name, value in parameters.items():
         value.grad = torch.randn(value.shape, generator=torch.Generator().manual_seed(len(name)))
     descent.step(share)

@@ -19,7 +19,7 @@ import torch
 from safetensors import SafetensorError
 from toy_task import Log, ToyTask, toy_settings
 
-from generator.io.checksummed_json import sealed
+from generator.io.checksummed_json import checksummed
 from trainer.training.callbacks.metrics import FILE, Event
 from trainer.training.checkpoints import saving
 from trainer.training.checkpoints.best import best_checkpoints
@@ -80,7 +80,7 @@ def test_a_state_is_held_against_the_folders_name(tmp_path: Path, caplog: pytest
     (tmp_path / "checkpoint-9").rename(tmp_path / "checkpoint-8")
     state = json.loads((tmp_path / "checkpoint-8" / STATE).read_bytes())
     del state["check"]
-    (tmp_path / "checkpoint-8" / STATE).write_bytes(sealed({**state, "step": 7}))
+    (tmp_path / "checkpoint-8" / STATE).write_bytes(checksummed({**state, "step": 7}))
     assert read_latest(tmp_path).step == 4
     assert latest_identity(tmp_path) == {"seed": 1, "clips to learn from": "3 clips, abc"}
 

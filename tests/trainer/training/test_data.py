@@ -12,7 +12,7 @@ from diffusers import WanPipeline
 
 from generator.io.atomic import DamagedError
 from generator.store.splits import SplitRatios
-from generator.versions.reading.dataset import Snapshot
+from generator.versions.reading.dataset import Dataset
 from scenes.axes import AXES
 from scenes.errors import InputError
 from trainer.backbones.load import load_backbone
@@ -22,7 +22,7 @@ from trainer.data.records import unit_law
 
 
 def test_records_are_the_labels(tints: Path) -> None:
-    data, snapshot = open_data(tints, axes=["temperature"]), Snapshot.open(tints)
+    data, snapshot = open_data(tints, axes=["temperature"]), Dataset.open(tints)
     assert data.version_id == snapshot.version.id and data.notes == ()
     for records, split in ((data.train, "train"), (data.validation, "validation")):
         rows = snapshot.split(split).labels.to_pylist()
@@ -37,7 +37,7 @@ def test_records_are_the_labels(tints: Path) -> None:
 def test_the_unit_law_is_the_recipes(tints: Path) -> None:
     (axis,) = open_data(tints).axes
     assert (axis.name, axis.law.neutral) == ("temperature", 6000.0)
-    labels = Snapshot.open(tints).split("train").labels.to_pylist()
+    labels = Dataset.open(tints).split("train").labels.to_pylist()
     for record, row in zip(open_data(tints).train, labels, strict=True):
         assert axis.control(row[AXES["temperature"].column]) == pytest.approx(record.controls[0], abs=1e-6)
 
@@ -89,7 +89,7 @@ def test_a_version_without_training_clips_is_refused(tmp_path: Path) -> None:
 
 
 def test_labels_that_break_the_unit_law_are_refused(tints: Path) -> None:
-    snapshot = Snapshot.open(tints)
+    snapshot = Dataset.open(tints)
     recipe = {**snapshot.version.recipes[0], "axes": {"temperature": {"neutral": 5000.0, "ratio": None}}}
     with pytest.raises(InputError, match="the version's unit law gives"):
         unit_law(snapshot.version.model_copy(update={"recipes": (recipe,)}), snapshot.labels, "temperature")

@@ -23,9 +23,9 @@ from trainer.generation.record import CRF, PRESET
 from trainer.generation.sampler import Sampling, generate_sweep
 from trainer.pipelines.controlled_wan import ControlledWan
 from trainer.probing.sweep import SweepReport, ValueReading, read_sweep
-from trainer.training.callbacks.metrics import Event, Journal
+from trainer.training.callbacks.metrics import Event, MetricsLog
 from trainer.training.callbacks.preview import Preview, Reading, preview_prompts, summarise
-from trainer.training.callbacks.preview_pipeline import Studio, autocasting
+from trainer.training.callbacks.preview_pipeline import PreviewPipeline, autocasting
 from trainer.training.callbacks.validation import Validation
 from trainer.training.tasks.control import ControlTask
 from trainer.training.tasks.flow import Flow
@@ -63,18 +63,20 @@ def pipe(cache: Path) -> WanPipeline:
     return tiny_pipe(cache)
 
 
-def studio(pipe: WanPipeline, task: ControlTask | None) -> Studio:
+def studio(pipe: WanPipeline, task: ControlTask | None) -> PreviewPipeline:
     """Return a studio of a pipeline without its text encoder and autoencoder, as in training."""
     vae = pipe.vae
     release(pipe, "text_encoder", "vae")
     adapters = task.adapters if task is not None else {}
-    return Studio(pipe=pipe, adapters=adapters, embed=MemoryReader().text, vae=lambda: vae)
+    return PreviewPipeline(pipe=pipe, adapters=adapters, embed=MemoryReader().text, vae=lambda: vae)
 
 
-def preview(folder: Path, made_with: Studio, prompts: tuple[str, ...] = PROMPTS, **options: object) -> tuple[Preview, Kept]:
+def preview(
+    folder: Path, made_with: PreviewPipeline, prompts: tuple[str, ...] = PROMPTS, **options: object
+) -> tuple[Preview, Kept]:
     """Return a preview watcher and what it logs."""
     kept = Kept()
-    return Preview(Journal((kept,)), folder, made_with, prompts, SETTINGS, **options), kept
+    return Preview(MetricsLog((kept,)), folder, made_with, prompts, SETTINGS, **options), kept
 
 
 def test_a_preview_leaves_videos_grids_and_readings(pipe: WanPipeline, tmp_path: Path) -> None:
@@ -114,7 +116,7 @@ def test_the_videos_are_those_of_the_adapter_in_use(pipe: WanPipeline, tmp_path:
     averaged = {name: parameter.detach() * 1.5 for name, parameter in task.parameters().items()}
     task.before_step(0)  # a quarter of the ramp
     made_with = replace(studio(pipe, task), embed=embedded.__getitem__)
-    Preview(Journal(()), tmp_path, made_with, PROMPTS[:1], GUIDED, averaged=lambda: averaged).make(task, 2)
+    Preview(MetricsLog(()), tmp_path, made_with, PROMPTS[:1], GUIDED, averaged=lambda: averaged).make(task, 2)
     with torch.no_grad():
         for name, parameter in task.parameters().items():
             parameter.copy_(averaged[name])
@@ -208,7 +210,7 @@ def test_a_bfloat16_backbone_under_autocast_is_previewed_and_validated(pipe: Wan
     watcher.started(task, 0, 1)
     assert len(watcher.make(task, 1)) == 2
     held_out = clips("held-out")
-    values = Validation(Journal(()), held_out, ("shutter", "temperature"), every=1, times=1, clips=3).measure(task)
+    values = Validation(MetricsLog(()), held_out, ("shutter", "temperature"), every=1, times=1, clips=3).measure(task)
     assert np.isfinite(list(values.values())).all() and values["loss"] > 0.5
     assert {p.dtype for p in task.parameters().values()} == {torch.float32} and pipe.transformer.dtype == torch.bfloat16
 
@@ -239,4 +241,4 @@ def test_what_cannot_be_previewed_is_refused_before_the_first_step(pipe: WanPipe
         preview(tmp_path, made_with, ())
     odd = PreviewSettings(every=1, frames=5, height=32, width=40)
     with pytest.raises(InputError, match="40x32 does not fit"):
-        Preview(Journal(()), tmp_path, made_with, PROMPTS, odd).started(task, 0, 1)
+        Preview(MetricsLog(()), tmp_path, made_with, PROMPTS, odd).started(task, 0, 1)

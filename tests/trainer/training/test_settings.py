@@ -12,7 +12,7 @@ from generator.recipe.load import parse_recipe
 from generator.recipe.section import Section
 from scenes.errors import InputError
 from trainer.config.recipe import load_settings, parse_settings
-from trainer.config.train import TrainSettings, decisive, digest, flat, require_same
+from trainer.config.train import TrainSettings, deciding_settings, digest, flat, require_same
 
 MINIMAL = '[train]\ndataset = "d"\n'
 DATASET = 'name = "x"\n[[pyramid]]\naxes = ["shutter"]\nfamily = ["flyby"]\n'
@@ -99,33 +99,36 @@ def test_the_rest_of_a_file_is_checked_too() -> None:
 
 
 def test_what_changes_no_weight_does_not_decide_a_run() -> None:
-    first = decisive(settings())
+    first = deciding_settings(settings())
     same = [
         "train.dataset=elsewhere", "train.out=x", "train.device=cpu", "train.checkpoints.every=7", "train.previews.every=3",
         "train.validation.clips=2", "train.trackers=[]", "train.cache=c", "train.steps=99", "train.backbone.offload=cpu",
         "train.gradient_checkpointing=false", "train.compile=true", "train.optimizer.max_loss_factor=9", "train.train_split=x",
         "train.previews.prompts=[\"a ball\"]", "train.crop_frames=[1]",
     ]  # fmt: skip
-    assert digest(decisive(settings(*same))) == digest(first)
+    assert digest(deciding_settings(settings(*same))) == digest(first)
     for other in ("train.seed=1", "train.accumulation=2", "train.optimizer.ema_decay=0.9", "train.adapter.rank=8"):
-        assert digest(decisive(settings(other))) != digest(first)
+        assert digest(deciding_settings(settings(other))) != digest(first)
     cosine = "train.optimizer.schedule=cosine"
-    assert decisive(settings(cosine, "train.steps=9")) != decisive(settings(cosine))
+    assert deciding_settings(settings(cosine, "train.steps=9")) != deciding_settings(settings(cosine))
 
 
 def test_a_run_of_other_settings_says_what_differs() -> None:
-    before, now = decisive(settings()), decisive(settings("train.seed=4"))
+    before, now = deciding_settings(settings()), deciding_settings(settings("train.seed=4"))
     require_same(before, before, "runs/a")
     with pytest.raises(InputError, match=r"^runs/a holds checkpoints of another run: seed was 0, is 4; give another --out"):
         require_same(before, now, "runs/a")
 
 
 def test_an_autoencoder_goes_on_with_its_own_crops_only() -> None:
-    before, now = decisive(settings("train.what=vae")), decisive(settings("train.what=vae", "train.crop_frames=[1]"))
+    before, now = (
+        deciding_settings(settings("train.what=vae")),
+        deciding_settings(settings("train.what=vae", "train.crop_frames=[1]")),
+    )
     with pytest.raises(InputError, match="crop_frames was"):
         require_same(before, now, "runs/a")
     require_same(
-        {**decisive(settings()), "crop_frames": [1, 5]}, decisive(settings()), "runs/a"
+        {**deciding_settings(settings()), "crop_frames": [1, 5]}, deciding_settings(settings()), "runs/a"
     )  # as once recorded of controls
 
 

@@ -21,8 +21,8 @@ from trainer.data.cache import TensorCache, cache_key, module_digest
 from trainer.data.encoders import LatentEncoder, TextEncoder, pad_text
 from trainer.training.tasks.flow import shown_places
 from trainer.training.tasks.objective import (
-    contradicting_noise,
     contrasted_losses,
+    counterfactual_noise,
     fixed_noise,
     fixed_times,
     flow_losses,
@@ -88,7 +88,7 @@ def test_contrast_weighs_what_tells_clips_of_a_scene_apart_and_nothing_else() ->
 def test_contradicting_noise_shows_the_other_clip_and_keeps_the_target(time: float) -> None:
     latents, noise = torch.randn(2, 4, 2, 4, 4), torch.randn(2, 4, 2, 4, 4)
     times, shown = torch.full((2,), time), torch.tensor([1, 1])
-    found = contradicting_noise(latents, noise, times, shown)
+    found = counterfactual_noise(latents, noise, times, shown)
     assert torch.equal(found[1], noise[1])
     seen = mix(latents, found, times)
     share = min(1.0, time / (1 - time))  # of the other clip in what is seen

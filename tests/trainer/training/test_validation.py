@@ -20,9 +20,9 @@ from trainer.control.lora import lora_layers
 from trainer.data.batches import CONTROLS_NAME, LATENTS, TEXT, FlowBatches
 from trainer.data.frames import FrameBatches
 from trainer.data.records import ClipRecord
-from trainer.training.callbacks.evaluation_mode import aside
+from trainer.training.callbacks.evaluation_mode import evaluation_mode
 from trainer.training.callbacks.frame_validation import FrameValidation
-from trainer.training.callbacks.metrics import Journal
+from trainer.training.callbacks.metrics import MetricsLog
 from trainer.training.callbacks.validation import Validation, spread, times_of
 from trainer.training.tasks.base import Progress
 from trainer.training.tasks.control import ControlTask
@@ -46,7 +46,7 @@ def pipe(cache: Path) -> WanPipeline:
 
 def validation(**options: object) -> Validation:
     """Return a validation of the held-out clips at two times."""
-    return Validation(Journal(()), HELD_OUT, AXES, **{"every": 3, "times": 2, "clips": 9, "batch_size": 2, **options})
+    return Validation(MetricsLog(()), HELD_OUT, AXES, **{"every": 3, "times": 2, "clips": 9, "batch_size": 2, **options})
 
 
 def progress(step: int, steps: int = 100) -> Progress:
@@ -133,7 +133,7 @@ def test_everything_is_as_before_also_when_it_fails(pipe: WanPipeline) -> None:
     averaged = {name: torch.randn_like(p) for name, p in task.parameters().items()}
     weights, state = copies(task), state_of(task)
     values = validation(averaged=lambda: averaged).measure(task)
-    with pytest.raises(RuntimeError, match="burst"), aside(task, averaged):
+    with pytest.raises(RuntimeError, match="burst"), evaluation_mode(task, averaged):
         task.adapters["transformer"].set_mode("backbone_only")
         torch.rand(3), np.random.rand(), random.random()  # noqa: NPY002
         raise RuntimeError("burst")
@@ -173,7 +173,7 @@ def test_it_is_due_every_so_many_steps_and_at_the_last(pipe: WanPipeline) -> Non
 
 def test_what_cannot_be_validated_is_refused() -> None:
     with pytest.raises(InputError, match="no clip is held out"):
-        Validation(Journal(()), (), AXES, every=1, times=1, clips=1)
+        Validation(MetricsLog(()), (), AXES, every=1, times=1, clips=1)
 
     class Sampled:
         name = "sampled"
@@ -186,14 +186,14 @@ def test_what_cannot_be_validated_is_refused() -> None:
 def test_a_whole_transformer_is_validated_too(pipe: WanPipeline) -> None:
     batches = FlowBatches(clips("train"), MemoryReader(), batch_size=2, seed=1)
     task = TransformerTask(pipe.transformer, batches, Flow.of(pipe, ("transformer",)))
-    values = Validation(Journal(()), HELD_OUT, (), every=1, times=2, clips=9, batch_size=2).measure(task)
+    values = Validation(MetricsLog(()), HELD_OUT, (), every=1, times=2, clips=9, batch_size=2).measure(task)
     batch = batches.batch([HELD_OUT[0]])
     draw = Draw(
         times_B=fixed_times(2)[:1], noise_BCTHW=fixed_noise(tuple(batch.tensors[LATENTS].shape[1:]), batch.clip_ids[0])[None]
     )
     with torch.no_grad():
         one = task.losses_at(batch, draw, task.module)
-    first = Validation(Journal(()), HELD_OUT[:1], (), every=1, times=2, clips=9).measure(task)
+    first = Validation(MetricsLog(()), HELD_OUT[:1], (), every=1, times=2, clips=9).measure(task)
     assert first[f"loss/time/{fixed_times(2)[0]:.3f}"] == pytest.approx(float(one), rel=1e-4)
     assert "gap" not in values and values["loss"] > 0 and set(batch.tensors) == {LATENTS, TEXT, CONTROLS_NAME}
 
@@ -210,7 +210,7 @@ class Noise:
 def test_an_autoencoder_is_validated_at_fixed_noise(pipe: WanPipeline) -> None:
     train = clips("train", frames=(9, 5, 9))
     task = VaeTask(pipe.vae, FrameBatches(Noise(), train, batch_size=1, seed=0, lengths=(1, 5)))
-    watcher = FrameValidation(Journal(()), clips("held-out", frames=(1, 9)), (), every=1, times=1, clips=9)
+    watcher = FrameValidation(MetricsLog(()), clips("held-out", frames=(1, 9)), (), every=1, times=1, clips=9)
     watcher.started(task, 0, 1)
     values = watcher.measure(task)
     assert set(values) == {"loss", "loss/size/1x32x32", "loss/size/5x32x32"}

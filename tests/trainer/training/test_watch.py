@@ -20,7 +20,7 @@ from generator.io.atomic import DamagedError
 from scenes.errors import InputError
 from trainer.training.callbacks import make_journal, make_watchers
 from trainer.training.callbacks.curves import CurveDrawer, draw_curves, panels, series, smoothed, terminal_curves
-from trainer.training.callbacks.metrics import FILE, Event, Journal, MetricsFile, read_events
+from trainer.training.callbacks.metrics import FILE, Event, MetricsFile, MetricsLog, read_events
 from trainer.training.callbacks.progress_bar import LiveBar, PlainLines, make_progress_sink, summary
 from trainer.training.callbacks.trackers import make_trackers, tags
 from trainer.training.tasks.base import Progress, Task
@@ -59,7 +59,7 @@ def write(path: Path, events: Sequence[Event], step: int = 0) -> None:
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 12), st.integers(0, 12), st.integers(0, 80), st.booleans())
 def test_a_killed_run_that_goes_on_leaves_the_log_of_an_unbroken_one(reached: int, saved: int, cut: int, foreign: bool) -> None:
-    """Killed anywhere, even within a line, and taken up at any checkpoint before: the log is the same."""
+    """Killed anywhere, even within a line, and resumed from any checkpoint before: the log is the same."""
     saved = min(saved, reached)
     events = [event for step in range(1, 13) for event in ([train(step), *rare(step)] if step % 3 == 0 else [train(step)])]
     with tempfile.TemporaryDirectory() as folder:
@@ -104,7 +104,7 @@ def test_values_are_free_of_the_clock(tmp_path: Path) -> None:
     """Two runs of the same settings log the same values; times and speeds stand apart."""
     task = None
     for name, speed in (("a", 1.0), ("b", 9.0)):
-        journal = Journal([MetricsFile(tmp_path / name)])
+        journal = MetricsLog([MetricsFile(tmp_path / name)])
         journal.started(task, 0, 1)
         journal.stepped(
             task,
@@ -171,17 +171,17 @@ def test_a_resumed_run_logs_what_an_unbroken_one_does(tmp_path: Path) -> None:
 
 
 def test_watchers_are_those_the_settings_ask_for(tmp_path: Path) -> None:
-    journal = Journal(())
+    journal = MetricsLog(())
 
     def made(**more: object) -> list[str]:
         told = small_settings(**more)
         held_out = clips("held-out")
         return [type(one).__name__ for one in make_watchers(journal, told, tmp_path, held_out=held_out, axes=AXES)]
 
-    assert made() == ["Journal", "Validation"]
-    assert made(validation={"every": 0}) == ["Journal"]
+    assert made() == ["MetricsLog", "Validation"]
+    assert made(validation={"every": 0}) == ["MetricsLog"]
     nothing = make_watchers(journal, small_settings(), tmp_path, held_out=(), axes=AXES)
-    assert [type(one).__name__ for one in nothing] == ["Journal"]
+    assert [type(one).__name__ for one in nothing] == ["MetricsLog"]
 
 
 # --- trackers ------------------------------------------------------------------------------------------------------------
@@ -344,7 +344,7 @@ def test_a_tracker_that_fails_is_said_once_until_it_works_again_and_ends_nothing
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     closed, flaky, log = Flaky(opens=False), Flaky(fails_at=(2, 3, 5)), MetricsFile(tmp_path / FILE)
-    journal = Journal((closed, flaky, log))
+    journal = MetricsLog((closed, flaky, log))
     journal.started(None, 0, 6)
     for step in range(1, 7):
         journal.write(step, "train", {"loss": 1.0})

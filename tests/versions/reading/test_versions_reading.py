@@ -15,7 +15,7 @@ from generator.store.objects import ClipRecord, Store
 from generator.store.splits import SplitRatios, frame_leaks, perceptual_hash, scene_leaks, split_of
 from generator.versions.commit import commit
 from generator.versions.history.history import History
-from generator.versions.reading.dataset import Snapshot
+from generator.versions.reading.dataset import Dataset
 from generator.versions.reading.leaks import leaks
 from generator.versions.reading.query import query
 from scenes.errors import InputError
@@ -54,12 +54,12 @@ def film(path: Path, scenes: int, *, copies: dict[int, int] | None = None) -> tu
 
 
 def splits_by_clip(history: History) -> dict[str, str]:
-    return {clip.clip_id: clip["split"] for clip in Snapshot.open(history.path)}
+    return {clip.clip_id: clip["split"] for clip in Dataset.open(history.path)}
 
 
 def test_a_snapshot_gives_labels_and_frames(tmp_path: Path) -> None:
     _, data = film(tmp_path, 8)
-    snapshot = Snapshot.open(tmp_path, "latest")
+    snapshot = Dataset.open(tmp_path, "latest")
     assert len(snapshot) == 16 == snapshot.labels.num_rows and snapshot.clip_ids == tuple(sorted(data))
     for clip in snapshot:
         frames_THW3 = clip.frames()
@@ -76,7 +76,7 @@ def test_a_torch_loader_takes_a_snapshot_and_its_samples(tmp_path: Path, workers
     from torch.utils.data import DataLoader
 
     film(tmp_path, 2)
-    snapshot = Snapshot.open(tmp_path)
+    snapshot = Dataset.open(tmp_path)
     context = "spawn" if workers else None
     given = snapshot if workers else snapshot.samples()
     batches = list(DataLoader(given, batch_size=3, num_workers=workers, multiprocessing_context=context))
@@ -92,7 +92,7 @@ def test_subsets_of_a_snapshot_load_shuffled_and_a_clip_alone_stays_a_clip(tmp_p
     from torch.utils.data import DataLoader, random_split
 
     film(tmp_path, 2)
-    snapshot = Snapshot.open(tmp_path)
+    snapshot = Dataset.open(tmp_path)
     halves = random_split(snapshot, [0.5, 0.5], generator=torch.Generator().manual_seed(0))
     batches = [batch for half in halves for batch in DataLoader(half, batch_size=2, shuffle=True)]
     assert sorted(clip_id for batch in batches for clip_id in batch["clip_id"]) == list(snapshot.clip_ids)
@@ -107,7 +107,7 @@ def test_subsets_of_a_snapshot_load_shuffled_and_a_clip_alone_stays_a_clip(tmp_p
 
 def test_samples_and_clips_say_what_they_are(tmp_path: Path) -> None:
     film(tmp_path, 2)
-    snapshot = Snapshot.open(tmp_path)
+    snapshot = Dataset.open(tmp_path)
     clip = snapshot[0]
     assert clip.clip_id in repr(clip) and repr(clip["caption"]) in repr(clip)
     assert "4 clips" in repr(snapshot.samples()) and snapshot.version.short in repr(snapshot)
@@ -131,18 +131,18 @@ def test_a_table_shows_the_columns_that_the_question_names() -> None:
 
 def test_a_seeded_order_is_a_permutation_that_seed_and_epoch_decide(tmp_path: Path) -> None:
     film(tmp_path, 8)
-    snapshot = Snapshot.open(tmp_path)
+    snapshot = Dataset.open(tmp_path)
     orders = {
         (seed, epoch): [clip.clip_id for clip in snapshot.shuffled(seed, epoch=epoch)] for seed in (0, 1) for epoch in (0, 1)
     }
     assert len({tuple(order) for order in orders.values()}) == 4
     assert all(sorted(order) == list(snapshot.clip_ids) for order in orders.values())
-    assert orders[0, 0] == [clip.clip_id for clip in Snapshot.open(tmp_path).shuffled(0)]
+    assert orders[0, 0] == [clip.clip_id for clip in Dataset.open(tmp_path).shuffled(0)]
 
 
 def test_splits_partition_the_scenes_and_growth_moves_none(tmp_path: Path) -> None:
     film(tmp_path, 24)
-    snapshot = Snapshot.open(tmp_path)
+    snapshot = Dataset.open(tmp_path)
     parts = {name: snapshot.split(name) for name in ("train", "validation", "test")}
     assert sum(map(len, parts.values())) == len(snapshot) and all(len(part) for part in parts.values())
     scenes = [set(part.labels["scene_id"].to_pylist()) for part in parts.values()]
@@ -173,14 +173,14 @@ def test_shares_that_are_none_are_refused(ratios: tuple[float, float, float]) ->
 
 def test_the_leak_check_passes_other_scenes_and_finds_a_copy(tmp_path: Path) -> None:
     film(tmp_path / "clean", 24)
-    snapshot = Snapshot.open(tmp_path / "clean")
+    snapshot = Dataset.open(tmp_path / "clean")
     assert leaks(snapshot) == []
     by_split = {row["split"]: int(row["scene_id"][-4:]) for row in snapshot.labels.to_pylist()}
     film(tmp_path / "leaky", 24, copies={by_split["test"]: by_split["train"]})
-    found = leaks(Snapshot.open(tmp_path / "leaky"))
+    found = leaks(Dataset.open(tmp_path / "leaky"))
     assert {frozenset(leak.splits) for leak in found} == {frozenset({"train", "test"})} and len(found) == 4
     assert {int(clip[-6:-2]) for leak in found for clip in leak.clip_ids} == {by_split["test"], by_split["train"]}
-    assert leaks(Snapshot.open(tmp_path / "leaky"), frames=False) == []
+    assert leaks(Dataset.open(tmp_path / "leaky"), frames=False) == []
 
 
 def test_a_scene_in_two_splits_is_found() -> None:
@@ -199,7 +199,7 @@ def test_a_recompressed_frame_is_near_and_other_scenes_are_not(crf: int) -> None
 
 def test_bytes_that_are_not_as_committed_are_not_given_out(tmp_path: Path) -> None:
     film(tmp_path, 2)
-    clip = Snapshot.open(tmp_path)[0]
+    clip = Dataset.open(tmp_path)[0]
     data = bytearray(clip.path.read_bytes())
     data[len(data) // 2] ^= 1
     clip.path.chmod(0o644)
@@ -212,16 +212,16 @@ def test_bytes_that_are_not_as_committed_are_not_given_out(tmp_path: Path) -> No
 def test_a_clip_that_is_not_there_is_said(tmp_path: Path, index: str, words: str) -> None:
     built(tmp_path, 3)
     with pytest.raises(InputError, match=words):
-        Snapshot.open(tmp_path)[index]
+        Dataset.open(tmp_path)[index]
     with pytest.raises(IndexError):
-        Snapshot.open(tmp_path)[3]
+        Dataset.open(tmp_path)[3]
     with pytest.raises(InputError, match="did you mean 'caption'"):
-        Snapshot.open(tmp_path)[0]["captoin"]
+        Dataset.open(tmp_path)[0]["captoin"]
 
 
 def test_questions_are_answered(tmp_path: Path) -> None:
     built(tmp_path, 30)
-    labels = Snapshot.open(tmp_path).labels
+    labels = Dataset.open(tmp_path).labels
     rows = labels.to_pylist()
     expected = {
         row["clip_id"]
@@ -231,7 +231,7 @@ def test_questions_are_answered(tmp_path: Path) -> None:
     assert expected
     condition = "shutter_exposure_s < 0.02 AND layer = 3"
     assert set(query(labels, condition)["clip_id"].to_pylist()) == expected
-    assert set(Snapshot.open(tmp_path).where(condition).clip_ids) == expected
+    assert set(Dataset.open(tmp_path).where(condition).clip_ids) == expected
     assert query(labels, "SELECT count(*) AS n FROM clips;")["n"].to_pylist() == [30]
     assert query(labels, "index = 1").num_rows == 10 and query(labels, "lossless['x'] IS NULL").num_rows == 30
     assert query(labels, "caption LIKE '%über%' -- a remark").num_rows == 30
@@ -255,7 +255,7 @@ def test_questions_are_answered(tmp_path: Path) -> None:
 def test_questions_reach_nothing_but_the_table(tmp_path: Path, question: str) -> None:
     built(tmp_path, 3)
     with pytest.raises(InputError, match=r"question|cannot be answered"):
-        query(Snapshot.open(tmp_path).labels, question)
+        query(Dataset.open(tmp_path).labels, question)
 
 
 @pytest.mark.parametrize(
@@ -265,5 +265,5 @@ def test_other_statements_are_no_questions(tmp_path: Path, question: str, monkey
     built(tmp_path, 3)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError):
-        query(Snapshot.open(tmp_path).labels, question)
+        query(Dataset.open(tmp_path).labels, question)
     assert not list(tmp_path.glob("x.*"))

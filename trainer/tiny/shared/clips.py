@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from generator.versions.reading.dataset import Snapshot
+from generator.versions.reading.dataset import Dataset
 from generator.versions.working.working_folder import WorkingFolder
 from trainer.tiny.shared.coverage import CELL_PX, covered_cells, thing_boxes
 
@@ -64,7 +64,7 @@ class Clips:
 
 def decode_dataset(dataset: Path, folder: Path) -> Clips:
     """Decode a dataset's newest version into `folder`, unless that version is there already; return its clips."""
-    snapshot = Snapshot.open(dataset)
+    snapshot = Dataset.open(dataset)
     version = snapshot.version.short
     if (folder / INDEX).is_file() and json.loads((folder / INDEX).read_text())["version"] == version:
         return load_clips(folder)

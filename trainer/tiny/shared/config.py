@@ -23,7 +23,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     def digest(self) -> str:
-        """Return a short name of these settings: what was made under others is not taken up."""
+        """Return a short name of these settings: what was made under others is not used."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:12]
 
 

@@ -17,7 +17,7 @@ from trainer.tiny.shared.batched_muon import Muon
 from trainer.tiny.shared.config import Optimizing
 
 
-class Descent:
+class HybridOptimizer:
     """The optimizers of one stage as one: both follow the same schedule, each from its own rate."""
 
     def __init__(self, parameters: Mapping[str, nn.Parameter], settings: Optimizing) -> None:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer.tiny.shared.config import Optimizing, Phase
-from trainer.tiny.shared.muon import Descent
+from trainer.tiny.shared.muon import HybridOptimizer
 
 CHECKPOINT, METRICS = "checkpoint.pt", "metrics.jsonl"
 
@@ -66,14 +66,14 @@ class Averaged:
 
 
 class Run:
-    """A stage's training in a folder: made anew, or taken up where its checkpoint stands."""
+    """A stage's training in a folder: made anew, or resumed from its checkpoint."""
 
     def __init__(self, stage: Stage, settings: Optimizing, folder: Path) -> None:
         self.stage, self.settings, self.folder = stage, settings, folder
         self.steps = sum(phase.steps for phase in stage.phases)
         self.parameters = {name: p for name, p in stage.module.named_parameters() if p.requires_grad}
         self.average = Averaged(self.parameters, settings.average)
-        self.optimizer = Descent(self.parameters, settings)
+        self.optimizer = HybridOptimizer(self.parameters, settings)
         self.step = 0
         folder.mkdir(parents=True, exist_ok=True)
         if (folder / CHECKPOINT).is_file():

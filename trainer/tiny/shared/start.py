@@ -1,6 +1,6 @@
-"""Beginning with the bundled backbone's weights: its blocks, words and patches go on, what cannot be taken up begins anew.
+"""Beginning with the bundled backbone's weights: its blocks, words and patches go on, what does not fit begins anew.
 
-Nothing is taken up by chance: a tensor is either of the same name and shape, or named here as one that may differ. Blocks
+Nothing is used by chance: a tensor is either of the same name and shape, or named here as one that may differ. Blocks
 beyond the start's change nothing until they are trained.
 """
 

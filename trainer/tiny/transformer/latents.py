@@ -54,7 +54,7 @@ def latent_shape(vae: AutoencoderKLWan, frames: int) -> tuple[int, int, int, int
 def encode_world(vae: AutoencoderKLWan, clips: Clips, folder: Path, name: str, turns: int) -> list[Latents]:
     """Encode clips of every length and turn; `name` tells autoencoders apart.
 
-    What lies in `folder` already is taken up clip by clip, so that a grown world costs its new clips only.
+    What lies in `folder` already is used clip by clip, so that a grown world costs its new clips only.
     """
     folder.mkdir(parents=True, exist_ok=True)
     found = []

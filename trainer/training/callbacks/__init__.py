@@ -16,13 +16,13 @@ from trainer.generation.make_videos import FPS
 from trainer.probing.sweep import SweepReport, ValueReading, read_sweep
 from trainer.training.callbacks.curves import CurveDrawer
 from trainer.training.callbacks.frame_validation import FrameValidation
-from trainer.training.callbacks.metrics import FILE, Event, Journal, MetricsFile, read_events
+from trainer.training.callbacks.metrics import FILE, Event, MetricsFile, MetricsLog, read_events
 from trainer.training.callbacks.preview import Preview, preview_prompts
-from trainer.training.callbacks.preview_pipeline import Studio
+from trainer.training.callbacks.preview_pipeline import PreviewPipeline
 from trainer.training.callbacks.progress_bar import make_progress_sink
 from trainer.training.callbacks.trackers import TRACKERS, check_trackers, make_trackers
 from trainer.training.callbacks.validation import Averaged, Validation
-from trainer.training.tasks.base import Watcher
+from trainer.training.tasks.base import Callback
 
 VALIDATIONS: dict[str, type[Validation]] = {  # by what trains
     "control": Validation,
@@ -31,7 +31,7 @@ VALIDATIONS: dict[str, type[Validation]] = {  # by what trains
 }
 
 
-def make_journal(folder: Path, settings: TrainSettings, stream: TextIO, recipe: Mapping[str, Any] | None = None) -> Journal:
+def make_journal(folder: Path, settings: TrainSettings, stream: TextIO, recipe: Mapping[str, Any] | None = None) -> MetricsLog:
     """Return a run's journal: metrics.jsonl, curves, the trackers that the settings name, and progress on a stream.
 
     Raises InputError for a tracker that is not installed.
@@ -39,26 +39,26 @@ def make_journal(folder: Path, settings: TrainSettings, stream: TextIO, recipe: 
     log = MetricsFile(folder / FILE)
     told = recipe if recipe is not None else settings.model_dump(mode="json", by_alias=True)
     trackers = make_trackers(settings.trackers, folder, told)
-    return Journal((log, CurveDrawer(log.path, folder.name), *trackers, make_progress_sink(stream)))
+    return MetricsLog((log, CurveDrawer(log.path, folder.name), *trackers, make_progress_sink(stream)))
 
 
 def make_watchers(
-    journal: Journal,
+    journal: MetricsLog,
     settings: TrainSettings,
     folder: Path,
     *,
     held_out: Sequence[ClipRecord],
     axes: Sequence[str],
-    studio: Studio | None = None,
+    studio: PreviewPipeline | None = None,
     averaged: Averaged = lambda: None,
-) -> tuple[Watcher, ...]:
+) -> tuple[Callback, ...]:
     """Return a run's watchers: the journal, validation and previews where the settings ask for them.
 
     `held_out` are the clips of the validation split, `axes` the names of their controls, `averaged` gives the averaged weights
     at the time (`lambda: loop.average`). Validation is left out where nothing is held out, which `TrainingData.notes` says.
     Raises InputError for previews without a prompt.
     """
-    watchers: list[Watcher] = [journal]
+    watchers: list[Callback] = [journal]
     if settings.validation.every and held_out:
         own = settings.validation
         watchers.append(
@@ -86,10 +86,10 @@ __all__ = [
     "Averaged",
     "Event",
     "FrameValidation",
-    "Journal",
     "MetricsFile",
+    "MetricsLog",
     "Preview",
-    "Studio",
+    "PreviewPipeline",
     "SweepReport",
     "Validation",
     "ValueReading",

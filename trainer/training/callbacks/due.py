@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from trainer.training.callbacks.metrics import Journal, Kind
+from trainer.training.callbacks.metrics import Kind, MetricsLog
 from trainer.training.callbacks.surviving import surviving
 
 
@@ -13,7 +13,7 @@ def is_due(step: int, steps: int, every: int) -> bool:
     return step > 0 and (step % every == 0 or step == steps)
 
 
-def make_up(journal: Journal, kind: Kind, step: int, measure: Callable[[], Mapping[str, float | None]]) -> None:
+def make_up(journal: MetricsLog, kind: Kind, step: int, measure: Callable[[], Mapping[str, float | None]]) -> None:
     """Measure and log what was due at the step that a run goes on from, if its log lacks it; the weights are of that step."""
     if journal.lacks(step, kind):
         with surviving(f"the {kind} of step {step}"):

@@ -18,7 +18,7 @@ from trainer.training.tasks.weights import swapped
 
 
 @contextmanager
-def aside(task: Task, averaged: Mapping[str, Tensor] | None) -> Iterator[None]:
+def evaluation_mode(task: Task, averaged: Mapping[str, Tensor] | None) -> Iterator[None]:
     """Hold a task still for measuring: no gradients, evaluation mode, the averaged weights where there are such.
 
     On leaving, parameters are as they were bit for bit, and so are adapters' modes and ramps, modules' training flags and the

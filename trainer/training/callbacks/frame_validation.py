@@ -9,7 +9,7 @@ import numpy as np
 
 from scenes.errors import StopdownError
 from trainer.data.frames import FRAMES
-from trainer.training.callbacks.evaluation_mode import aside, check_whole
+from trainer.training.callbacks.evaluation_mode import check_whole, evaluation_mode
 from trainer.training.callbacks.validation import Validation
 from trainer.training.tasks.base import Task
 from trainer.training.tasks.objective import fixed_noise
@@ -30,7 +30,7 @@ class FrameValidation(Validation):
         assert isinstance(task, VaeTask)
         config = task.vae.config
         by_size: dict[str, list[float]] = {}
-        with aside(task, self.averaged()):
+        with evaluation_mode(task, self.averaged()):
             for record in self.records:
                 length = max(length for length in task.batches.lengths if length <= record.frames)
                 batch = task.batches.batch([record], length, [0])

@@ -114,7 +114,7 @@ def _event(tree: dict[str, Any]) -> Event:
     return Event(step=int(tree["step"]), kind=tree["kind"], values=dict(tree["values"]), machine=dict(tree["machine"]))
 
 
-class Journal:
+class MetricsLog:
     """The watcher that logs: every step, and what validation and previews tell it, to all its sinks in their order.
 
     The metric log is part of the run, and what it raises is raised. Any other sink may fail: that is said once, until it works

@@ -32,9 +32,9 @@ from trainer.generation.record import CRF, PRESET, write_json
 from trainer.generation.sampler import Sampling, check_sampling, sample
 from trainer.probing.sweep import SweepReport, read_sweep
 from trainer.training.callbacks.due import is_due, make_up
-from trainer.training.callbacks.evaluation_mode import aside, check_whole
-from trainer.training.callbacks.metrics import Journal
-from trainer.training.callbacks.preview_pipeline import BorrowedWan, Studio
+from trainer.training.callbacks.evaluation_mode import check_whole, evaluation_mode
+from trainer.training.callbacks.metrics import MetricsLog
+from trainer.training.callbacks.preview_pipeline import BorrowedWan, PreviewPipeline
 from trainer.training.callbacks.validation import Averaged
 from trainer.training.tasks.base import Progress, Task
 
@@ -58,9 +58,9 @@ class Preview:
 
     def __init__(
         self,
-        journal: Journal,
+        journal: MetricsLog,
         folder: Path,
-        studio: Studio,
+        studio: PreviewPipeline,
         prompts: Sequence[str],
         settings: PreviewSettings,
         *,
@@ -86,7 +86,7 @@ class Preview:
     def started(self, task: Task, step: int, steps: int) -> None:
         """Refuse what cannot be made before any step is; raises InputError. What a killed preview left is removed."""
         check_whole(task.module)
-        with aside(task, None), self.studio.open() as pipe:
+        with evaluation_mode(task, None), self.studio.open() as pipe:
             check_sampling(pipe, self.sampling)
             for prompt in ("", *(prompt.prompt for prompt in self.prompts)):
                 self.studio.embed(prompt)
@@ -108,7 +108,7 @@ class Preview:
 
     def make(self, task: Task, step: int) -> tuple[Reading, ...]:
         """Make, write and read the previews of a step; the task is left as it was."""
-        with aside(task, self.averaged()), self.studio.open() as pipe:
+        with evaluation_mode(task, self.averaged()), self.studio.open() as pipe:
             for adapter in self.studio.adapters.values():
                 adapter.set_ramp(1.0)
             axes = pipe.axes
@@ -214,7 +214,7 @@ def _mean(numbers: Sequence[float | None]) -> float | None:
     return statistics.fmean(present) if present else None
 
 
-def _mode(studio: Studio) -> str:
+def _mode(studio: PreviewPipeline) -> str:
     """Return the mode in which the adapter will be used."""
     return default_mode(next(iter(studio.adapters.values())).config) if studio.adapters else NO_MODE
 

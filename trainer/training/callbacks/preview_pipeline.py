@@ -23,7 +23,7 @@ Embed = Callable[[str], Tensor]  # a prompt's embedding, zero-padded [L, X]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Studio:
+class PreviewPipeline:
     """What previews are made with.
 
     `pipe` is the pipeline under training; it needs neither text encoder nor autoencoder: `embed` gives prompts' embeddings
@@ -64,7 +64,7 @@ class BorrowedWan(ControlledWan):
     embed: Embed
 
     @classmethod
-    def borrow(cls, studio: Studio, vae: AutoencoderKLWan) -> BorrowedWan:
+    def borrow(cls, studio: PreviewPipeline, vae: AutoencoderKLWan) -> BorrowedWan:
         """Return the pipeline of a studio around an autoencoder."""
         pipe, scheduler = studio.pipe, type(studio.pipe.scheduler).from_config(studio.pipe.scheduler.config)
         components = {**pipe.components, "scheduler": scheduler, "vae": vae, "text_encoder": None}

@@ -21,8 +21,8 @@ from trainer.data.batch import Batch
 from trainer.data.batches import CONTROLS_NAME, LATENTS, FlowBatches
 from trainer.data.records import ClipRecord
 from trainer.training.callbacks.due import is_due, make_up
-from trainer.training.callbacks.evaluation_mode import aside, check_whole
-from trainer.training.callbacks.metrics import Journal
+from trainer.training.callbacks.evaluation_mode import check_whole, evaluation_mode
+from trainer.training.callbacks.metrics import MetricsLog
 from trainer.training.tasks.base import Progress, Task
 from trainer.training.tasks.flow import Draw, Flow
 from trainer.training.tasks.objective import fixed_noise, fixed_times, shift_times
@@ -54,7 +54,7 @@ class Validation:
 
     def __init__(
         self,
-        journal: Journal,
+        journal: MetricsLog,
         records: Sequence[ClipRecord],
         axes: Sequence[str],
         *,
@@ -103,7 +103,7 @@ class Validation:
         Clips are at full control, whatever the ramp has reached. The task is left as it was.
         """
         assert isinstance(task, FlowTask)
-        with aside(task, self.averaged()):
+        with evaluation_mode(task, self.averaged()):
             for adapter in getattr(task, "adapters", {}).values():
                 adapter.set_ramp(1.0)
             true_NK = self._losses(task, None)

@@ -28,7 +28,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from generator.io.atomic import DamagedError, file_digest, fsync_folder
-from generator.io.checksummed_json import sealed, unsealed
+from generator.io.checksummed_json import checksummed, parse_checksummed
 from generator.io.scratch import scratch_folder
 
 FORMAT = 2
@@ -170,7 +170,7 @@ def _read_state(path: Path) -> dict[str, Any]:
         raise ValueError(f"format {state['format']}, this version reads {UNSEALED} and {FORMAT}")
     if state["format"] == FORMAT:
         try:
-            state = unsealed(data, STATE)
+            state = parse_checksummed(data, STATE)
         except DamagedError:
             raise ValueError(f"{STATE} is not as it was written") from None
     named = NAME.fullmatch(path.resolve().name)
@@ -239,7 +239,7 @@ def _write_files(folder: Path, checkpoint: Checkpoint) -> None:
         "identity": dict(checkpoint.identity),
         "files": hashes,
     }
-    _write(folder / STATE, sealed(state))
+    _write(folder / STATE, checksummed(state))
     fsync_folder(folder)
 
 

@@ -64,7 +64,7 @@ class Progress:
     clip_ids: tuple[str, ...]
 
 
-class Watcher(Protocol):
+class Callback(Protocol):
     """Told about a run by the loop, on the first process only: progress bar, metric files, trackers, validation, previews.
 
     Watching changes no weight and no random state: the run is the same with and without watchers. A watcher that `logs` is

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from scenes.errors import InputError
 from trainer.backbones.load import EXPERTS
 from trainer.training.tasks.objective import (
-    contradicting_noise,
     contrasted_losses,
+    counterfactual_noise,
     flow_losses,
     mix,
     model_times,
@@ -79,7 +79,7 @@ class Draw:
     def showing(self, latents_BCTHW: Tensor, shown_B: Tensor) -> Draw:
         """Return the draw whose noise shows, in place of each clip, the clip at a place of the batch."""
         latents_BCTHW, shown_B = latents_BCTHW.to(self.noise_BCTHW.device), shown_B.to(self.noise_BCTHW.device)
-        noise_BCTHW = contradicting_noise(latents_BCTHW, self.noise_BCTHW, self.times_B, shown_B)
+        noise_BCTHW = counterfactual_noise(latents_BCTHW, self.noise_BCTHW, self.times_B, shown_B)
         return Draw(times_B=self.times_B, noise_BCTHW=noise_BCTHW)
 
 

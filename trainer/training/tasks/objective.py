@@ -69,7 +69,7 @@ def contrasted_losses(
     return shared.square().mean(1) + contrast * (error - shared).square().mean(1)
 
 
-def contradicting_noise(latents_BCTHW: Tensor, noise_BCTHW: Tensor, times_B: Tensor, shown_B: Tensor) -> Tensor:
+def counterfactual_noise(latents_BCTHW: Tensor, noise_BCTHW: Tensor, times_B: Tensor, shown_B: Tensor) -> Tensor:
     """Return noise under which x_t shows, instead of each clip, the clip at a place `shown_B` of the batch.
 
     x_t = (1 - t) x + t eps' = (1 - t) x_shown + t eps. Below t = 1/2 that noise would grow without bound: there the weight of
