@@ -217,8 +217,9 @@ def test_a_second_build_of_the_same_folder_is_refused(tmp_path: Path, expected: 
         if event["event"] == "done" and not refused:
             second = Build(run.path)
             refused.append((second.follow(), second.errors))
+            run.path.with_suffix(".hold").unlink()
 
-    first = Build(tmp_path / "dataset")
+    first = Build(tmp_path / "dataset", hold=1)
     assert first.follow(hook) == 0
     assert refused[0][0] == 2 and "another build" in refused[0][1] and refused[0][1].count("\n") == 1
     assert contents(tmp_path / "dataset") == expected

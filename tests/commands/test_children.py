@@ -31,6 +31,7 @@ name = "tiny"
 [evaluate]
 controls = "-1,1"
 prompts = ["a red cube"]
+fast = false
 """
 
 

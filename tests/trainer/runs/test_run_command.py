@@ -155,7 +155,7 @@ def test_killed_in_every_stage_the_result_is_the_same(whole: Path, cache: Path, 
         (("[evaluate]\n", '[evaluate]\naxis_prompts.shutter = ["a"]\n'), "prompts and axis_prompts were given"),
         (('prompts = ["a red cube stands on a grey tabletop"]', 'axis_prompts.shutter = ["a"]'), "none for 'temperature'"),
         (("[train]\n", '[train]\nwhat = "vae"\n'), "train.what is 'vae'"),
-        (("width = 64\n", "width = 66\n"), "66x64, and this recipe trains"),
+        (("width = 64\n", "width = 66\n"), "66x64 does not fit this backbone"),
     ],
 )
 def test_a_bad_recipe_is_one_line(tmp_path: Path, change: tuple[str, str], words: str) -> None:
