@@ -88,15 +88,17 @@ class _Sweep:
             path = self.history.version_path(version_id)
             if not self._old(path):
                 needed |= _needs(self.history, {version_id: self.history.load(version_id)})[1]
+        temporaries = self._aged(_temporaries(self.history.path))
         versions = self._remove(self.history.version_path(version_id) for version_id in strangers)
         removed_records = self._remove(self._record_path(record.key) for record in dropped)
         objects = self._remove(self.store.path(digest) for digest in self.store.objects() if digest not in needed)
-        temporaries = self._remove(_temporaries(self.history.path))
+        for path in temporaries:
+            self._take(path)
         return GcReport(
             objects=objects,
             records=removed_records,
             versions=versions,
-            temporaries=temporaries,
+            temporaries=len(temporaries),
             size_bytes=self.size_bytes,
             kept_young=self.kept_young,
             dry_run=self.dry_run,
@@ -109,17 +111,31 @@ class _Sweep:
         status = path.lstat()
         return max(status.st_mtime, status.st_ctime) <= self.youngest
 
+    def _aged(self, paths: Iterable[Path]) -> list[Path]:
+        """Return temporary files that are old, as they stand before anything goes.
+
+        A writer that is killed between its two steps leaves a temporary file and an object that are one file under two names.
+        Removing either name changes the file's time of change, and the other one would pass for young.
+        """
+        found = list(paths)
+        old = [path for path in found if self._old(path)]
+        self.kept_young += len(found) - len(old)
+        return old
+
     def _remove(self, paths: Iterable[Path]) -> int:
         count = 0
         for path in paths:
             if not self._old(path):
                 self.kept_young += 1
                 continue
-            self.size_bytes += path.lstat().st_size
             count += 1
-            if not self.dry_run:
-                path.unlink(missing_ok=True)
+            self._take(path)
         return count
+
+    def _take(self, path: Path) -> None:
+        self.size_bytes += path.lstat().st_size
+        if not self.dry_run:
+            path.unlink(missing_ok=True)
 
 
 def _needs(history: History, versions: dict[str, Version]) -> tuple[set[str], set[str]]:

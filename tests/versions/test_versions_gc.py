@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
-from versions_support import built, commit_clips, make_clips, sha, without
+from versions_support import built, commit_clips, folder_bytes, make_clips, sha, without
 
 from generator.io.atomic import DamagedError
 from generator.store.splits import SplitRatios
@@ -37,6 +38,23 @@ def test_what_versions_and_records_reach_stays(tmp_path: Path) -> None:
     assert all(history.store.finished(record.key) for _, record in pending.values())
     assert gc(history, grace_s=0).objects == 0
     restore(history, "latest~1")
+
+
+def test_a_file_that_lies_there_under_two_names_goes_with_both(tmp_path: Path) -> None:
+    """A put or a view that is killed between link and unlink leaves them; removing one name must not make the other young."""
+    history, _, _ = built(tmp_path, 3)
+    before = folder_bytes(tmp_path)
+    orphan = history.store.path(history.store.put(b"named by nothing"))
+    (_, record), *_ = make_clips(history.store, 1, seed=3).values()
+    assert record is not None
+    os.link(orphan, orphan.with_name(".tmp-put"))
+    os.link(orphan, tmp_path / "clips" / ".tmp-1-view")
+    record_path = history.root / "records" / record.key[:2] / f"{record.key}.json"
+    os.link(record_path, record_path.with_name(".tmp-record"))
+    report = gc(history, grace_s=0, uncommitted=True)
+    assert (report.temporaries, report.records, report.kept_young) == (3, 1, 0)
+    assert not orphan.exists() and not record_path.exists() and not list(tmp_path.rglob(".tmp-*"))
+    assert folder_bytes(tmp_path) == before and check(history).clean
 
 
 def test_unfinished_commits_go_and_young_files_stay(tmp_path: Path) -> None:
