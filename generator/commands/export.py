@@ -15,6 +15,7 @@ from generator.export import EXPORTS
 from generator.export.base import ExportOptions
 from generator.export.run import ExportReport, export
 from generator.export.source import source_of
+from generator.pairs.dataset_pairs import PAIR_KINDS
 from scenes.errors import InputError
 
 
@@ -23,6 +24,9 @@ def command(
     format: Annotated[str | None, typer.Argument(help="The format; `--list` shows all.", show_default=False)] = None,
     out: Annotated[Path | None, typer.Argument(help="The export's folder, new or empty.", show_default=False)] = None,
     preset: Annotated[str | None, typer.Option(help="The format's preset, such as how a control is written.")] = None,
+    pairs: Annotated[
+        str | None, typer.Option(help="The kind of pairs that format `pairs` holds; `--list` shows all.", show_default=False)
+    ] = None,
     ref: Annotated[
         str | None,
         typer.Option(help="A version (id, tag, latest~1); if not given what the folder shows."),
@@ -47,7 +51,7 @@ def command(
         raise InputError(
             "give DATASET FORMAT OUT, such as `stopdown export my-dataset videofolder out`; --list shows the formats"
         )
-    options = ExportOptions(preset=preset, split=split, limit=limit, root=root, copy=copy)
+    options = ExportOptions(preset=preset, pairs=pairs, split=split, limit=limit, root=root, copy=copy)
     source, words = source_of(dataset, ref, license)
     if words:
         print(f"stopdown: {words}", file=sys.stderr)
@@ -57,13 +61,19 @@ def command(
 
 def _list(json: bool) -> None:
     if json:
-        tree = {name: {"summary": format.summary, "presets": dict(format.presets or {})} for name, format in EXPORTS.items()}
+        tree = {
+            name: {"summary": format.summary, "presets": dict(format.presets or {})}
+            | ({"pairs": {kind: one.summary for kind, one in PAIR_KINDS.items()}} if format.takes_pairs else {})
+            for name, format in EXPORTS.items()
+        }
         print(json_module.dumps(tree))
         return
     for name, exporter in EXPORTS.items():
         print(f"{name:15} {exporter.summary}")
         for preset, words in (exporter.presets or {}).items():
             print(f"{'':15}   --preset {preset}: {words}")
+        for kind, pair_kind in PAIR_KINDS.items() if exporter.takes_pairs else ():
+            print(f"{'':15}   --pairs {kind}: {pair_kind.summary}")
 
 
 def _tree(report: ExportReport) -> dict[str, object]:

@@ -16,6 +16,7 @@ from generator.export.diffusion_pipe import DIFFUSION_PIPE
 from generator.export.finetrainers import FINETRAINERS
 from generator.export.lance_table import LANCE
 from generator.export.musubi_tuner import MUSUBI_TUNER
+from generator.export.pairs import PAIRS
 from generator.export.source import DatasetSource, ExportSource
 from generator.export.videofolder import VIDEOFOLDER
 from generator.export.webdataset_shards import WEBDATASET
@@ -30,6 +31,7 @@ EXPORTS: Mapping[str, Exporter] = MappingProxyType(
         "ai-toolkit": AI_TOOLKIT,
         "webdataset": WEBDATASET,
         "lance": LANCE,
+        "pairs": PAIRS,
     }
 )
 

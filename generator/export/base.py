@@ -17,9 +17,13 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions:
-    """What a person may choose. `root` is the export's folder as the trainer will see it, written into its configuration."""
+    """What a person may choose. `root` is the export's folder as the trainer will see it, written into its configuration.
+
+    `pairs` is the kind of pairs that a format of pairs holds.
+    """
 
     preset: str | None = None
+    pairs: str | None = None
     split: str | None = None
     limit: int | None = None
     root: str = "."
@@ -66,10 +70,10 @@ class Job:
 class Exporter:
     """One format. `several_splits` says that it holds splits side by side; the others hold one set of clips.
 
-    `presets` begins with the default one; `usage` says in one line how the real reader opens the export, `versions`
-    which versions of it do;
-    `holds_labels` says that the labels are in the format's own files, so that no labels.parquet is put beside them; `own_card`
-    that it writes its own README.md; `notes` are lines on what the real reader will not read as it is.
+    `presets` begins with the default one; `usage` says in one line how the real reader opens the export, `versions` which
+    versions of it do; `holds_labels` says that the labels are in the format's own files, so that no labels.parquet is put
+    beside them; `own_card` that it writes its own README.md; `takes_pairs` that it holds pairs, of the kind in the options;
+    `notes` are lines on what the real reader will not read as it is.
     """
 
     summary: str
@@ -79,6 +83,7 @@ class Exporter:
     several_splits: bool = False
     holds_labels: bool = False
     own_card: bool = False
+    takes_pairs: bool = False
     presets: Mapping[str, str] | None = None
     notes: Callable[[Job], tuple[str, ...]] = lambda job: ()
 

@@ -39,11 +39,12 @@ class MadeFile:
 
 @dataclass(frozen=True, kw_only=True)
 class StillFile:
-    """The only frame of a one-frame clip as PNG, for trainers that take stills as pictures."""
+    """One frame of a clip as PNG, the first where no other is named: for trainers that take stills as pictures."""
 
     path: str
     clip_id: str
     sha256: str
+    frame: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,6 +19,7 @@ from generator.export.marker import EXPORT_FORMAT, FORMAT_KEY, MARKER
 from generator.export.source import STORAGE_COLUMNS, ExportSource, check_clip_ids
 from generator.export.text import parquet
 from generator.export.write_folder import Written, check_target, write_export
+from generator.pairs.dataset_pairs import PAIR_KINDS, find_kind
 from generator.store.labels import LabelRows
 from scenes.errors import InputError, closest
 
@@ -82,6 +83,13 @@ def _settled(options: ExportOptions, name: str, exporter: Exporter) -> ExportOpt
     if options.preset is not None and options.preset not in presets:
         near = closest(options.preset, presets)
         raise InputError(f"format '{name}' has no preset '{options.preset}'{near}; presets: {', '.join(presets)}")
+    if options.pairs is not None and not exporter.takes_pairs:
+        able = ", ".join(format for format, other in EXPORTS.items() if other.takes_pairs)
+        raise InputError(f"format '{name}' holds clips, not pairs, received --pairs {options.pairs}; formats of pairs: {able}")
+    if exporter.takes_pairs:
+        if options.pairs is None:
+            raise InputError(f"format '{name}' needs --pairs KIND; kinds: {', '.join(PAIR_KINDS)}")
+        find_kind(options.pairs)
     if options.limit is not None and options.limit < 1:
         raise InputError(f"--limit {options.limit} leaves nothing; give 1 or more")
     if not options.root or "\n" in options.root:
@@ -126,7 +134,8 @@ def _identity(job: Job, format: str) -> dict[str, Any]:
         "dataset": origin.name,
         "source": origin.identity,
         "license": job.source.license,
-        "options": {"preset": options.preset, "split": options.split, "limit": options.limit, "root": options.root},
+        "options": {"preset": options.preset, "split": options.split, "limit": options.limit, "root": options.root}
+        | ({"pairs": options.pairs} if options.pairs else {}),
         "labels_sha256": hashlib.sha256(repr(job.rows).encode()).hexdigest(),
     }
 
@@ -144,6 +153,7 @@ def _all_entries(job: Job, format: str, exporter: Exporter) -> Iterator[Entry]:
 def _read_me(job: Job, format: str, exporter: Exporter) -> str:
     origin, options = job.source.origin, job.options
     chosen = [f"preset `{options.preset}` ({(exporter.presets or {})[options.preset]})"] if options.preset else []
+    chosen += [f"pairs `{options.pairs}` ({PAIR_KINDS[options.pairs].summary})"] if options.pairs else []
     chosen += [f"split `{options.split}`"] if options.split not in (None, ALL) else []
     chosen += [f"the first {options.limit} clips"] if options.limit else []
     return "\n".join(

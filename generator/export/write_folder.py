@@ -127,7 +127,7 @@ def _place(out: Path, entry: Entry, source: ExportSource, written: Written, copy
             _place_bytes(target, entry.path, entry.data, written)
         case StillFile():
             data = proven_bytes(source, entry.clip_id, entry.sha256)
-            _place_bytes(target, entry.path, iio.imwrite("<bytes>", decode(data)[0], extension=".png"), written)
+            _place_bytes(target, entry.path, iio.imwrite("<bytes>", decode(data)[entry.frame], extension=".png"), written)
         case LongerClipFile():
             frames_THW3 = decode(proven_bytes(source, entry.clip_id, entry.sha256))
             data = encode(np.concatenate([frames_THW3, frames_THW3[-1:]]), entry.fps, LONGER_CRF, "medium")

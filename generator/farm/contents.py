@@ -75,12 +75,13 @@ def _plan(parts: Parts, file: Path) -> PlanFile:
 def _labels(parts: Parts, records: Mapping[str, ClipRecord], file: Path) -> StoredLabels:
     """Write the label table; the rows come in the plan's order, and a map on the disk puts them in order of id."""
     axes = parts.recipe.used_axes
+    schema = label_schema(axes, two_parts=parts.recipe.captions.two_parts)
     with SpillMap() as rows:
         for number in range(parts.count):
             plan = parts.part(number)
             made = ((clip.clip_id, label_row(plan, clip, records[clip.clip_id], axes)) for clip in plan.clips)
             rows.put([(clip_id, json.dumps(row)) for clip_id, row in made])
-        return write_labels(file, label_schema(axes), _tables(rows, label_schema(axes)))
+        return write_labels(file, schema, _tables(rows, schema))
 
 
 def _tables(rows: SpillMap, schema: pa.Schema) -> Iterator[pa.Table]:

@@ -23,7 +23,7 @@ from generator.recipe.schema import Recipe
 from scenes.axes import AXES
 from scenes.families import FAMILIES, Family, draw_scene
 from scenes.families.blend import blend_family
-from scenes.families.captions import caption
+from scenes.families.captions import CaptionParts, caption, caption_parts
 from scenes.spec import Optics, SceneSpec, Shot, Spec
 
 # 2: an axis's own law has no part in its scenes. A recipe whose laws are those that its scenes are laid out for has the same
@@ -122,6 +122,16 @@ class Plan(Spec):
         render, video = self._settings_text
         text = f'{{"format":{MEDIA_FORMAT},"render":{render},"spec":{scene},"values":{canonical_json(values)},"video":{video}}}'
         return hashlib.sha256(text.encode()).hexdigest()
+
+    def caption_parts(self, clip: ClipPlan) -> CaptionParts | None:
+        """Return a clip's caption in two parts; None where it is not of two parts, or was edited since it was drawn."""
+        if not self.recipe.captions.two_parts:
+            return None
+        spec = self.scene_by_id[clip.scene_id].spec
+        effect = _effect_words(clip.controls) if self.recipe.captions.mention_effect else None
+        key = (clip.layer, clip.frames, clip.scene)
+        parts = caption_parts(spec, stream(self.recipe.seed, CAPTION, clip.family, *key), effect)
+        return parts if parts.whole == clip.caption else None
 
     @cached_property
     def _settings_text(self) -> tuple[str, str]:
@@ -223,7 +233,7 @@ def layer_counts(recipe: Recipe) -> list[tuple[int, int, int, int, int]]:
             layer,
             frames,
             pyramid.scenes_per_layer,
-            pyramid.scenes_per_layer * clips_per_scene(pyramid.sampling, layer, len(pyramid.axes)),
+            pyramid.scenes_per_layer * clips_per_scene(pyramid.sampling, layer, len(pyramid.axes), anchor=pyramid.anchor),
         )
         for position, pyramid in enumerate(recipe.pyramid)
         for layer in pyramid.layers
@@ -266,6 +276,7 @@ def _plan_scene(recipe: Recipe, scene: SceneKey) -> tuple[ScenePlan, list[ClipPl
         layer=scene.layer,
         frames=scene.frames,
         scene=scene.number,
+        anchor=pyramid.anchor,
     )
     clips = []
     for index, drawn_controls in enumerate(controls):
@@ -297,6 +308,8 @@ def _family(recipe: Recipe, name: str) -> Family:
 
 def _caption(recipe: Recipe, spec: SceneSpec, rng: np.random.Generator, effect: str | None) -> str:
     """Return the words for a scene: drawn from its spec or, for a scene of one's own, those it was marked with."""
+    if recipe.captions.two_parts:
+        return caption_parts(spec, rng, effect).whole
     if recipe.scene is None or recipe.scene.marks is None or spec.blend is None:
         return caption(spec, rng, effect=effect)
     words = recipe.scene.marks.caption.rstrip(".")

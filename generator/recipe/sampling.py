@@ -45,25 +45,44 @@ def _axis_values(sampling: Sampling, rng: np.random.Generator, count: int) -> li
     return even(count)
 
 
-def clips_per_scene(sampling: Sampling, layer: int, axis_count: int) -> int:
-    """Return how many clips a scene of a layer has: N, or N to the number of axes for the full grid."""
-    return layer**axis_count if sampling == "grid" else layer
+def clips_per_scene(sampling: Sampling, layer: int, axis_count: int, *, anchor: bool = False) -> int:
+    """Return how many clips a scene of a layer has: N, or N to the number of axes for the full grid, and its anchor.
+
+    Where a clip with every axis at 0 is drawn anyway, it is the anchor.
+    """
+    drawn = layer**axis_count if sampling == "grid" else layer
+    return drawn + (anchor and not _draws_neutral(sampling, layer, axis_count))
+
+
+def _draws_neutral(sampling: Sampling, layer: int, axis_count: int) -> bool:
+    """Whether a scene has a clip with every axis at exactly 0 without an anchor: evenly spaced values of an odd number do."""
+    return layer % 2 == 1 and (sampling == "grid" or (sampling == "even" and (axis_count == 1 or layer == 1)))
 
 
 def control_values(
-    sampling: Sampling, axes: Sequence[str], *, seed: int, family: str, layer: int, frames: int, scene: int
+    sampling: Sampling,
+    axes: Sequence[str],
+    *,
+    seed: int,
+    family: str,
+    layer: int,
+    frames: int,
+    scene: int,
+    anchor: bool = False,
 ) -> list[dict[str, float]]:
     """Return the controls of one scene's clips, in order: one dict of axis name to control per clip.
 
     With one axis the values ascend. With several, each axis is sampled on its own; they are paired at random as a Latin
-    hypercube (`pyramid`, `even`, `uniform`) or crossed (`grid`). The first axis keeps its ascending order.
+    hypercube (`pyramid`, `even`, `uniform`) or crossed (`grid`). The first axis keeps its ascending order. An anchor, every
+    axis at 0, comes last, so that the others are numbered as they are without it.
     """
+    last = [dict.fromkeys(axes, 0.0)] if anchor and not _draws_neutral(sampling, layer, len(axes)) else []
     family_word = zlib.crc32(family.encode())
     key = (family_word, layer, frames, scene)
     columns = [_axis_values(sampling, stream(seed, CONTROL, axis, *key), layer) for axis in axes]
     if sampling == "grid":
-        return [dict(zip(axes, combination, strict=True)) for combination in itertools.product(*columns)]
+        return [dict(zip(axes, combination, strict=True)) for combination in itertools.product(*columns)] + last
     for position in range(1, len(columns)):
         order = stream(seed, PAIRING, axes[position], *key).permutation(layer)
         columns[position] = [columns[position][int(index)] for index in order]
-    return [dict(zip(axes, combination, strict=True)) for combination in zip(*columns, strict=True)]
+    return [dict(zip(axes, combination, strict=True)) for combination in zip(*columns, strict=True)] + last

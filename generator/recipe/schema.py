@@ -7,15 +7,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     Field,
-    SerializerFunctionWrapHandler,
     field_validator,
-    model_serializer,
     model_validator,
 )
 
 from generator.recipe.licence import check_licence
 from generator.recipe.render_settings import RenderSettings
-from generator.recipe.sampling import Sampling
+from generator.recipe.sampling import Sampling, clips_per_scene
 from generator.recipe.section import Section
 from scenes.axes import AXES, UnitLaw
 from scenes.errors import InputError, closest
@@ -77,19 +75,18 @@ class Law(Section):
 class AxisLaw(Law):
     """Overrides of an axis's unit law: which values are rendered, never what stands before the camera."""
 
+    added_later = frozenset({"layout"})
+
     layout: Law | None = Field(
         default=None,
         description="the law that scenes are laid out for, if not the axis's default; another one draws other scenes",
     )
 
-    @model_serializer(mode="wrap")
-    def _without_absent(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        tree: dict[str, Any] = handler(self)  # plans of recipes without a layout keep their bytes
-        return tree if self.layout is not None else {name: part for name, part in tree.items() if name != "layout"}
-
 
 class Pyramid(Section):
     """One pyramid: which axes are controlled, over which content, in which layers."""
+
+    added_later = frozenset({"anchor"})
 
     axes: tuple[str, ...] = Field(
         min_length=1, description="control axes, one or several", json_schema_extra={"items": {"enum": [*AXES]}}
@@ -107,6 +104,7 @@ class Pyramid(Section):
         default=(9,), min_length=1, description="frame counts, each 4n+1 (1 is a still)"
     )
     sampling: Sampling = Field(default="pyramid", description="pyramid (stratified), or even, uniform, grid for ablations")
+    anchor: bool = Field(default=False, description="one more clip of every scene at exactly c = 0, the partner of the others")
 
     @field_validator("axes", "family", "frames", "layers", mode="before")
     @classmethod
@@ -180,11 +178,19 @@ def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
 class Captions(Section):
     """How captions are written."""
 
+    added_later = frozenset({"two_parts"})
+
     mention_effect: bool = Field(default=False, description="add words for the effect, which the method leaves out")
+    two_parts: bool = Field(
+        default=False,
+        description="one sentence for the content and one for the motion, each also in a column of its own",
+    )
 
 
 class Tolerances(Section):
     """The bars of `stopdown verify`."""
+
+    added_later = frozenset({"accept_unproven"})
 
     median_error: dict[str, Annotated[float, Field(gt=0)]] = Field(
         default_factory=dict,
@@ -206,11 +212,6 @@ class Tolerances(Section):
                 raise ValueError(f"unknown axis '{name}'{closest(name, AXES)}; known: {', '.join(AXES)}")
         return bars
 
-    @model_serializer(mode="wrap")
-    def _without_absent(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        tree: dict[str, Any] = handler(self)  # plans of recipes that accept nothing keep their bytes
-        return tree if self.accept_unproven else {name: part for name, part in tree.items() if name != "accept_unproven"}
-
 
 class OwnScene(Section):
     """A scene of one's own for family `blend`; `marks` are read from beside the file when the recipe is."""
@@ -224,6 +225,8 @@ class OwnScene(Section):
 
 class Recipe(Section):
     """A whole recipe."""
+
+    added_later = frozenset({"scene"})
 
     name: str = Field(description="name of the dataset: letters, digits, - and _")
     description: str = Field(default="", description="one line for the dataset card")
@@ -289,11 +292,6 @@ class Recipe(Section):
                 raise ValueError(f"axes.{name}: {error}") from None
         return self
 
-    @model_serializer(mode="wrap")
-    def _without_absent(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        tree: dict[str, Any] = handler(self)  # plans of recipes without a scene of one's own keep their bytes
-        return tree if self.scene is not None else {name: part for name, part in tree.items() if name != "scene"}
-
     @model_validator(mode="after")
     def _own_scene_is_used(self) -> Recipe:
         used = any("blend" in pyramid.family for pyramid in self.pyramid)
@@ -309,8 +307,22 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
+    def _captions_can_be_parted(self) -> Recipe:
+        if self.captions.two_parts and self.scene is not None:
+            raise ValueError(
+                "captions.two_parts needs scenes whose words are drawn; a scene of your own (family 'blend') has the one "
+                "caption that `stopdown mark` was given; leave captions.two_parts out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _clips_can_be_counted(self) -> Recipe:
-        clips = sum(len(one.frames) * one.scenes_per_layer * sum(one.layers) for one in self.pyramid)
+        clips = sum(
+            len(one.frames)
+            * one.scenes_per_layer
+            * sum(clips_per_scene(one.sampling, layer, len(one.axes), anchor=one.anchor) for layer in one.layers)
+            for one in self.pyramid
+        )
         if clips > MOST_CLIPS:
             raise ValueError(f"the pyramids are {clips:,} clips; at most {MOST_CLIPS:,} can be planned: fewer scenes_per_layer")
         return self

@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 import typing
-from typing import Any
+from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 
 class Section(BaseModel):
-    """A section: frozen, unknown keys, infinities and NaN refused, and true or false where a number belongs."""
+    """A section: frozen, unknown keys, infinities and NaN refused, and true or false where a number belongs.
+
+    `added_later` names keys that earlier recipes did not have. They are left out of plans while they have their default,
+    so that plans of recipes which do not use them keep their bytes.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    added_later: ClassVar[frozenset[str]] = frozenset()
+
+    @model_serializer(mode="wrap")
+    def _without_unused(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        tree: dict[str, Any] = handler(self)
+        fields = type(self).model_fields
+        return {
+            name: part
+            for name, part in tree.items()
+            if name not in self.added_later or getattr(self, name) != fields[name].default
+        }
 
     @model_validator(mode="before")
     @classmethod

@@ -35,7 +35,7 @@ def _type_faults(labels: pa.Table, axes: tuple[str, ...]) -> Iterator[str]:
         for name in (AXES[axis].column, f"{axis}_control"):
             if name not in labels.column_names:
                 yield f"there are labels of {axis}, and no column {name}"
-    for field in label_schema(axes):
+    for field in label_schema(axes, two_parts=True):
         if field.name in labels.column_names:
             kind = labels.schema.field(field.name).type
             if pa.types.is_dictionary(kind):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from generator.recipe.label_proof import why_no_proof
@@ -38,10 +39,20 @@ _COMMON = (
     ("size_bytes", pa.int64(), "size of the .mp4 file"),
 )
 
+PARTS = (
+    ("caption_content", "what the clip holds, true of any of its frames; empty where the caption was edited"),
+    ("caption_motion", "how its things move; empty where the caption was edited"),
+)
 
-def label_schema(axes: tuple[str, ...]) -> pa.Schema:
-    """Return the Arrow schema for a dataset with these axes; every field carries its meaning and unit as metadata."""
+
+def label_schema(axes: tuple[str, ...], *, two_parts: bool = False) -> pa.Schema:
+    """Return the Arrow schema for a dataset with these axes, and with `two_parts` the columns of a caption's parts.
+
+    Every field carries its meaning and unit as metadata.
+    """
     fields = [pa.field(name, kind, nullable=False, metadata={"description": words}) for name, kind, words in _COMMON]
+    if two_parts:
+        fields += [pa.field(name, pa.string(), metadata={"description": words}) for name, words in PARTS]
     for name in axes:
         axis = AXES[name]
         unit = axis.error_unit
@@ -62,7 +73,20 @@ def label_table(plan: Plan, records: Mapping[str, ClipRecord]) -> pa.Table:
     axes = plan.recipe.used_axes
     clips = sorted(plan.clips, key=lambda clip: clip.clip_id)
     rows = [label_row(plan, clip, records[clip.clip_id], axes) for clip in clips]
-    return pa.Table.from_pylist(rows, schema=label_schema(axes))
+    return pa.Table.from_pylist(rows, schema=label_schema(axes, two_parts=plan.recipe.captions.two_parts))
+
+
+def without_stale_parts(labels: pa.Table) -> pa.Table:
+    """Return labels in which a caption that was edited has no parts any more."""
+    names = [name for name, _ in PARTS]
+    if not set(names) <= set(labels.column_names):
+        return labels
+    content, motion = (labels[name] for name in names)
+    kept = pc.fill_null(pc.equal(pc.binary_join_element_wise(content, motion, " "), labels["caption"]), False)
+    for name in names:
+        index = labels.schema.get_field_index(name)
+        labels = labels.set_column(index, labels.schema.field(name), pc.if_else(kept, labels[name], None))
+    return labels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,6 +172,9 @@ def label_row(plan: Plan, clip: ClipPlan, record: ClipRecord, axes: tuple[str, .
         "sha256_frames": record.sha256_frames,
         "size_bytes": record.size_bytes,
     }
+    parts = plan.caption_parts(clip)
+    if parts is not None:
+        row |= {"caption_content": parts.content, "caption_motion": parts.motion}
     for name in axes:
         row |= _axis_columns(plan, clip, record, name)
     return row

@@ -66,7 +66,8 @@ def verify(dataset: WorkingFolder, progress: Progress | None = None, *, workers:
 def _rows(dataset: WorkingFolder) -> tuple[dict[str, Row], list[Problem]]:
     """Return the label rows by clip id, and what is wrong with their number; raises DamagedError for a wrong schema."""
     schema = dataset.labels.schema
-    for field in label_schema(dataset.plan.recipe.used_axes):
+    recipe = dataset.plan.recipe
+    for field in label_schema(recipe.used_axes, two_parts=recipe.captions.two_parts):
         index = schema.get_field_index(field.name)
         if index < 0 or schema.field(index).type != field.type:
             state = "is missing" if index < 0 else f"is {schema.field(index).type}, not {field.type}"
@@ -87,6 +88,9 @@ def _label_problems(plan: Plan, clip: ClipPlan, row: Row) -> Iterator[Problem]:
     expected = {name: getattr(clip, name) for name in ("scene_id", "family", "layer", "scene", "index", "frames", "caption")}
     expected |= {"width": video.width, "height": video.height, "fps": video.fps, "seed": plan.seed}
     expected |= {"fidelity": plan.recipe.render.fidelity}
+    if plan.recipe.captions.two_parts:
+        parts = plan.caption_parts(clip)
+        expected |= {"caption_content": parts and parts.content, "caption_motion": parts and parts.motion}
     for name, value in expected.items():
         if row[name] != value:
             kind: ProblemKind = "caption" if name == "caption" else "label"

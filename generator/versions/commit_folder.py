@@ -19,7 +19,7 @@ from generator.io.checksummed_json import sha256
 from generator.io.disk_errors import reported
 from generator.recipe.plan import Plan
 from generator.store.label_check import label_faults
-from generator.store.labels import LabelRows, labels_file
+from generator.store.labels import LabelRows, labels_file, without_stale_parts
 from generator.store.objects import ClipRecord
 from generator.store.splits import SplitRatios
 from generator.store.stored_plans import plan_recipe
@@ -139,6 +139,7 @@ def _with_folder(history: History, working: Working, labels: pa.Table, known: _K
             raise InputError(f"{history.path / relative} has no row in {LABELS}; add its row, or move the file away")
     index = labels.column_names.index("caption")
     labels = labels.set_column(index, labels.schema.field("caption"), pa.array(captions, pa.string()))
+    labels = without_stale_parts(labels)
     return labels.filter(pa.array(stays, pa.bool_()))
 
 

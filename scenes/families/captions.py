@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -55,6 +55,7 @@ DETAILS: tuple[frozenset[str], ...] = (
     frozenset({"direction"}),
     frozenset(),
 )
+_MOTION_DETAILS = frozenset({"direction", "speed", "spin"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +103,69 @@ def caption(scene: SceneSpec, rng: np.random.Generator, effect: str | None = Non
         if len(text.split()) <= MAX_WORDS:
             break
     return text[0].upper() + text[1:]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptionParts:
+    """A caption in two sentences: what there is, and how it moves."""
+
+    content: str
+    motion: str
+
+    @property
+    def whole(self) -> str:
+        """Both sentences."""
+        return f"{self.content} {self.motion}"
+
+
+def caption_parts(scene: SceneSpec, rng: np.random.Generator, effect: str | None = None) -> CaptionParts:
+    """Return a sentence for what a scene holds, which is true of any frame of it, and a short one for how its things move.
+
+    The first names every subject and prop and says no word of motion; `effect` is appended to it. The second says of each thing
+    that moves where it goes and how fast, or that nothing moves.
+    """
+    things = scene.with_role("subject", "prop")
+    wording = _draw_wording(scene, rng)
+    opening = ("", "A scene with ", "A view of ", "A simple scene: ")[int(rng.integers(4))]
+    backdrop = _backdrop(scene, rng)
+    ending = f", {effect.strip().rstrip('.')}" if effect else ""
+    text = ""
+    for details in (frozenset({"size", "place", "depth"}), frozenset({"size", "place"}), frozenset({"size"}), frozenset[str]()):
+        phrases = [_at_rest(thing, scene, wording, details) for thing in things]
+        pause = "," if len(phrases) > 1 and phrases[-1].tail else ""
+        text = f"{opening}{_listed(phrases, finite=False)}{pause} {backdrop}{ending}."
+        if len(text.split()) <= MAX_WORDS:
+            break
+    motion = _motion_sentence([_phrase(thing, scene, wording, _MOTION_DETAILS) for thing in things])
+    return CaptionParts(content=text[0].upper() + text[1:], motion=motion)
+
+
+def _at_rest(thing: Solid, scene: SceneSpec, wording: Wording, details: frozenset[str]) -> Phrase:
+    """Return a thing's words without its motion; the place of what moves is left out, since it changes."""
+    heading, _ = _motion_words(thing, scene)
+    phrase = _phrase(thing, scene, wording, details)
+    tail = " ".join(word for word in [_depth_words(thing, scene, wording)] if word and "depth" in details)
+    return replace(phrase, verb=wording.rest, moves=False, tail=tail if heading else phrase.tail)
+
+
+def _motion_sentence(phrases: Sequence[Phrase]) -> str:
+    """Return how things move: `The red cube moves slowly upwards and the two grey balls spin.`"""
+    groups = Counter(phrase for phrase in phrases if phrase.moves)
+    if not groups:
+        return "Nothing moves."
+    alike = Counter(phrase.noun for phrase in phrases)
+    names, taken = [], Counter[str]()
+    for phrase, count in groups.items():
+        if count > 1:
+            name = f"the {NUMBERS[count] if count < len(NUMBERS) else count} {plural(phrase.noun)}"
+        elif alike[phrase.noun] > 1:
+            name = f"{'another' if taken[phrase.noun] else 'one'} {phrase.noun}"
+        else:
+            name = f"the {phrase.noun}"
+        taken[phrase.noun] += count
+        names.append(name + _doing(phrase, count, finite=True))
+    text = joined(names)
+    return f"{text[0].upper()}{text[1:]}."
 
 
 def article(words: str) -> str:

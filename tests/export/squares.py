@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from generator.export import DatasetSource
+from generator.export import EXPORTS, DatasetSource
 from generator.media.video import encode, frames_digest
 from generator.recipe.load import parse_recipe
 from generator.recipe.plan import ClipPlan, Plan, make_plan
 from generator.store.objects import ClipRecord, ReadingRecord, Store
 from generator.versions.working.working_folder import WorkingFolder, create_or_resume, finish
+
+FORMATS = [name for name, format in EXPORTS.items() if not format.takes_pairs]
 
 RECIPE = """
 name = "squares"

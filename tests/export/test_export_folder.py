@@ -16,9 +16,9 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from squares import tree
+from squares import FORMATS, tree
 
-from generator.export import EXPORTS, DatasetSource, ExportOptions
+from generator.export import DatasetSource, ExportOptions
 from generator.export.marker import MARKER
 from generator.export.run import export
 from generator.export.write_folder import ExportError
@@ -26,7 +26,7 @@ from generator.io.atomic import DamagedError
 from generator.versions.working.working_folder import WorkingFolder
 from scenes.errors import InputError
 
-FILES_ARE_FIXED = [name for name in EXPORTS if name != "lance"]  # Lance draws file names at random
+FILES_ARE_FIXED = [name for name in FORMATS if name != "lance"]  # Lance draws file names at random
 PROGRAM = Path(__file__).parent / "interrupted.py"
 
 
@@ -37,7 +37,7 @@ def test_two_exports_have_the_same_bytes(source: DatasetSource, tmp_path: Path, 
     assert tree(tmp_path / "one") == tree(tmp_path / "two")
 
 
-@pytest.mark.parametrize("name", list(EXPORTS))
+@pytest.mark.parametrize("name", FORMATS)
 def test_exporting_again_changes_nothing(source: DatasetSource, tmp_path: Path, name: str) -> None:
     first = export(source, name, tmp_path)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
@@ -47,7 +47,7 @@ def test_exporting_again_changes_nothing(source: DatasetSource, tmp_path: Path, 
     assert (done.linked, done.copied, done.made) == (0, 0, 0) and done.facts == first.written.facts
 
 
-@pytest.mark.parametrize("name", list(EXPORTS))
+@pytest.mark.parametrize("name", FORMATS)
 def test_the_marker_lists_every_file_with_its_hash(source: DatasetSource, tmp_path: Path, name: str) -> None:
     import hashlib
 
@@ -267,7 +267,7 @@ def test_a_clip_id_that_is_a_path_is_refused(source: DatasetSource, tmp_path: Pa
             0, source.labels.schema.field(0), pa.array([clip_id, *source.labels["clip_id"].to_pylist()[1:]], pa.string())
         )
 
-    for name in EXPORTS:
+    for name in FORMATS:
         refused("no file name", Hostile(), name, tmp_path / name)
         assert not (tmp_path / name).exists()
 

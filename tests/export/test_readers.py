@@ -18,9 +18,9 @@ import pyarrow.parquet as pq
 import pytest
 import webdataset
 import yaml
-from squares import SplitSource, build
+from squares import FORMATS, SplitSource, build
 
-from generator.export import EXPORTS, DatasetSource, ExportOptions, as_read
+from generator.export import DatasetSource, ExportOptions, as_read
 from generator.export.run import export
 from generator.media.video import decode
 from generator.versions.working.working_folder import WorkingFolder
@@ -293,7 +293,7 @@ def test_clips_of_another_rate_and_size_are_read_otherwise_and_that_is_said(tmp_
 
 
 def test_what_fits_the_models_is_said_nothing_of(source: DatasetSource, tmp_path: Path) -> None:
-    assert not any(export(source, name, tmp_path / name).notes for name in EXPORTS if name != "lance")
+    assert not any(export(source, name, tmp_path / name).notes for name in FORMATS if name != "lance")
 
 
 def test_several_controls_share_one_folder_name(source: DatasetSource, tmp_path: Path) -> None:

@@ -87,6 +87,36 @@ def test_growing_or_reordering_a_pyramid_changes_no_other_clip(change: str) -> N
         assert after.media_key(after.clip_by_id[clip_id]) == before.media_key(clip)
 
 
+def test_an_anchor_adds_one_neutral_clip_to_a_scene_and_changes_no_other() -> None:
+    before, after = plan_of(), plan_of("pyramid.0.anchor=true")
+    added = [clip for clip in after.clips if clip.clip_id not in before.clip_by_id]
+    assert [clip for clip in after.clips if clip.clip_id in before.clip_by_id] == list(before.clips)
+    assert {clip.scene_id for clip in added} == {scene.scene_id for scene in before.scenes if scene.spec.family == "flyby"}
+    for clip in added:
+        assert clip.controls == {"shutter": 0.0} and clip.values == {"shutter": after.recipe.law("shutter").neutral}
+    assert len(added) == len({clip.scene_id for clip in added})
+    assert [after.media_key(after.clip_by_id[clip.clip_id]) for clip in before.clips] == [key for _, key in before.media_keys()]
+
+
+@pytest.mark.parametrize(("sampling", "layer", "added"), [("even", 3, 0), ("even", 4, 1), ("grid", 5, 0), ("uniform", 3, 1)])
+def test_a_scene_that_draws_its_neutral_clip_anyway_gets_no_second_one(sampling: str, layer: int, added: int) -> None:
+    words = (f"pyramid.0.sampling={sampling}", f"pyramid.0.layers=[{layer}]")
+    before, after = plan_of(*words), plan_of(*words, "pyramid.0.anchor=true")
+    assert len(after.clips) - len(before.clips) == added * sum(scene.spec.family == "flyby" for scene in before.scenes)
+    neutral = [clip for clip in after.clips if clip.family == "flyby" and not any(clip.controls.values())]
+    assert len(neutral) == sum(scene.spec.family == "flyby" for scene in after.scenes)
+
+
+def test_a_caption_in_two_parts_is_both_of_them_and_changes_no_frame() -> None:
+    before, after = plan_of(), plan_of("captions.two_parts=true")
+    assert [key for _, key in before.media_keys()] == [key for _, key in after.media_keys()]
+    for clip in after.clips:
+        parts = after.caption_parts(clip)
+        assert parts is not None and clip.caption == f"{parts.content} {parts.motion}"
+        assert before.caption_parts(before.clip_by_id[clip.clip_id]) is None
+        assert after.caption_parts(clip.model_copy(update={"caption": "Edited."})) is None
+
+
 def test_another_seed_changes_content_and_values() -> None:
     before, after = plan_of(), plan_of("seed=6")
     assert not set(before.clip_by_id) & set(after.clip_by_id)

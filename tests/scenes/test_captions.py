@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scenes.camera import image_plane_velocity, unproject
-from scenes.families.captions import MAX_WORDS, article, caption, joined, plural
+from scenes.families.captions import MAX_WORDS, article, caption, caption_parts, joined, plural
 from scenes.motion import random_orientation
 from scenes.palette import BACKGROUNDS, COLORS, color
 from scenes.primitives import SOLID_KINDS, spoken
@@ -114,6 +114,39 @@ def test_captions_name_everything_and_never_the_effect(content: int, phrasing: i
 )
 def test_direction_is_the_one_seen_in_the_picture(velocity: tuple[float, float], expected: str) -> None:
     assert all(expected in words for words in words_of(scene(solid(velocity=velocity))))
+
+
+MOTION = re.compile(
+    r"\b(mov|glid|fl(y|ies)|travel|spin|rotat|turn|slowly|quickly|towards|upwards|downwards|from left|from right)"
+)
+
+
+@settings(max_examples=150)
+@given(seed=seeds)
+def test_of_two_parts_one_says_what_there_is_and_the_other_how_it_moves(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    spec = random_scene(rng)
+    parts = caption_parts(spec, rng)
+    things = spec.with_role("subject", "prop")
+    assert all(f"{thing.material.color_name} {spoken[thing.kind]}"[:-2] in parts.content.lower() for thing in things)
+    assert not MOTION.search(parts.content.lower()) and not EFFECT.search(parts.whole.lower())
+    assert parts.content.count(".") == parts.motion.count(".") == 1
+    assert "  " not in parts.whole and " ." not in parts.whole and " ," not in parts.whole
+    speeds = [np.linalg.norm(thing.motion.velocity_m_per_s) for thing in things]
+    if not any(speeds) and not any(thing.motion.spin_rad_per_s for thing in things):
+        assert parts.motion == "Nothing moves."
+    assert caption_parts(spec, np.random.default_rng(7)) == caption_parts(spec, np.random.default_rng(7))
+
+
+def test_the_motion_part_names_what_moves_and_tells_equal_things_apart() -> None:
+    one, two = solid(velocity=(300.0, 0.0)), solid(velocity=(-300.0, 0.0), x_px=100.0)
+    rest = solid(name="blue", kind="sphere")
+    words = caption_parts(scene(one, rest), np.random.default_rng(0)).motion
+    assert re.fullmatch(r"The red cube \w+ from left to right\.", words.replace(" quickly", "")), words
+    words = caption_parts(scene(one, two), np.random.default_rng(0)).motion
+    assert words.startswith("One red cube ") and " and another red cube " in words
+    words = caption_parts(scene(one, one), np.random.default_rng(0)).motion
+    assert words.startswith("The two red cubes ")
 
 
 def test_motion_along_the_view_is_towards_or_away() -> None:

@@ -309,9 +309,10 @@ def exports() -> list[Case]:
         Case(
             name=f"export {format}",
             prepare=squares,
-            words=["export", "{}/ds", format, "{}/out", *(["--copy"] if number % 2 else [])],
+            words=["export", "{}/ds", format, "{}/out", *(["--copy"] if number % 2 else []), *pairs],
             outcome=exported,
             long_only=format not in SAMPLED,
         )
-        for number, format in enumerate(EXPORTS)
+        for number, (format, exporter) in enumerate(EXPORTS.items())
+        for pairs in [["--pairs", "still"] if exporter.takes_pairs else []]
     ]

@@ -1,0 +1,83 @@
+"""pairs: a condition and a target of one scene a line, in the two tables that trainers of video-to-video adapters read.
+
+`pairs.jsonl` has musubi-tuner's keys (`video_path`, `control_path`, `caption`; two pictures are `control_path_0` and
+`control_path_1`), `pairs.csv` those of LTX's trainer (`video,reference_video,caption`), `in_context.csv`
+those of DiffSynth-Studio (`video,in_context_videos,prompt`). The first also says by how much each control differs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from generator.export.base import Exporter, Job, Row
+from generator.export.entries import ClipFile, Entry, StillFile, TextFile
+from generator.export.text import csv_table, json_lines
+from generator.pairs.dataset_pairs import Pair, pairs_of
+
+
+def _entries(job: Job) -> Iterator[Entry]:
+    rows, pairs = {row["clip_id"]: row for row in job.rows}, _pairs(job)
+    clips = {side.clip_id for pair in pairs for side in (pair.condition, pair.target) if side.frames == "all"}
+    for clip_id in sorted(clips):
+        yield ClipFile(path=f"clips/{clip_id}.mp4", clip_id=clip_id, sha256=rows[clip_id]["sha256_bytes"])
+    for pair in pairs:
+        for path, frame in _stills(pair, rows):
+            digest = rows[pair.condition.clip_id]["sha256_bytes"]
+            yield StillFile(path=path, clip_id=pair.condition.clip_id, sha256=digest, frame=frame)
+    conditions = [[job.place(path) for path in _condition(pair, rows)] for pair in pairs]
+    targets = [job.place(f"clips/{pair.target.clip_id}.mp4") for pair in pairs]
+    lines = zip(pairs, targets, conditions, strict=True)
+    yield TextFile(path="pairs.jsonl", data=json_lines(_line(*line) for line in lines))
+    joined = [paths[0] if len(paths) == 1 else json.dumps(paths) for paths in conditions]
+    table = [(target, given, pair.caption) for pair, target, given in zip(pairs, targets, joined, strict=True)]
+    yield TextFile(path="pairs.csv", data=csv_table(("video", "reference_video", "caption"), table))
+    yield TextFile(path="in_context.csv", data=csv_table(("video", "in_context_videos", "prompt"), table))
+
+
+def _pairs(job: Job) -> tuple[Pair, ...]:
+    assert job.options.pairs is not None  # the command settled it
+    return pairs_of(job.table, job.options.pairs)
+
+
+def _stills(pair: Pair, rows: dict[str, Row]) -> list[tuple[str, int]]:
+    """Return the pictures of a condition: path and number of the frame."""
+    clip_id, which = pair.condition.clip_id, pair.condition.frames
+    if which == "all":
+        return []
+    last = [(f"conditions/{clip_id}-last.png", rows[clip_id]["frames"] - 1)] if which == "first_and_last" else []
+    return [(f"conditions/{clip_id}.png", 0), *last]
+
+
+def _condition(pair: Pair, rows: dict[str, Row]) -> list[str]:
+    return [path for path, _ in _stills(pair, rows)] or [f"clips/{pair.condition.clip_id}.mp4"]
+
+
+def _line(pair: Pair, target: str, conditions: list[str]) -> dict[str, Any]:
+    names = ["control_path"] if len(conditions) == 1 else [f"control_path_{index}" for index in range(len(conditions))]
+    line: dict[str, Any] = {"video_path": target, **dict(zip(names, conditions, strict=True)), "caption": pair.caption}
+    for axis, change in pair.control_change.items():
+        if pair.condition.clip_id != pair.target.clip_id:
+            line |= {f"{axis}_control_change": change, f"{axis}_distance": pair.distance[axis]}
+    return line
+
+
+def _usage(job: Job) -> str:
+    return (
+        f"give {job.place('pairs.jsonl')} (musubi-tuner), {job.place('pairs.csv')} (LTX's trainer) or "
+        f"{job.place('in_context.csv')} (DiffSynth-Studio), or `generator.pairs.pair_files` in Python"
+    )
+
+
+def _notes(job: Job) -> tuple[str, ...]:
+    return (f"{len(_pairs(job))} pairs",)
+
+
+PAIRS = Exporter(
+    summary="a condition and a target a line (needs --pairs KIND): pairs.jsonl and two .csv tables",
+    entries=_entries,
+    usage=_usage,
+    takes_pairs=True,
+    notes=_notes,
+)
