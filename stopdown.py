@@ -74,7 +74,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "report": ("trainer.commands.report", "Write an evaluation, a training and a dataset as one HTML page."),
     "adapter": ("trainer.commands.adapter", "Describe, convert or merge a control adapter."),
     "scene": ("generator.commands.scene", "Save one clip's scene as a .blend, or render its frames."),
-    "mark": ("generator.commands.mark", "Mark a .blend of yours as a scene for recipes."),
+    "mark": ("generator.commands.mark", "Mark a custom .blend as a scene for recipes."),
     "schema": ("generator.commands.schema", "Print the JSON Schema of recipes, for editors."),
 }
 

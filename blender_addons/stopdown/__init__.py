@@ -5,9 +5,9 @@ Thin: what it does is done by `scenes` and `generator`. Nothing runs at import; 
 
 from __future__ import annotations
 
-from . import build_job, cli, datasets, draw, live, own_scene, panel, properties, recipe_file, sweep
+from . import build_job, cli, custom_blend, datasets, draw, live, panel, properties, recipe_file, sweep
 
-_PARTS = (properties, recipe_file, draw, live, sweep, build_job, datasets, own_scene, panel, cli)
+_PARTS = (properties, recipe_file, draw, live, sweep, build_job, datasets, custom_blend, panel, cli)
 
 
 def register() -> None:

@@ -37,7 +37,7 @@ class STOPDOWN_OT_draw_scene(bpy.types.Operator):
         clip_id = self.clip or session.clip or plan.clips[0].clip_id
         clip = find_clip(plan, clip_id)
         if clip.family == "blend":
-            raise InputError(f"clip '{clip_id}' is of a scene of your own; open its .blend instead")
+            raise InputError(f"clip '{clip_id}' is of a custom .blend; open that file instead")
         scene = draw(plan, clip)
         session.clip = clip.clip_id
         if context.window is not None:

@@ -1,7 +1,7 @@
 """The sliders: a scene's camera follows exposure time, f-number and colour temperature in physical units, live.
 
 Shutter and aperture are the camera's own settings, as a build sets them. Temperature acts on the rendered picture: the
-compositor multiplies it by the same matrix that a build uses. In a scene of one's own, what was set before is kept in the
+compositor multiplies it by the same matrix that a build uses. In a custom .blend, what was set before is kept in the
 scene and comes back when the controls are switched off, or the extension is.
 """
 
@@ -154,7 +154,7 @@ def camera_settings(scene: Any) -> dict[str, Any]:
 
 
 def restore(scene: Any) -> None:
-    """Give a scene of one's own the camera settings that it had before the sliders touched them."""
+    """Give a custom .blend the camera settings that it had before the sliders touched them."""
     mine = scene.stopdown
     mine.complaint = ""
     if not mine.before:

@@ -76,11 +76,11 @@ class STOPDOWN_PT_scene(_InSidebar, bpy.types.Panel):
         layout.operator("stopdown.preview_sweep", icon="RENDER_STILL")
 
 
-class STOPDOWN_PT_own_scene(_InSidebar, bpy.types.Panel):
+class STOPDOWN_PT_custom_blend(_InSidebar, bpy.types.Panel):
     """Marks that make an open .blend a scene of recipes."""
 
-    bl_idname = "STOPDOWN_PT_own_scene"
-    bl_label = "Bring Your Own Scene"
+    bl_idname = "STOPDOWN_PT_custom_blend"
+    bl_label = "Custom .blend"
     bl_options = {"DEFAULT_CLOSED"}
 
     def draw(self, context: Any) -> None:
@@ -120,7 +120,7 @@ class STOPDOWN_PT_dataset(_InSidebar, bpy.types.Panel):
             layout.operator("stopdown.open_clip", icon="FILE_MOVIE")
 
 
-_CLASSES = (STOPDOWN_PT_recipe, STOPDOWN_PT_scene, STOPDOWN_PT_own_scene, STOPDOWN_PT_dataset)
+_CLASSES = (STOPDOWN_PT_recipe, STOPDOWN_PT_scene, STOPDOWN_PT_custom_blend, STOPDOWN_PT_dataset)
 
 
 def register() -> None:

@@ -78,7 +78,7 @@ class StopdownSession(bpy.types.PropertyGroup):
     clip: StringProperty(name="Clip", search=clip_search, description="the clip to draw, as `stopdown plan --clips` lists them")
     sweep_width: IntProperty(name="Width", default=128, min=16, max=1024, subtype="PIXEL", description="of each small render")
     sweep_samples: IntProperty(name="Samples", default=16, min=1, max=4096)
-    sweep_count: IntProperty(name="Values", default=5, min=2, max=25, description="from c = -1 to c = +1, in your own scene")
+    sweep_count: IntProperty(name="Values", default=5, min=2, max=25, description="from c = -1 to c = +1, in the open .blend")
 
     out: StringProperty(name="Dataset", subtype="DIR_PATH", options=RELATIVE, description="the dataset's folder")
     workers: IntProperty(name="Processes", default=1, min=1, description="render processes of a build")
@@ -93,7 +93,7 @@ class StopdownSession(bpy.types.PropertyGroup):
 class StopdownScene(bpy.types.PropertyGroup):
     """A scene's camera controls in physical units, and what is marked in it."""
 
-    clip_id: StringProperty(description="the clip that was drawn; empty: a scene of one's own")
+    clip_id: StringProperty(description="the clip that was drawn; empty: a custom .blend")
     sweep: StringProperty(description="JSON: the values of the scene's clips, one object each")
     before: StringProperty(description="JSON: the camera settings before the sliders touched them")
     quiet: BoolProperty(description="the sliders are being set together, or for the last time: nothing follows yet")

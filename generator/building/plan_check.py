@@ -54,7 +54,7 @@ def judged_clips(plan: Plan) -> Mapping[str, tuple[int, int]]:
 def concerns(plan: Plan, judged_by_axis: Mapping[str, tuple[int, int]] | None = None) -> Iterator[str]:
     """Yield a line for every axis whose law turns it round, exceeds what scenes have room for, or is too faint to be judged.
 
-    And for every axis of a scene of one's own that has labels without proof. `judged_by_axis` is what `judged_clips` returned,
+    And for every axis of a custom .blend that has labels without proof. `judged_by_axis` is what `judged_clips` returned,
     where that is known already.
     """
     recipe = plan.recipe
@@ -77,7 +77,7 @@ def concerns(plan: Plan, judged_by_axis: Mapping[str, tuple[int, int]] | None = 
                 f"beyond it things may touch, leave the picture or clip, and the probe misread them; {keep} draws other "
                 "scenes, with room for it"
             )
-        if judged == 0 and recipe.scene is None:  # of a scene of one's own `generator.recipe.label_proof` knows the reason
+        if judged == 0 and recipe.scene is None:  # of a custom .blend `generator.recipe.label_proof` knows the reason
             yield (
                 f"{name}: in none of {labelled} clips is the effect large enough to be judged, so that no label is proven; "
                 f"make the picture larger or the range stronger, or draw other scenes with {keep}"

@@ -29,7 +29,7 @@ def command(
     camera: Annotated[str | None, typer.Option(help="The camera; the scene's own if not given.")] = None,
     json: Json = False,
 ) -> None:
-    """Mark a .blend file of yours as a scene for recipes, whose section `scene` names it; no script in it is run.
+    """Mark a custom .blend as a scene for recipes, whose section `scene` names it; no script in it is run.
 
     Writes FILE's marks beside it: the camera, the focus, and where the named objects are at every moment. A file whose clips
     would not show what it shows is refused with the reason: unbaked simulations, hidden objects, clipped pictures.

@@ -37,7 +37,7 @@ def command(
     plan = make_plan(load_recipe(recipe, overrides or ()))
     chosen = find_clip(plan, clip)
     if plan.scene_by_id[chosen.scene_id].spec.blend is not None:
-        raise InputError(f"clip '{clip}' is of a scene of your own; open its .blend in Blender, or build the dataset")
+        raise InputError(f"clip '{clip}' is of a custom .blend; open that file in Blender, or build the dataset")
     values = chosen.values | dict(_value(plan, chosen, words) for words in at or ())
     blender_version()
     threads = allowed_processors()

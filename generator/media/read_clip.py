@@ -1,6 +1,6 @@
-"""Runs an axis's blind probe on a clip; on a scene of one's own, what reads a neutral sees its neutral patch.
+"""Runs an axis's blind probe on a clip; on a custom .blend, what reads a neutral sees its neutral patch.
 
-A file of one's own may hold anything, a large wall that looks like a neutral under another light too, and says where its
+A custom .blend may hold anything, a large wall that looks like a neutral under another light too, and says where its
 neutral is. The probe itself stays blind: it sees the patch's pixels and nothing else.
 
 Array legend: T frames, H rows, W columns, 3 channels.

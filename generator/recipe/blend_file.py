@@ -1,4 +1,4 @@
-"""The files of a scene of one's own: a .blend and, beside it, its marks (`shot.blend`, `shot.marks.json`)."""
+"""The files of a custom .blend: a .blend and, beside it, its marks (`shot.blend`, `shot.marks.json`)."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def check_blend(file: Path) -> None:
 def file_sha256(file: Path) -> str:
     """Return the sha256 of a .blend file; raises InputError where there is none."""
     if file.suffix != ".blend":
-        raise InputError(f"{file} does not end in .blend; a scene of your own is a Blender file")
+        raise InputError(f"{file} does not end in .blend; give a Blender file")
     try:
         with file.open("rb") as opened:
             return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -13,7 +13,7 @@ from scenes.spec import Optics
 # CPU seconds per megapixel of a rendered 512x512 frame, with everything around it (build, read-back, encode, probe).
 CPU_S_PER_MEGAPIXEL = {"sharp": 0.8, "shutter": 0.8, "aperture": 0.75}
 FIDELITY_FACTOR = {"flat": 1.0, "textured": 1.5, "lit": 5.0, "pbr": 12.0}
-OWN_FACTOR = {"sharp": 1.0, "shutter": 1.2, "aperture": 1.2}  # a sharp frame is what was marked
+CUSTOM_FACTOR = {"sharp": 1.0, "shutter": 1.2, "aperture": 1.2}  # a sharp frame is what was marked
 CPU_S_PER_CLIP = 0.25
 START_S = 8.0  # of this program and of the first render process with Blender, before the first clip is there
 BYTES_PER_PIXEL = 0.035  # 110 kB for 12 frames of 512x512 at CRF 12
@@ -69,7 +69,7 @@ def render_cpu_s(recipe: Recipe, pyramid: int, frames: int) -> float:
 
 
 def _own_cpu_s(recipe: Recipe, pyramid: int, frames: int) -> float | None:
-    """Return what `render_cpu_s` does for a file of one's own, from what it took when it was marked; None where unknown.
+    """Return what `render_cpu_s` does for a custom .blend, from what it took when it was marked; None where unknown.
 
     Farms, whose machines must agree, reckon without it: it is no part of the plan.
     """
@@ -77,7 +77,7 @@ def _own_cpu_s(recipe: Recipe, pyramid: int, frames: int) -> float | None:
     if cost is None or "blend" not in recipe.pyramid[pyramid].family:
         return None
     megapixels = recipe.video.width * recipe.video.height / 1e6
-    factor = OWN_FACTOR[_optics_kind(recipe.pyramid[pyramid])]
+    factor = CUSTOM_FACTOR[_optics_kind(recipe.pyramid[pyramid])]
     return cost.open_s + frames * factor * cost.of_frame(megapixels, recipe.render.samples_for("sharp"))
 
 

@@ -1,6 +1,6 @@
 """Which labels of a plan have no proof, and why: known from the plan, before anything is rendered.
 
-Only a scene of one's own has such labels; every other family is drawn so that its axes can be proven.
+Only a custom .blend has such labels; every other family is drawn so that its axes can be proven.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def unproven(plan: Plan) -> tuple[Unproven, ...]:
 
 
 def short_blurs(plan: Plan) -> str:
-    """Return, in a line, that the blurs of a scene of one's own are judged and yet short for single readings; or nothing."""
+    """Return, in a line, that the blurs of a custom .blend are judged and yet short for single readings; or nothing."""
     clips = [clip for clip in plan.clips if "shutter" in clip.values] if plan.recipe.scene is not None else []
     judged = [px for clip in clips if (px := _longest_px(plan, clip)) >= JUDGED_PX and not why_no_proof(plan, clip, "shutter")]
     middle_px = statistics.median(judged) if judged else SURE_PX

@@ -201,7 +201,7 @@ class Tolerances(Section):
     )
     rank_correlation: float = Field(default=0.99, ge=-1, le=1, description="least Spearman correlation within a scene")
     accept_unproven: tuple[str, ...] = Field(
-        default=(), description="axes of a scene of your own whose labels may stay without proof where they have none"
+        default=(), description="axes of a custom .blend whose labels may stay without proof where they have none"
     )
 
     @field_validator("median_error", "accept_unproven")
@@ -213,8 +213,8 @@ class Tolerances(Section):
         return bars
 
 
-class OwnScene(Section):
-    """A scene of one's own for family `blend`; `marks` are read from beside the file when the recipe is."""
+class CustomBlend(Section):
+    """A custom .blend for family `blend`; `marks` are read from beside the file when the recipe is."""
 
     family: Literal["blend"] = Field(description='"blend"')
     file: str = Field(min_length=1, description="the .blend file, relative to the recipe")
@@ -239,7 +239,7 @@ class Recipe(Section):
         description="overrides of the axes' unit laws, by axis",
         json_schema_extra={"propertyNames": {"enum": [*AXES]}},
     )
-    scene: OwnScene | None = Field(default=None, description="a scene of your own, for family blend")
+    scene: CustomBlend | None = Field(default=None, description="a custom .blend, for family blend")
     pyramid: tuple[Pyramid, ...] = Field(min_length=1, description="one or several pyramids")
     captions: Captions = Captions()
     verify: Tolerances = Tolerances()
@@ -293,7 +293,7 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
-    def _own_scene_is_used(self) -> Recipe:
+    def _custom_blend_is_used(self) -> Recipe:
         used = any("blend" in pyramid.family for pyramid in self.pyramid)
         if used and self.scene is None:
             raise ValueError('family \'blend\' needs a file; write [scene] family = "blend" and file = "YOUR.blend"')
@@ -333,9 +333,7 @@ class Recipe(Section):
             if axis not in {name for pyramid in self.pyramid for name in pyramid.axes}:
                 raise ValueError(f"verify.accept_unproven: no pyramid controls '{axis}'; remove it or add the axis")
         if self.verify.accept_unproven and self.scene is None:
-            raise ValueError(
-                "verify.accept_unproven is for a scene of your own (family 'blend'); other families prove every axis"
-            )
+            raise ValueError("verify.accept_unproven is for a custom .blend (family 'blend'); other families prove every axis")
         return self
 
     @model_validator(mode="after")

@@ -39,7 +39,7 @@ class SceneRenderer:
         `files` is the folder of the .blend files by sha256; needed only for scenes that are rendered from one.
         """
         start_blender(threads)
-        from generator.render.custom_blend import opening as own_file  # these import bpy, which `start_blender` must do first
+        from generator.render.custom_blend import opening  # these import bpy, which `start_blender` must do first
         from generator.render.engine import cycles
         from scenes import blender
 
@@ -50,8 +50,8 @@ class SceneRenderer:
         if scene.blend is None:
             self._handle = self._blender.build(scene, settings.fidelity)
         else:
-            assert files is not None, "scenes of one's own are rendered from a dataset's store"
-            self._handle, self._gain = own_file.open_own(files / f"{scene.blend.sha256}.blend", scene, scene.blend)
+            assert files is not None, "custom .blend files are rendered from a dataset's store"
+            self._handle, self._gain = opening.open_custom(files / f"{scene.blend.sha256}.blend", scene, scene.blend)
         self._first_frame = scene.blend.first_frame if scene.blend is not None else 0
         self._cycles.set_output(self._handle.scene, settings, content_seed(scene, settings), threads)
         self._movers = tuple(solid for solid in scene.solids if solid.motion.moves)
@@ -149,7 +149,7 @@ class SceneRenderer:
 
     @property
     def _moves(self) -> bool:
-        """Whether frames may differ: a file of one's own may hold more motion than its marks tell."""
+        """Whether frames may differ: a custom .blend may hold more motion than its marks tell."""
         return bool(self._movers) or self.scene.blend is not None
 
     @property

@@ -70,7 +70,7 @@ class SceneRank(Spec):
 class AxisReport(Spec):
     """One axis over the whole dataset: errors in `unit`, and the bars they are held to.
 
-    `unproven` says in a line which clips of a scene of one's own have no proof and why; `accepted`: the recipe takes the axis
+    `unproven` says in a line which clips of a custom .blend have no proof and why; `accepted`: the recipe takes the axis
     without one.
     """
 

@@ -1,4 +1,4 @@
-"""A scene of one's own: a marked .blend file, rendered over the axes like a family.
+"""A custom .blend, marked by `stopdown mark`, rendered over the axes like a family.
 
 Its marks (`stopdown mark`) say what Blender knows of it and the plan cannot ask: the camera, the focus, where the moving object
 is at every moment, where a neutral patch is. A scene is a stretch of the file's frames, drawn at random. The closed forms hold
@@ -131,7 +131,7 @@ def _draw_unmarked(rng: np.random.Generator, shot: Shot, laws: Laws) -> SceneSpe
 
 BLEND = Family(
     name="blend",
-    summary="a .blend file of your own, marked by `stopdown mark`",
+    summary="a custom .blend, marked by `stopdown mark`",
     shows=AXES_SHOWN,
     draw=_draw_unmarked,
     rules=(),

@@ -49,4 +49,4 @@ def own(installed: tuple[Path, dict[str, Any]], tmp_path_factory: pytest.TempPat
     folder = tmp_path_factory.mktemp("own")
     user = fresh_user(installed[0], folder)
     in_blender("hostile_file", user, folder / "shot.blend", folder)
-    return folder, in_blender("own_scene", user, folder / "shot.blend", folder / "dataset", folder)
+    return folder, in_blender("custom_blend", user, folder / "shot.blend", folder / "dataset", folder)

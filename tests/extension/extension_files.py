@@ -78,7 +78,7 @@ def thing_of(kind: str) -> Any:
     return thing
 
 
-def own_scene(path: str, out: str, folder: str) -> dict[str, Any]:
+def custom_blend(path: str, out: str, folder: str) -> dict[str, Any]:
     """Mark an open .blend in the panel, save its recipe and build it."""
     import bpy
 

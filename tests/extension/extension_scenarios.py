@@ -15,7 +15,7 @@ from pathlib import Path
 from types import MethodType, SimpleNamespace
 from typing import Any
 
-from extension_files import as_an_artist_would, hostile_file, own_scene
+from extension_files import as_an_artist_would, custom_blend, hostile_file
 from extension_inside import ADDON, commands, complaint, enabled, footprint, quietly, session
 
 TESTS = Path(__file__).resolve().parents[1]
@@ -167,7 +167,7 @@ def users_scene() -> Any:
 
 
 def own_camera(recipe: str) -> dict[str, Any]:
-    """Drive the camera of a scene of one's own and preview it: everything comes back."""
+    """Drive the camera of a custom .blend and preview it: everything comes back."""
     import bpy
 
     module = enabled()
@@ -321,7 +321,7 @@ SCENARIOS: dict[str, Callable[..., dict[str, Any]]] = {
         building,
         as_an_artist_would,
         hostile_file,
-        own_scene,
+        custom_blend,
     )
 }
 

@@ -1,4 +1,4 @@
-"""The extension builds: its command line and its Build button make what `stopdown build` makes, of a scene of one's own too."""
+"""The extension builds: its command line and its Build button make what `stopdown build` makes, of a custom .blend too."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_a_scene_of_ones_own_is_marked_and_built_and_its_scripts_never_run(own: 
     folder, seen = own
     assert "save the .blend first" in seen["unsaved"] and "caption is empty" in seen["no_caption"]
     assert seen["marked"] == seen["saved"] == seen["built"] == ["FINISHED"], seen
-    assert "a scene of your own" in seen["cannot_draw"]
+    assert "a custom .blend" in seen["cannot_draw"]
     assert not (folder / "from_text").exists() and not (folder / "from_driver").exists()
     dataset = WorkingFolder.open(folder / "dataset")
     rows = dataset.labels.to_pylist()

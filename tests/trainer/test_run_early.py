@@ -107,7 +107,7 @@ def test_plan_refuses_what_the_named_backbone_cannot_take_and_not_what_trains_el
         check("train.backbone={}", "video.width=72")
 
 
-def own_scene(folder: Path) -> None:
+def custom_blend(folder: Path) -> None:
     """Write a recipe over the aperture of a marked file, of which no label can be proven."""
     file = folder / "own.blend"
     file.write_bytes(b"BLENDER-v500 as far as marks are concerned")
@@ -126,7 +126,7 @@ def own_scene(folder: Path) -> None:
 
 
 def test_a_dry_run_says_that_no_label_can_be_proven(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    own_scene(tmp_path)
+    custom_blend(tmp_path)
     with pytest.raises(InputError, match=r"aperture: 72 of 72 clips cannot be proven: .* verify\.accept_unproven = \["):
         run_command(tmp_path / "own.toml", out=tmp_path / "runs", dataset=tmp_path / "data", dry_run=True)
     assert capsys.readouterr().out == "" and not (tmp_path / "runs").exists()

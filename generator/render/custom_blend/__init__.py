@@ -1,4 +1,4 @@
-"""A person's own .blend: opened, checked, and annotated with what the closed forms need to know.
+"""A custom .blend: opened, checked, and annotated with what the closed forms need to know.
 
 Not here: the annotations as plain data (`scenes/families/blend_marks.py`), and which file a recipe names
 (`generator/recipe/blend_file.py`).

@@ -1,4 +1,4 @@
-"""Animation in a file of one's own that would win over what the recipe sets: keys, drivers and NLA strips are switched off.
+"""Animation in a custom .blend that would win over what the recipe sets: keys, drivers and NLA strips are switched off.
 
 Blender evaluates animation again for every moment of an exposure, after anything that was set by hand. What the engine sets
 (exposure, lens opening, focus, samples, seed, size, …) must therefore have no animation of its own. Import it only in a process

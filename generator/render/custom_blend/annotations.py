@@ -1,4 +1,4 @@
-"""Reads what a .blend of one's own tells the closed forms: camera, focus, and the paths of marked objects, between frames too.
+"""Reads what a custom .blend tells the closed forms: camera, focus, and the paths of marked objects, between frames too.
 
 Import it only in a process that renders. The file is opened as rendering opens it, without its scripts, so that what is marked
 is what is rendered; what cannot be rendered as it is marked is refused. Array legend: K moments.

@@ -1,4 +1,4 @@
-"""Looks at a file of one's own through its camera: small renders tell what clips, what is seen of a thing, and what it costs.
+"""Looks at a custom .blend through its camera: small renders tell what clips, what is seen of a thing, and what it costs.
 
 A thing's pixels are those that change when the camera no longer sees it, which finds every way of not being in the picture.
 Import it only in a process that renders.

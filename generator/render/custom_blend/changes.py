@@ -1,4 +1,4 @@
-"""What changes the look of a file of one's own while its things stand still: animated materials, world and lights.
+"""What changes the look of a custom .blend while its things stand still: animated materials, world and lights.
 
 Blender renders such a change truly at every exposure, so no label is wrong; but probes take brightness and pattern to be
 steady. Values are sampled between frames, too. Import it only in a process that renders.

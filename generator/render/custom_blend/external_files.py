@@ -1,4 +1,4 @@
-"""What a .blend of one's own needs beside itself: a dataset keeps a copy of the one file, so all that it shows must be in it.
+"""What a custom .blend needs beside itself: a dataset keeps a copy of the one file, so all that it shows must be in it.
 
 Only what the scene's picture uses counts: an image that no rendered material reaches may be missing. Import it only in a
 process that renders.

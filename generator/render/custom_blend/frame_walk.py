@@ -1,4 +1,4 @@
-"""Goes through the frames of a file of one's own and the moments between them: where its things are, evaluated as rendered.
+"""Goes through the frames of a custom .blend and the moments between them: where its things are, evaluated as rendered.
 
 Bones, modifiers, geometry nodes, shape keys, parents and constraints all show in the evaluated geometry. A frame is reached
 twice, by a jump and frame by frame: what looks different then hangs on a simulation that is not baked. Import it only in a

@@ -1,4 +1,4 @@
-"""Whether named objects of a file of one's own are rendered, and blurred, as they are marked.
+"""Whether named objects of a custom .blend are rendered, and blurred, as they are marked.
 
 Import it only in a process that renders.
 """

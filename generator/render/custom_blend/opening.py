@@ -1,4 +1,4 @@
-"""Opens a .blend of one's own the one way that marking and rendering share, so that what is marked is what is rendered.
+"""Opens a custom .blend the one way that marking and rendering share, so that what is marked is what is rendered.
 
 Objects, materials, light and light transport stay as they are; what the engine sets has no animation of its own. Import it only
 in a process that renders.
@@ -31,7 +31,7 @@ class Settled:
     notes: tuple[str, ...]
 
 
-def open_own(path: Path, spec: SceneSpec, source: BlendSource) -> tuple[Handle, float]:
+def open_custom(path: Path, spec: SceneSpec, source: BlendSource) -> tuple[Handle, float]:
     """Open a .blend in place of everything and set what a clip needs; return it and the factor on its linear pixels.
 
     No script in it is run. Raises InputError where it cannot be rendered as it was marked.

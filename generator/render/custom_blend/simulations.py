@@ -1,4 +1,4 @@
-"""Simulations in a file of one's own: only what is baked into the file is the same in every clip.
+"""Simulations in a custom .blend: only what is baked into the file is the same in every clip.
 
 A simulation that is not baked freezes, vanishes or goes on from the frame rendered before. One baked to a folder is not in the
 file, of which a dataset keeps a copy. Import it only in a process that renders.

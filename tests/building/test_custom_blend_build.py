@@ -1,4 +1,4 @@
-"""A scene of one's own, planned, built and verified: what has no proof is known before, accepted or not; the rest is read."""
+"""A custom .blend, planned, built and verified: what has no proof is known before, accepted or not; the rest is read."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from blender_child import run_in_blender
-from own_scene_support import make_and_mark
+from custom_blend_support import make_and_mark
 
 from generator.building.local import build
 from generator.building.plan_check import concerns

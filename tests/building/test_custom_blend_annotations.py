@@ -1,4 +1,4 @@
-"""`stopdown mark`: what a .blend of one's own holds is rendered as it is marked, or refused with the real reason."""
+"""`stopdown mark`: what a custom .blend holds is rendered as it is marked, or refused with the real reason."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from blender_child import run_in_blender
-from own_scene_support import FRAMES, STEP_M, curves_of, glide, make_and_mark
+from custom_blend_support import FRAMES, STEP_M, curves_of, glide, make_and_mark
 
 from generator.recipe.blend_file import read_marks
 from scenes.axes import AXES
