@@ -1,4 +1,4 @@
-"""A small scene of one's own, made and spoiled in Blender by one child process for a whole module, then marked."""
+"""A small custom .blend, made and spoiled in Blender by one child process for a whole module, then marked."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ STEP_M = 0.25  # a frame; 64 px wide, at 36 mm and 6 m: 2.7 px
 
 
 def make_and_mark(folder: str, spoilers: dict[str, Callable[[Any], Any]], named: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Save the scene once for each spoiler, mark each file, and return the error, or the marks with notes and cost, by name."""
-    from generator.recipe.blend_file import file_sha256, write_marks
+    """Save the scene once for each spoiler, mark each file, and return the error, or annotation and notes, by name."""
+    from generator.recipe.blend_file import file_sha256, write_annotation
     from generator.render.engine.start import start_blender
 
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     start_blender(1)
     import bpy
 
-    from generator.render.custom_blend.annotations import Names, marks_of
+    from generator.render.custom_blend.annotations import Names, annotation_of
     from scenes.errors import InputError
 
     told: dict[str, Any] = {}
@@ -35,12 +35,12 @@ def make_and_mark(folder: str, spoilers: dict[str, Callable[[Any], Any]], named:
             file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
         who = {"subjects": ("Ball",), "patch": "Card"} | named.get(name, {})
         try:
-            made = marks_of(file, file_sha256(file), "A ball", Names(**who))
+            made = annotation_of(file, file_sha256(file), "A ball", Names(**who))
         except InputError as error:
             told[name] = str(error)
             continue
-        write_marks(file, made.marks, made.cost, made.notes)
-        told[name] = (made.marks, made.notes)
+        write_annotation(file, made.annotation, made.cost, made.notes)
+        told[name] = (made.annotation, made.notes)
     return told
 
 

@@ -105,11 +105,11 @@ def plan_of_text(text: str, source: str) -> Plan:
 
 
 def _parsed(text: str, source: str) -> Recipe:
-    from generator.recipe.blend_file import with_marks
+    from generator.recipe.blend_file import with_annotation
     from generator.recipe.load import parse_tree, validate
     from generator.recipe.schema import Recipe
 
-    return validate(Recipe, with_marks(parse_tree(text, source=source), Path(source).parent), source)
+    return validate(Recipe, with_annotation(parse_tree(text, source=source), Path(source).parent), source)
 
 
 def clip_ids(session: Any) -> list[str]:

@@ -1,6 +1,6 @@
 """Mark Scene: the open, saved .blend becomes a scene for recipes, by `stopdown mark` in a process of its own.
 
-The marks are read from the file as rendering reads it, without its scripts, so that what is marked is what is rendered.
+The file is read as rendering reads it, without its scripts, so that the annotation holds for what is rendered.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .reports import reporting
 
 
 class STOPDOWN_OT_mark_scene(bpy.types.Operator):
-    """Write the marks of this saved .blend beside it: what moves, what the focus is on, what is neutral"""
+    """Write the annotation of this saved .blend beside it: what moves, what the focus is on, what is neutral"""
 
     bl_idname = "stopdown.mark_scene"
     bl_label = "Mark Scene"
@@ -29,7 +29,7 @@ class STOPDOWN_OT_mark_scene(bpy.types.Operator):
         session, scene = context.window_manager.stopdown, context.scene
         unsaved = bpy.data.is_dirty and not bpy.app.background  # in the background, saving does not clear it
         if not bpy.data.filepath or unsaved:
-            raise InputError("save the .blend first: its marks are those of the file")
+            raise InputError("save the .blend first: the annotation is of the saved file")
         words = ["mark", bpy.data.filepath, "--scene", scene.name, "--caption", scene.stopdown.caption]
         for role in ("subject", "focus", "patch"):
             thing = getattr(scene.stopdown, role)

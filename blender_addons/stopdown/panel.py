@@ -77,7 +77,7 @@ class STOPDOWN_PT_scene(_InSidebar, bpy.types.Panel):
 
 
 class STOPDOWN_PT_custom_blend(_InSidebar, bpy.types.Panel):
-    """Marks that make an open .blend a scene of recipes."""
+    """The annotation that makes an open .blend a scene of recipes."""
 
     bl_idname = "STOPDOWN_PT_custom_blend"
     bl_label = "Custom .blend"

@@ -1,4 +1,4 @@
-"""What the panel holds: the session (the window manager's, never saved), and a scene's controls and marks (in the .blend)."""
+"""The panel's settings: those of the session (never saved), and a scene's controls and annotation (saved in the .blend)."""
 
 from __future__ import annotations
 

@@ -10,11 +10,11 @@ import typer
 
 from generator.building.local import blender_version
 from generator.commands.options import Json
-from generator.recipe.blend_file import check_blend, marks_path, read_notes
+from generator.recipe.blend_file import annotation_path, check_blend, read_notes
 from generator.render.engine.errors import RenderError
 from generator.render.single import RenderProcessDied, in_render_process, mark_file
 from scenes.errors import InputError
-from scenes.families.blend_marks import check_caption
+from scenes.families.blend_annotation import check_caption
 
 
 def command(
@@ -31,8 +31,8 @@ def command(
 ) -> None:
     """Mark a custom .blend as a scene for recipes, whose section `scene` names it; no script in it is run.
 
-    Writes FILE's marks beside it: the camera, the focus, and where the named objects are at every moment. A file whose clips
-    would not show what it shows is refused with the reason: unbaked simulations, hidden objects, clipped pictures.
+    Writes FILE's annotation beside it: the camera, the focus, and where the named objects are at every moment. Refuses, with
+    the reason, a file whose clips would not show what it shows: unbaked simulations, hidden objects, clipped pictures.
     """
     check_blend(file)
     try:
@@ -41,7 +41,7 @@ def command(
         raise InputError(str(error)) from None
     if not os.access(file.resolve().parent, os.W_OK):
         raise InputError(
-            f"{file.resolve().parent} cannot be written to, and marks lie beside the file; copy the .blend elsewhere"
+            f"{file.resolve().parent} cannot be written to, and the annotation lies beside the file; copy the .blend elsewhere"
         )
     blender_version()
     named = {"subjects": tuple(subject or ()), "focus": focus, "patch": patch, "scene": scene, "camera": camera}
@@ -53,10 +53,10 @@ def command(
             "and save it again"
         ) from None
     if json:
-        print(marks_path(file).read_text(encoding="utf-8"))
+        print(annotation_path(file).read_text(encoding="utf-8"))
         return
     if os.environ.get("OCIO"):
         print("note: the variable OCIO is not used: rendering has Blender's own colour configuration")
     for note in read_notes(file):
         print(f"note: {note}")
-    print(f"{marks_path(file)} written")
+    print(f"{annotation_path(file)} written")

@@ -1,4 +1,4 @@
-"""The files of a custom .blend: a .blend and, beside it, its marks (`shot.blend`, `shot.marks.json`)."""
+"""The files of a custom .blend: a .blend and, beside it, its annotation (`shot.blend`, `shot.marks.json`)."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from typing import Any
 from generator.io.atomic import write_atomic
 from generator.recipe.schema import Recipe
 from scenes.errors import InputError
-from scenes.families.blend_marks import MARKS_FORMAT, Marks, RenderCost, check_caption
+from scenes.families.blend_annotation import ANNOTATION_FORMAT, Annotation, RenderCost, check_caption
 
 LFS_POINTER = b"version https://git-lfs"
 BLEND_STARTS = (b"BLENDER", b"\x28\xb5\x2f\xfd", b"\x1f\x8b")  # plain, compressed with zstd, with gzip
 FOLDER = "scenes"  # under DATASET/.stopdown: the .blend files that its clips are rendered from, by sha256
 
 
-def marks_path(file: Path) -> Path:
-    """Return where the marks of a .blend lie."""
+def annotation_path(file: Path) -> Path:
+    """Return where the annotation of a .blend lies."""
     return file.with_suffix(".marks.json")
 
 
@@ -48,48 +48,48 @@ def file_sha256(file: Path) -> str:
         raise InputError(f"cannot read {file}: {error.strerror}") from None
 
 
-def write_marks(file: Path, marks: Marks, cost: RenderCost, notes: Sequence[str]) -> None:
-    """Write the marks of a .blend beside it; raises InputError where its folder cannot be written to."""
-    tree = marks.model_dump(mode="json") | {"cost": cost.model_dump(mode="json"), "notes": list(notes)}
+def write_annotation(file: Path, annotation: Annotation, cost: RenderCost, notes: Sequence[str]) -> None:
+    """Write the annotation of a .blend beside it; raises InputError where its folder cannot be written to."""
+    tree = annotation.model_dump(mode="json") | {"cost": cost.model_dump(mode="json"), "notes": list(notes)}
     try:
-        write_atomic(marks_path(file), (json.dumps(tree, indent=1, ensure_ascii=False) + "\n").encode())
+        write_atomic(annotation_path(file), (json.dumps(tree, indent=1, ensure_ascii=False) + "\n").encode())
     except OSError as error:
         raise InputError(
-            f"cannot write {marks_path(file)}: {error.strerror}; copy the .blend to a folder you can write"
+            f"cannot write {annotation_path(file)}: {error.strerror}; copy the .blend to a folder you can write"
         ) from None
 
 
 def read_notes(file: Path) -> list[str]:
-    """Return what marking found worth saying of a .blend, one line each."""
+    """Return the notes in the annotation of a .blend, one line each."""
     return [str(line) for line in _read_tree(file).get("notes", [])]
 
 
-def read_marks(file: Path) -> tuple[Marks, RenderCost]:
-    """Return the marks of a .blend and what rendering it costs.
+def read_annotation(file: Path) -> tuple[Annotation, RenderCost]:
+    """Return the annotation of a .blend and what rendering it costs.
 
     Raises InputError where it was never marked, has changed since, or was marked without the checks of today.
     """
-    path, digest = marks_path(file), file_sha256(file)
+    path, digest = annotation_path(file), file_sha256(file)
     tree = _read_tree(file)
     try:
-        if tree.get("format") != MARKS_FORMAT:
+        if tree.get("format") != ANNOTATION_FORMAT:
             raise InputError(
                 f"{path} was written by an earlier Stopdown, which took labels for proven that are not; run `stopdown mark "
                 f"{file}` again"
             )
         cost = RenderCost.model_validate(tree.pop("cost", None))
         tree.pop("notes", None)
-        marks = Marks.model_validate(tree)
-        check_caption(marks.caption)
+        annotation = Annotation.model_validate(tree)
+        check_caption(annotation.caption)
     except ValueError as error:  # pydantic's too
         raise InputError(f"{path} cannot be read ({type(error).__name__}); run `stopdown mark {file}` again") from None
-    if marks.sha256 != digest:
+    if annotation.sha256 != digest:
         raise InputError(f"{file} has changed since it was marked; run `stopdown mark {file}` again")
-    return marks, cost
+    return annotation, cost
 
 
 def _read_tree(file: Path) -> dict[str, Any]:
-    path = marks_path(file)
+    path = annotation_path(file)
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -101,13 +101,13 @@ def _read_tree(file: Path) -> dict[str, Any]:
     return tree
 
 
-def with_marks(tree: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Return a recipe's tree with the marks of its [scene] file, which lies at a path relative to `folder`."""
+def with_annotation(tree: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Return a recipe's tree with the annotation of its [scene] file, which lies at a path relative to `folder`."""
     scene = tree.get("scene")
     if not isinstance(scene, dict) or not isinstance(scene.get("file"), str) or "marks" in scene:
         return tree
-    marks, cost = read_marks(folder / scene["file"])
-    return tree | {"scene": scene | {"marks": marks.model_dump(mode="json"), "cost": cost.model_dump(mode="json")}}
+    annotation, cost = read_annotation(folder / scene["file"])
+    return tree | {"scene": scene | {"marks": annotation.model_dump(mode="json"), "cost": cost.model_dump(mode="json")}}
 
 
 def take_in(recipe: Recipe, folder: Path | None, root: Path) -> None:
@@ -117,14 +117,14 @@ def take_in(recipe: Recipe, folder: Path | None, root: Path) -> None:
     """
     if recipe.scene is None or recipe.scene.marks is None:
         return
-    marks = recipe.scene.marks
-    kept = root / FOLDER / f"{marks.sha256}.blend"
+    annotation = recipe.scene.marks
+    kept = root / FOLDER / f"{annotation.sha256}.blend"
     if kept.is_file():
         return
     if folder is None:
-        raise InputError(f"the dataset does not hold {marks.file} yet, and the build was not told where the recipe lies")
+        raise InputError(f"the dataset does not hold {annotation.file} yet, and the build was not told where the recipe lies")
     file = folder / recipe.scene.file
-    if file_sha256(file) != marks.sha256:
+    if file_sha256(file) != annotation.sha256:
         raise InputError(f"{file} has changed since it was marked; run `stopdown mark {file}` again")
     if shutil.disk_usage(root.parent if not root.exists() else root).free < file.stat().st_size:
         raise InputError(f"no space for a copy of {file} in {root}; free some or choose another disk")

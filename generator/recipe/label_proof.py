@@ -44,11 +44,11 @@ class Unproven:
 
 def why_no_proof(plan: Plan, clip: ClipPlan, axis: str) -> str:
     """Return why the label of one axis of a clip has no closed form to be held against; empty where it has one."""
-    marks = plan.recipe.scene.marks if plan.recipe.scene is not None else None
+    annotation = plan.recipe.scene.marks if plan.recipe.scene is not None else None
     scene = plan.scene_by_id[clip.scene_id].spec
-    if marks is None or scene.blend is None:
+    if annotation is None or scene.blend is None:
         return ""
-    return why_unproven(marks, scene, axis, {name: plan.recipe.law(name) for name in clip.axes})
+    return why_unproven(annotation, scene, axis, {name: plan.recipe.law(name) for name in clip.axes})
 
 
 def unproven(plan: Plan) -> tuple[Unproven, ...]:

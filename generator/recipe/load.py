@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from generator.recipe.blend_file import with_marks
+from generator.recipe.blend_file import with_annotation
 from generator.recipe.schema import Recipe
 from scenes.errors import InputError, closest
 
@@ -27,7 +27,7 @@ LONGEST_SHOWN = 60
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe file and apply `key=value` overrides; raises InputError with one line."""
     tree = parse_tree(read_text(path), source=str(path), overrides=overrides)
-    return validate(Recipe, with_marks(tree, path.parent), str(path))
+    return validate(Recipe, with_annotation(tree, path.parent), str(path))
 
 
 def read_text(path: Path) -> str:

@@ -302,8 +302,8 @@ def _plan_scene(recipe: Recipe, scene: SceneKey) -> tuple[ScenePlan, list[ClipPl
 
 
 def _family(recipe: Recipe, name: str) -> Family:
-    marks = recipe.scene.marks if recipe.scene is not None else None
-    return blend_family(marks) if name == "blend" and marks is not None else FAMILIES[name]
+    annotation = recipe.scene.marks if recipe.scene is not None else None
+    return blend_family(annotation) if name == "blend" and annotation is not None else FAMILIES[name]
 
 
 def _caption(recipe: Recipe, spec: SceneSpec, rng: np.random.Generator, effect: str | None) -> str:

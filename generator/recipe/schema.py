@@ -18,7 +18,7 @@ from generator.recipe.section import Section
 from scenes.axes import AXES, UnitLaw
 from scenes.errors import InputError, closest
 from scenes.families import FAMILIES
-from scenes.families.blend_marks import Marks, RenderCost
+from scenes.families.blend_annotation import Annotation, RenderCost
 
 
 def nearest_frame_counts(frames: int) -> str:
@@ -214,11 +214,11 @@ class Tolerances(Section):
 
 
 class CustomBlend(Section):
-    """A custom .blend for family `blend`; `marks` are read from beside the file when the recipe is."""
+    """A custom .blend for family `blend`; its annotation (`marks`) is read from beside the file when the recipe is."""
 
     family: Literal["blend"] = Field(description='"blend"')
     file: str = Field(min_length=1, description="the .blend file, relative to the recipe")
-    marks: Marks | None = Field(default=None, description="what `stopdown mark` wrote beside the file")
+    marks: Annotation | None = Field(default=None, description="what `stopdown mark` wrote beside the file")
     # Left out of plans: it differs between machines and changes no clip.
     cost: RenderCost | None = Field(default=None, exclude=True, description="what rendering it took when it was marked")
 

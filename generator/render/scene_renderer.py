@@ -149,7 +149,7 @@ class SceneRenderer:
 
     @property
     def _moves(self) -> bool:
-        """Whether frames may differ: a custom .blend may hold more motion than its marks tell."""
+        """Whether frames may differ: a custom .blend may hold more motion than its annotation tells."""
         return bool(self._movers) or self.scene.blend is not None
 
     @property

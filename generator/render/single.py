@@ -13,7 +13,7 @@ from typing import Any, ParamSpec
 
 from generator.io.atomic import write_atomic
 from generator.media.images import png_bytes
-from generator.recipe.blend_file import file_sha256, write_marks
+from generator.recipe.blend_file import file_sha256, write_annotation
 from generator.recipe.render_settings import RenderSettings
 from generator.render.engine.errors import RenderError
 from generator.render.engine.start import start_blender, use_own_settings
@@ -55,16 +55,16 @@ def save_blend(spec: SceneSpec, settings: RenderSettings, values: dict[str, floa
 
 
 def mark_file(file: Path, caption: str, named: Mapping[str, Any]) -> None:
-    """Write the marks of a .blend file; `named` is what `generator.render.custom_blend.annotations.Names` holds.
+    """Write the annotation of a .blend file; `named` is what `generator.render.custom_blend.annotations.Names` holds.
 
     Runs no script of the file. Raises InputError. Loads Blender: run it through `in_render_process`.
     """
     _silence(2)  # what Blender says of drivers that it does not run
     start_blender(1)
-    from generator.render.custom_blend.annotations import Names, marks_of  # imports bpy, so only now
+    from generator.render.custom_blend.annotations import Names, annotation_of  # imports bpy, so only now
 
-    made = marks_of(file, file_sha256(file), caption, Names(**named))
-    write_marks(file, made.marks, made.cost, made.notes)
+    made = annotation_of(file, file_sha256(file), caption, Names(**named))
+    write_annotation(file, made.annotation, made.cost, made.notes)
 
 
 def optics_at(values: dict[str, float]) -> Optics:

@@ -1,8 +1,8 @@
 """A custom .blend, marked by `stopdown mark`, rendered over the axes like a family.
 
-Its marks (`stopdown mark`) say what Blender knows of it and the plan cannot ask: the camera, the focus, where the moving object
-is at every moment, where a neutral patch is. A scene is a stretch of the file's frames, drawn at random. The closed forms hold
-where the marks allow them (`blend_proof`); elsewhere a label has no proof, and the label table says so.
+Its annotation, which `stopdown mark` writes, holds what only Blender knows and the plan needs: the camera, the focus, where
+the moving object is at every moment, where a neutral patch is. A scene is a stretch of the file's frames, drawn at random. The
+closed forms hold where the annotation allows them (`blend_proof`); elsewhere a label has no proof, and the label table says so.
 
 Array legend: K frames, 3 coordinates (metres).
 """
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scenes.camera import project
 from scenes.errors import SceneError
 from scenes.families.base import Family, Laws
-from scenes.families.blend_marks import Marked, Marks
+from scenes.families.blend_annotation import AnnotatedObject, Annotation
 from scenes.families.blend_proof import Stretch, reach_frames, stands_still, straight, why_uneven, why_unproven
 from scenes.spec import Background, BlendSource, Camera, Light, Material, Motion, Role, SceneSpec, Shot, Solid, Vec3
 
@@ -25,58 +25,61 @@ MOST_TRIED = 50  # stretches, in search of one with closed forms
 _UNSEEN = Material(color_name="grey", albedo=(0.5, 0.5, 0.5))  # the file has materials of its own
 
 
-def blend_family(marks: Marks) -> Family:
+def blend_family(annotation: Annotation) -> Family:
     """Return the family of a marked file."""
 
     def draw(rng: np.random.Generator, shot: Shot, laws: Laws) -> SceneSpec:
-        return draw_stretch(marks, rng, shot, laws)
+        return draw_stretch(annotation, rng, shot, laws)
 
     return Family(name="blend", summary=BLEND.summary, shows=AXES_SHOWN, draw=draw, rules=(_in_sight,), max_tries=50)
 
 
-def draw_stretch(marks: Marks, rng: np.random.Generator, shot: Shot, laws: Laws) -> SceneSpec:
+def draw_stretch(annotation: Annotation, rng: np.random.Generator, shot: Shot, laws: Laws) -> SceneSpec:
     """Draw which of the file's frames a scene is made of, among those that can be proven where there are any.
 
     Raises SceneError where the file cannot serve the recipe.
     """
-    starts = marks.last_frame - marks.first_frame + 2 - shot.frames
-    if marks.fps != shot.fps:
+    starts = annotation.last_frame - annotation.first_frame + 2 - shot.frames
+    if annotation.fps != shot.fps:
         raise SceneError(
-            f"{marks.file} runs at {marks.fps} frames a second, the recipe at {shot.fps}; write video.fps = {marks.fps}"
+            f"{annotation.file} runs at {annotation.fps} frames a second, the recipe at {shot.fps}; "
+            f"write video.fps = {annotation.fps}"
         )
     if starts < 1:
         raise SceneError(
-            f"{marks.file} has the frames {marks.first_frame} to {marks.last_frame}, a clip needs {shot.frames}; "
-            "ask for fewer frames or lengthen the scene's range and mark it again"
+            f"{annotation.file} has the frames {annotation.first_frame} to {annotation.last_frame}, and a clip needs "
+            f"{shot.frames}; ask for fewer frames or lengthen the scene's range and mark it again"
         )
-    if "shutter" in laws and marks.subject is None:
-        raise SceneError(f"{marks.file} marks nothing that moves, so it shows no shutter; mark it again with --subject OBJECT")
-    if marks.format == 1:
-        return _stretch(marks, int(rng.integers(starts)), shot, laws)
+    if "shutter" in laws and annotation.subject is None:
+        raise SceneError(
+            f"{annotation.file} marks nothing that moves, so it shows no shutter; mark it again with --subject OBJECT"
+        )
+    if annotation.format == 1:
+        return _stretch(annotation, int(rng.integers(starts)), shot, laws)
     order = [int(first) for first in rng.permutation(starts)[:MOST_TRIED]]
-    drawn = (_stretch(marks, first, shot, laws) for first in order)
-    found = next((scene for scene in drawn if _is_proven(marks, scene, laws)), None)
-    return found if found is not None else _stretch(marks, order[0], shot, laws)
+    drawn = (_stretch(annotation, first, shot, laws) for first in order)
+    found = next((scene for scene in drawn if _is_proven(annotation, scene, laws)), None)
+    return found if found is not None else _stretch(annotation, order[0], shot, laws)
 
 
-def _is_proven(marks: Marks, scene: SceneSpec, laws: Laws) -> bool:
+def _is_proven(annotation: Annotation, scene: SceneSpec, laws: Laws) -> bool:
     """Return whether a stretch allows whatever closed forms a file can have at all."""
-    return not any(why_unproven(marks, scene, axis, laws) for axis in laws if axis != "aperture")
+    return not any(why_unproven(annotation, scene, axis, laws) for axis in laws if axis != "aperture")
 
 
-def _stretch(marks: Marks, first: int, shot: Shot, laws: Laws) -> SceneSpec:
+def _stretch(annotation: Annotation, first: int, shot: Shot, laws: Laws) -> SceneSpec:
     """Return the scene of a file's frames from the one that is `first` counted from its first."""
     camera = Camera(
-        location_m=marks.location_m,
-        target_m=marks.target_m,
-        focal_length_mm=marks.focal_length_mm,
-        sensor_width_mm=marks.horizontal_sensor_mm(shot),
-        focus_distance_m=marks.focus_distance_m,
+        location_m=annotation.location_m,
+        target_m=annotation.target_m,
+        focal_length_mm=annotation.focal_length_mm,
+        sensor_width_mm=annotation.horizontal_sensor_mm(shot),
+        focus_distance_m=annotation.focus_distance_m,
     )
     stretch = Stretch(first=first, reach=reach_frames(laws), camera=camera, shot=shot)
-    things: list[tuple[Role, Marked]] = [("subject", marked) for marked in marks.subjects]
-    things += [("patch", marks.patch)] if marks.patch is not None else []
-    solids = [] if marks.unproven else [as_solid(role, marked, stretch) for role, marked in things]
+    things: list[tuple[Role, AnnotatedObject]] = [("subject", annotated) for annotated in annotation.subjects]
+    things += [("patch", annotation.patch)] if annotation.patch is not None else []
+    solids = [] if annotation.unproven else [as_solid(role, annotated, stretch) for role, annotated in things]
     return SceneSpec(
         family="blend",
         shot=shot,
@@ -84,26 +87,31 @@ def _stretch(marks: Marks, first: int, shot: Shot, laws: Laws) -> SceneSpec:
         light=Light(direction=(0.0, 0.0, 1.0)),
         background=Background(name="its own", bottom=(0.0, 0.0, 0.0), top=(0.0, 0.0, 0.0)),
         solids=tuple(solid for solid in solids if solid is not None),
-        blend=BlendSource(sha256=marks.sha256, scene=marks.scene, camera=marks.camera, first_frame=marks.first_frame + first),
+        blend=BlendSource(
+            sha256=annotation.sha256,
+            scene=annotation.scene,
+            camera=annotation.camera,
+            first_frame=annotation.first_frame + first,
+        ),
     )
 
 
-def as_solid(role: Role, marked: Marked, stretch: Stretch) -> Solid | None:
+def as_solid(role: Role, annotated: AnnotatedObject, stretch: Stretch) -> Solid | None:
     """Return a marked object as the closed forms know solids, or None where it moves otherwise than they do.
 
     A subject must move straight and evenly, a patch must stand still.
     """
-    still = stands_still(marked, stretch)
-    if (role == "patch" and not still) or why_uneven(marked, stretch):
+    still = stands_still(annotated, stretch)
+    if (role == "patch" and not still) or why_uneven(annotated, stretch):
         return None
-    if role == "patch" and marked.spot_m is not None:
-        size_m = _vec3(np.full(3, max(marked.spot_size_m, 1e-6)))
-        seen = Motion(location_m=marked.spot_m)
-        return Solid(name=marked.name, role=role, kind=SEEN_SQUARE, scale_m=size_m, material=_UNSEEN, motion=seen)
-    start_3, velocity_3 = straight(marked, stretch)
+    if role == "patch" and annotated.spot_m is not None:
+        size_m = _vec3(np.full(3, max(annotated.spot_size_m, 1e-6)))
+        seen = Motion(location_m=annotated.spot_m)
+        return Solid(name=annotated.name, role=role, kind=SEEN_SQUARE, scale_m=size_m, material=_UNSEEN, motion=seen)
+    start_3, velocity_3 = straight(annotated, stretch)
     motion = Motion(location_m=_vec3(start_3), velocity_m_per_s=(0.0, 0.0, 0.0) if still else _vec3(velocity_3))
-    size_m = _vec3(np.maximum(marked.size_m, 1e-6))
-    return Solid(name=marked.name, role=role, kind="cube", scale_m=size_m, material=_UNSEEN, motion=motion)
+    size_m = _vec3(np.maximum(annotated.size_m, 1e-6))
+    return Solid(name=annotated.name, role=role, kind="cube", scale_m=size_m, material=_UNSEEN, motion=motion)
 
 
 def _vec3(values_3: NDArray[np.float64]) -> Vec3:

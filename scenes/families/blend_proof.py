@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from scenes.camera import focal_px, project
 from scenes.families.base import Laws
-from scenes.families.blend_marks import Marked, Marks
+from scenes.families.blend_annotation import AnnotatedObject, Annotation
 from scenes.spec import Camera, SceneSpec, Shot
 
 Floats = NDArray[np.float64]
@@ -26,7 +26,7 @@ STRAIGHT_PX = 0.1  # how far from constant velocity a thing may be seen and stil
 STILL_M = 1e-6
 MOST_FADE = 0.15  # of a light or colour a frame: as much was measured to leave shutter readings as they are
 _CUT = "is cut by the edge of the picture"
-NO_LIGHTS = "a file marks no small round lights, whose blur discs prove an f-number"
+NO_LIGHTS = "an annotation names no small round lights, whose blur discs prove an f-number"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,13 +38,13 @@ class Stretch:
     camera: Camera
     shot: Shot
 
-    def places(self, marked: Marked) -> tuple[Floats, Floats, Floats]:
+    def places(self, annotated: AnnotatedObject) -> tuple[Floats, Floats, Floats]:
         """Return times (frames) `[K]`, places (metres) `[K, 3]`, and how loose the steps between them are `[K - 1]`."""
-        steps = marked.steps
+        steps = annotated.steps
         out = 1 if steps == 1 else math.ceil(self.reach * steps - 1e-6)
         start, stop = (self.first + 1) * steps - out, (self.first + self.shot.frames) * steps + out + 1
-        path_K3 = np.array(marked.path_m[start:stop])
-        loose_K = np.array(marked.loose_m[start : stop - 1]) if marked.loose_m else np.zeros(len(path_K3) - 1)
+        path_K3 = np.array(annotated.path_m[start:stop])
+        loose_K = np.array(annotated.loose_m[start : stop - 1]) if annotated.loose_m else np.zeros(len(path_K3) - 1)
         return (np.arange(len(path_K3)) - out) / steps, path_K3, loose_K
 
 
@@ -53,35 +53,35 @@ def reach_frames(laws: Laws) -> float:
     return 0.5 if "shutter" in laws else 0.0
 
 
-def straight(marked: Marked, stretch: Stretch) -> tuple[Floats, Floats]:
+def straight(annotated: AnnotatedObject, stretch: Stretch) -> tuple[Floats, Floats]:
     """Return the even, straight motion between its ends: place at time 0 (metres) and velocity (metres per second)."""
-    times_K, path_K3, _ = stretch.places(marked)
+    times_K, path_K3, _ = stretch.places(annotated)
     if len(path_K3) < 2:
         return path_K3[0], np.zeros(3)
     velocity_3 = (path_K3[-1] - path_K3[0]) / (times_K[-1] - times_K[0])
     return path_K3[0] - velocity_3 * times_K[0], velocity_3 * stretch.shot.fps
 
 
-def stands_still(marked: Marked, stretch: Stretch) -> bool:
+def stands_still(annotated: AnnotatedObject, stretch: Stretch) -> bool:
     """Return whether nothing of a thing moves."""
-    _, path_K3, loose_K = stretch.places(marked)
+    _, path_K3, loose_K = stretch.places(annotated)
     return bool(np.abs(path_K3 - path_K3[0]).max() <= STILL_M and loose_K.max(initial=0.0) <= STILL_M)
 
 
-def why_uneven(marked: Marked, stretch: Stretch) -> str:
+def why_uneven(annotated: AnnotatedObject, stretch: Stretch) -> str:
     """Return in words how a thing moves otherwise than straight and evenly; empty where it does not."""
-    times_K, path_K3, loose_K = stretch.places(marked)
+    times_K, path_K3, loose_K = stretch.places(annotated)
     pixels_K2, depth_K = project(stretch.camera, stretch.shot, path_K3)
     if not (depth_K > 0).all():
         return "is not before the camera"
     px_per_m = focal_px(stretch.camera, stretch.shot) / float(depth_K.min())
-    if loose_K.max(initial=0.0) * marked.steps * px_per_m > STRAIGHT_PX:
-        return marked.how
-    start_3, velocity_3 = straight(marked, stretch)
+    if loose_K.max(initial=0.0) * annotated.steps * px_per_m > STRAIGHT_PX:
+        return annotated.how
+    start_3, velocity_3 = straight(annotated, stretch)
     even_K3 = start_3 + np.outer(times_K / stretch.shot.fps, velocity_3)
     even_K2, even_depth_K = project(stretch.camera, stretch.shot, even_K3)
     gap_px = float(np.hypot(*(pixels_K2 - even_K2).T).max()) if (even_depth_K > 0).all() else math.inf
-    return "" if gap_px <= STRAIGHT_PX else _kind_of_motion(pixels_K2, marked.steps)
+    return "" if gap_px <= STRAIGHT_PX else _kind_of_motion(pixels_K2, annotated.steps)
 
 
 def _kind_of_motion(pixels_K2: Floats, steps: int) -> str:
@@ -103,9 +103,9 @@ def _kind_of_motion(pixels_K2: Floats, steps: int) -> str:
     return f"speeds up or slows down, {low:.2g} to {high:.2g} px a frame (make its keys linear for an even speed)"
 
 
-def why_changing(marks: Marks, stretch: Stretch) -> str:
+def why_changing(annotation: Annotation, stretch: Stretch) -> str:
     """Return which look of the file changes in these frames in a way that motion is misread by; empty where none does."""
-    for one in marks.changing:
+    for one in annotation.changing:
         out = math.ceil(stretch.reach * one.steps - 1e-6)
         start, stop = (stretch.first + 1) * one.steps - out, (stretch.first + stretch.shot.frames) * one.steps + out
         largest = max(one.by[max(start, 0) : stop], default=0.0) * one.steps
@@ -114,57 +114,59 @@ def why_changing(marks: Marks, stretch: Stretch) -> str:
     return ""
 
 
-def why_unproven(marks: Marks, scene: SceneSpec, axis: str, laws: Laws) -> str:
+def why_unproven(annotation: Annotation, scene: SceneSpec, axis: str, laws: Laws) -> str:
     """Return why an axis's label has no closed form in this scene of a marked file; empty where it has one."""
     assert scene.blend is not None
     if axis == "aperture":
         return NO_LIGHTS
-    if marks.unproven:
-        return marks.unproven
+    if annotation.unproven:
+        return annotation.unproven
     stretch = Stretch(
-        first=scene.blend.first_frame - marks.first_frame,
+        first=scene.blend.first_frame - annotation.first_frame,
         reach=reach_frames(laws),
         camera=scene.camera,
         shot=scene.shot,
     )
-    return _why_no_exposure(marks, stretch) if axis == "shutter" else _why_no_kelvin(marks, stretch)
+    return _why_no_exposure(annotation, stretch) if axis == "shutter" else _why_no_kelvin(annotation, stretch)
 
 
-def _why_no_exposure(marks: Marks, stretch: Stretch) -> str:
-    for marked in marks.subjects:
-        why = why_uneven(marked, stretch) or (_CUT if marked.steps > 1 and not _inside(marked, stretch) else "")
+def _why_no_exposure(annotation: Annotation, stretch: Stretch) -> str:
+    for annotated in annotation.subjects:
+        why = why_uneven(annotated, stretch) or (_CUT if annotated.steps > 1 and not _inside(annotated, stretch) else "")
         if why:
-            return f"'{marked.name}' {why}"
-    if all(stands_still(marked, stretch) for marked in marks.subjects):
-        return f"'{marks.subjects[0].name}' stands still in these frames" if marks.subjects else "nothing is marked that moves"
-    if why := why_changing(marks, stretch):
+            return f"'{annotated.name}' {why}"
+    subjects, patch = annotation.subjects, annotation.patch
+    if all(stands_still(annotated, stretch) for annotated in subjects):
+        return f"'{subjects[0].name}' stands still in these frames" if subjects else "nothing is marked that moves"
+    if why := why_changing(annotation, stretch):
         return why
-    for marked in (*marks.others, *(() if marks.patch is None or marks.patch in marks.subjects else (marks.patch,))):
-        if _in_picture(marked, stretch) and (why := why_uneven(marked, stretch)):
-            return f"'{marked.name}', which moves too, {why}"
+    for annotated in (*annotation.others, *(() if patch is None or patch in subjects else (patch,))):
+        if _in_picture(annotated, stretch) and (why := why_uneven(annotated, stretch)):
+            return f"'{annotated.name}', which moves too, {why}"
     return ""
 
 
-def _why_no_kelvin(marks: Marks, stretch: Stretch) -> str:
-    if marks.patch is None:
+def _why_no_kelvin(annotation: Annotation, stretch: Stretch) -> str:
+    patch = annotation.patch
+    if patch is None:
         return "no neutral patch is marked (--patch OBJECT)"
-    return marks.patch_unproven if stands_still(marks.patch, stretch) else f"the neutral patch '{marks.patch.name}' moves"
+    return annotation.patch_unproven if stands_still(patch, stretch) else f"the neutral patch '{patch.name}' moves"
 
 
-def _inside(marked: Marked, stretch: Stretch) -> bool:
+def _inside(annotated: AnnotatedObject, stretch: Stretch) -> bool:
     """Return whether all of a thing's box is in the picture all the time."""
-    _, path_K3, _ = stretch.places(marked)
-    corners_83 = np.array(list(product((-0.5, 0.5), repeat=3))) * marked.size_m
+    _, path_K3, _ = stretch.places(annotated)
+    corners_83 = np.array(list(product((-0.5, 0.5), repeat=3))) * annotated.size_m
     pixels_N2, depth_N = project(stretch.camera, stretch.shot, (path_K3[:, None] + corners_83).reshape(-1, 3))
     size_2 = np.array((stretch.shot.width, stretch.shot.height))
     return bool((depth_N > 0).all() and ((pixels_N2 >= 0) & (pixels_N2 <= size_2)).all())
 
 
-def _in_picture(marked: Marked, stretch: Stretch) -> bool:
+def _in_picture(annotated: AnnotatedObject, stretch: Stretch) -> bool:
     """Return whether any of a thing's places, with its size, may be seen."""
-    _, path_K3, _ = stretch.places(marked)
+    _, path_K3, _ = stretch.places(annotated)
     pixels_K2, depth_K = project(stretch.camera, stretch.shot, path_K3)
-    margin_K1 = (max(marked.size_m) * focal_px(stretch.camera, stretch.shot) / np.maximum(depth_K, 1e-6) / 2)[:, None]
+    margin_K1 = (max(annotated.size_m) * focal_px(stretch.camera, stretch.shot) / np.maximum(depth_K, 1e-6) / 2)[:, None]
     size_2 = np.array((stretch.shot.width, stretch.shot.height))
     inside_K = ((pixels_K2 > -margin_K1) & (pixels_K2 < size_2 + margin_K1)).all(axis=1)
     return bool((inside_K & (depth_K > 0)).any())

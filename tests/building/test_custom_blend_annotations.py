@@ -11,11 +11,11 @@ import pytest
 from blender_child import run_in_blender
 from custom_blend_support import FRAMES, STEP_M, curves_of, glide, make_and_mark
 
-from generator.recipe.blend_file import read_marks
+from generator.recipe.blend_file import read_annotation
 from scenes.axes import AXES
 from scenes.families import draw_scene
 from scenes.families.blend import blend_family
-from scenes.families.blend_marks import Marks
+from scenes.families.blend_annotation import Annotation
 from scenes.families.blend_proof import why_unproven
 from scenes.spec import Shot
 
@@ -533,9 +533,9 @@ def test_what_renders_as_it_is_marked_is_marked(told: dict[str, Any], spoil: Any
     assert not isinstance(told[spoil.__name__], str), told[spoil.__name__]
 
 
-def reason(marks: Marks, axis: str = "shutter", seed: int = 0) -> str:
-    scene = draw_scene(blend_family(marks), np.random.default_rng(seed), Shot(width=64, height=64, fps=16, frames=5), ALL)
-    return why_unproven(marks, scene, axis, ALL)
+def reason(annotation: Annotation, axis: str = "shutter", seed: int = 0) -> str:
+    scene = draw_scene(blend_family(annotation), np.random.default_rng(seed), Shot(width=64, height=64, fps=16, frames=5), ALL)
+    return why_unproven(annotation, scene, axis, ALL)
 
 
 @pytest.mark.parametrize(
@@ -558,8 +558,8 @@ def reason(marks: Marks, axis: str = "shutter", seed: int = 0) -> str:
     ids=lambda part: getattr(part, "__name__", ""),
 )
 def test_a_motion_is_proven_or_the_real_reason_is_known_before_rendering(told: dict[str, Any], spoil: Any, said: str) -> None:
-    marks = told[spoil.__name__][0]
-    assert said in reason(marks) and bool(said) == bool(reason(marks))
+    annotation = told[spoil.__name__][0]
+    assert said in reason(annotation) and bool(said) == bool(reason(annotation))
 
 
 @pytest.mark.parametrize(
@@ -578,10 +578,10 @@ def test_a_motion_is_proven_or_the_real_reason_is_known_before_rendering(told: d
 def test_a_look_that_changes_is_proven_or_named_before_rendering(
     told: dict[str, Any], spoil: Any, shutter: str, temperature: str
 ) -> None:
-    marks, notes = told[spoil.__name__]
+    annotation, notes = told[spoil.__name__]
     for axis, said in (("shutter", shutter), ("temperature", temperature)):
-        assert said in reason(marks, axis) and bool(said) == bool(reason(marks, axis))
-    assert any("its look changes" in note for note in notes) == bool(marks.changing)
+        assert said in reason(annotation, axis) and bool(said) == bool(reason(annotation, axis))
+    assert any("its look changes" in note for note in notes) == bool(annotation.changing)
     assert any("no temperature can be proven" in note for note in notes) == bool(temperature)
 
 
@@ -599,10 +599,10 @@ def test_places_are_those_of_the_evaluated_thing(told: dict[str, Any], spoil: An
 
 
 def test_a_patch_is_marked_by_what_the_camera_sees_of_it(told: dict[str, Any]) -> None:
-    marks = told["plain"][0]
-    x_m, _, z_m = marks.patch.spot_m
-    assert abs(x_m) < 0.1 and abs(z_m + 1.6) < 0.15 and 0.9 < marks.patch.spot_size_m < 1.6
-    assert reason(marks, "temperature") == "" and "round lights" in reason(marks, "aperture")
+    annotation = told["plain"][0]
+    x_m, _, z_m = annotation.patch.spot_m
+    assert abs(x_m) < 0.1 and abs(z_m + 1.6) < 0.15 and 0.9 < annotation.patch.spot_size_m < 1.6
+    assert reason(annotation, "temperature") == "" and "round lights" in reason(annotation, "aperture")
 
 
 def test_what_was_switched_off_is_said(told: dict[str, Any]) -> None:
@@ -622,11 +622,11 @@ def test_what_was_switched_off_is_said(told: dict[str, Any]) -> None:
 def test_marks_are_read_back_and_old_ones_are_not_trusted(told: dict[str, Any], folder: Path) -> None:
     from scenes.errors import InputError
 
-    marks, cost = read_marks(folder / "plain.blend")
-    assert marks == told["plain"][0] and cost.of_frame(0.01, 32) > 0
+    annotation, cost = read_annotation(folder / "plain.blend")
+    assert annotation == told["plain"][0] and cost.of_frame(0.01, 32) > 0
     path = folder / "plain.marks.json"
     text = path.read_text()
     path.write_text(text.replace('"format": 2', '"format": 1'))
     with pytest.raises(InputError, match="earlier Stopdown"):
-        read_marks(folder / "plain.blend")
+        read_annotation(folder / "plain.blend")
     path.write_text(text)

@@ -15,7 +15,7 @@ from generator.building.local import build
 from generator.building.plan_check import concerns
 from generator.commands.mark import command as mark
 from generator.console.progress import make_progress
-from generator.recipe.blend_file import write_marks
+from generator.recipe.blend_file import write_annotation
 from generator.recipe.estimate import estimate
 from generator.recipe.label_proof import short_blurs, unproven
 from generator.recipe.load import load_recipe
@@ -125,7 +125,7 @@ def test_an_accepted_axis_passes_without_proof_and_card_and_report_say_so(built:
     (aperture,) = (axis for axis in report.axes if axis.axis == "aperture")
     assert aperture.passed and aperture.judged == 0 and aperture.unproven.endswith("the recipe accepts it")
     card = (dataset.path / "README.md").read_text()
-    assert "3 of 3 labels of aperture have no proof: a file marks no small round lights" in card
+    assert "3 of 3 labels of aperture have no proof: an annotation names no small round lights" in card
     assert "The recipe accepts that." in card
     assert not report.problems
 
@@ -201,4 +201,4 @@ def test_marks_that_cannot_be_written_are_one_line(folder: Path, tmp_path: Path)
     assert scene is not None and scene.marks is not None and scene.cost is not None
     (tmp_path / "shot.marks.json").mkdir()
     with pytest.raises(InputError, match="cannot write"):
-        write_marks(tmp_path / "shot.blend", scene.marks, scene.cost, ())
+        write_annotation(tmp_path / "shot.blend", scene.marks, scene.cost, ())

@@ -1,4 +1,4 @@
-"""Family `blend`: what closed forms are drawn from marks, without Blender."""
+"""Family `blend`: what closed forms are drawn from an annotation, without Blender."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from scenes.axes.shutter.axis import expected_motion
 from scenes.errors import SceneError
 from scenes.families import draw_scene
 from scenes.families.blend import blend_family
-from scenes.families.blend_marks import Changing, Marked, Marks
+from scenes.families.blend_annotation import AnnotatedObject, Annotation, Changing
 from scenes.families.blend_proof import why_unproven
 from scenes.spec import SceneSpec, Shot
 
@@ -27,24 +27,24 @@ def along(speed_m_per_frame: float, bend_m: float = 0.0, frames: int = 12) -> tu
     return tuple((speed_m_per_frame * (k - middle), 0.0, bend_m * (k - middle) ** 2) for k in range(frames + 2))
 
 
-def marks(**changes: Any) -> Marks:
+def annotation(**changes: Any) -> Annotation:
     entries: dict[str, Any] = {
         "sha256": "0" * 64, "file": "shot.blend", "scene": "Scene", "camera": "Camera", "caption": "A ball", "fps": 16,
         "first_frame": 101, "last_frame": 112, "location_m": (0.0, -5.0, 0.0), "target_m": (0.0, -4.0, 0.0),
         "focal_length_mm": 36.0, "sensor_fit": "AUTO", "sensor_width_mm": 36.0, "sensor_height_mm": 24.0,
-        "focus_distance_m": 5.0, "subject": Marked(name="ball", size_m=SIZE, path_m=along(0.1)),
-        "patch": Marked(name="card", size_m=SIZE, path_m=along(0.0)),
+        "focus_distance_m": 5.0, "subject": AnnotatedObject(name="ball", size_m=SIZE, path_m=along(0.1)),
+        "patch": AnnotatedObject(name="card", size_m=SIZE, path_m=along(0.0)),
     }  # fmt: skip
-    return Marks.model_validate(entries | changes)
+    return Annotation.model_validate(entries | changes)
 
 
 def drawn(seed: int = 0, shot: Shot = SHOT, **changes: Any) -> SceneSpec:
-    return draw_scene(blend_family(marks(**changes)), np.random.default_rng(seed), shot, LAWS)
+    return draw_scene(blend_family(annotation(**changes)), np.random.default_rng(seed), shot, LAWS)
 
 
 @pytest.mark.parametrize("speed", [0.03, 0.1, -0.2])
 def test_an_even_path_before_a_still_camera_has_its_closed_form(speed: float) -> None:
-    scene = drawn(subject=Marked(name="ball", size_m=SIZE, path_m=along(speed)))
+    scene = drawn(subject=AnnotatedObject(name="ball", size_m=SIZE, path_m=along(speed)))
     (moving,) = expected_motion(scene)
     assert moving.speed_px_per_s == pytest.approx(abs(speed) * 16 / 5.0 * 64)  # 36 mm on 36 mm: the width is the focal length
     assert [solid.name for solid in scene.with_role("patch")] == ["card"]
@@ -65,8 +65,8 @@ def test_a_stretch_is_drawn_inside_the_files_range_and_places_follow_it() -> Non
     ("changes", "left"),
     [
         ({"unproven": "the camera moves"}, []),
-        ({"subject": Marked(name="ball", size_m=SIZE, path_m=along(0.1, bend_m=0.05))}, ["card"]),
-        ({"patch": Marked(name="card", size_m=SIZE, path_m=along(0.01))}, ["ball"]),
+        ({"subject": AnnotatedObject(name="ball", size_m=SIZE, path_m=along(0.1, bend_m=0.05))}, ["card"]),
+        ({"patch": AnnotatedObject(name="card", size_m=SIZE, path_m=along(0.01))}, ["ball"]),
         ({"patch": None}, ["ball"]),
         ({"location_m": (0.0, 5.0, 0.0), "target_m": (0.0, 6.0, 0.0)}, []),  # behind the camera
     ],
@@ -76,12 +76,12 @@ def test_what_closed_forms_do_not_know_is_left_without_proof(changes: dict[str, 
 
 
 def test_a_stretch_in_which_the_subject_leaves_the_picture_is_not_drawn() -> None:
-    fast = Marked(name="ball", size_m=SIZE, path_m=along(0.7))
+    fast = AnnotatedObject(name="ball", size_m=SIZE, path_m=along(0.7))
     for seed in range(20):
         scene = drawn(seed, subject=fast)
         assert scene.blend is not None and 103 <= scene.blend.first_frame <= 106
     with pytest.raises(SceneError, match="'ball' leaves the picture"):
-        drawn(subject=Marked(name="ball", size_m=SIZE, path_m=along(3.0)))
+        drawn(subject=AnnotatedObject(name="ball", size_m=SIZE, path_m=along(3.0)))
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def flicker(gentle: bool, share: float, at: int) -> Changing:
 def test_a_look_that_changes_spoils_the_frames_it_changes_in_and_others_are_drawn(
     gentle: bool, share: float, proven: bool
 ) -> None:
-    looks = marks(format=2, changing=(flicker(gentle, share, at=2),))
+    looks = annotation(format=2, changing=(flicker(gentle, share, at=2),))
     for first in range(8):
         scene = drawn().model_copy(update={"blend": drawn().blend.model_copy(update={"first_frame": 101 + first})})
         why = why_unproven(looks, scene, "shutter", LAWS)
@@ -115,7 +115,7 @@ def test_a_look_that_changes_spoils_the_frames_it_changes_in_and_others_are_draw
 
 
 def test_marks_without_changing_looks_say_nothing_of_them() -> None:
-    assert not {"changing", "patch_unproven"} & marks(format=2).model_dump(mode="json").keys()
+    assert not {"changing", "patch_unproven"} & annotation(format=2).model_dump(mode="json").keys()
 
 
 def test_without_a_subject_no_shutter_is_shown() -> None:

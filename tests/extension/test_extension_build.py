@@ -16,7 +16,7 @@ from PIL import Image
 
 from generator.building.local import build
 from generator.console.progress import make_progress
-from generator.recipe.blend_file import marks_path, read_marks
+from generator.recipe.blend_file import annotation_path, read_annotation
 from generator.recipe.load import load_recipe
 from generator.recipe.plan import make_plan
 from generator.versions.working.working_folder import WorkingFolder
@@ -169,18 +169,22 @@ def test_marks_that_do_not_fit_are_refused(own: tuple[Path, dict[str, Any]], tmp
     file = tmp_path / "shot.blend"
     file.write_bytes((own[0] / "shot.blend").read_bytes())
     made = stopdown("mark", str(file), "--caption", "A ball", "--subject", "bal", cwd=tmp_path)
-    assert made.returncode == 2 and "did you mean 'ball'" in made.stderr and not marks_path(file).exists()
+    assert made.returncode == 2 and "did you mean 'ball'" in made.stderr and not annotation_path(file).exists()
 
 
 def test_a_file_that_changed_since_it_was_marked_is_refused(own: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     for name in ("shot.blend", "shot.marks.json"):
         (tmp_path / name).write_bytes((own[0] / name).read_bytes())
-    marks, _ = read_marks(tmp_path / "shot.blend")
-    assert marks.subject is not None and marks.unproven == "" and (marks.first_frame, marks.last_frame) == (1, 12)
+    annotation, _ = read_annotation(tmp_path / "shot.blend")
+    assert (
+        annotation.subject is not None
+        and annotation.unproven == ""
+        and (annotation.first_frame, annotation.last_frame) == (1, 12)
+    )
     with open(tmp_path / "shot.blend", "ab") as file:
         file.write(b"more")
     with pytest.raises(InputError, match="has changed since it was marked"):
-        read_marks(tmp_path / "shot.blend")
-    os.unlink(marks_path(tmp_path / "shot.blend"))
+        read_annotation(tmp_path / "shot.blend")
+    os.unlink(annotation_path(tmp_path / "shot.blend"))
     with pytest.raises(InputError, match="is not marked"):
-        read_marks(tmp_path / "shot.blend")
+        read_annotation(tmp_path / "shot.blend")

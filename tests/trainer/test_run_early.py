@@ -8,10 +8,10 @@ import pytest
 
 from generator.building.plan_check import check_trainable
 from generator.recipe.backbone_grid import GRIDS, backbone_grid
-from generator.recipe.blend_file import file_sha256, write_marks
+from generator.recipe.blend_file import file_sha256, write_annotation
 from generator.recipe.load import parse_recipe
 from scenes.errors import InputError
-from scenes.families.blend_marks import MARKS_FORMAT, Marked, Marks, RenderCost
+from scenes.families.blend_annotation import ANNOTATION_FORMAT, AnnotatedObject, Annotation, RenderCost
 from trainer.backbones.load import load_backbone
 from trainer.backbones.locate import KNOWN, MODEL
 from trainer.backbones.weightless import weightless_pipeline
@@ -111,14 +111,14 @@ def custom_blend(folder: Path) -> None:
     """Write a recipe over the aperture of a marked file, of which no label can be proven."""
     file = folder / "own.blend"
     file.write_bytes(b"BLENDER-v500 as far as marks are concerned")
-    still = Marked(name="Card", size_m=(0.4, 0.4, 0.4), path_m=((0.0, 0.0, 0.0),) * 14)
-    marks = Marks(
-        format=MARKS_FORMAT, sha256=file_sha256(file),
+    still = AnnotatedObject(name="Card", size_m=(0.4, 0.4, 0.4), path_m=((0.0, 0.0, 0.0),) * 14)
+    annotation = Annotation(
+        format=ANNOTATION_FORMAT, sha256=file_sha256(file),
         file=file.name, scene="Scene", camera="Camera", caption="A card", fps=16, first_frame=1,
         last_frame=12, location_m=(0.0, -5.0, 0.0), target_m=(0.0, -4.0, 0.0), focal_length_mm=36.0, sensor_fit="AUTO",
         sensor_width_mm=36.0, sensor_height_mm=24.0, focus_distance_m=5.0, subject=None, patch=still,
     )  # fmt: skip
-    write_marks(file, marks, RenderCost(open_s=0.1, frame_s=0.1, pixel_s=0.1, sample_s=0.1), [])
+    write_annotation(file, annotation, RenderCost(open_s=0.1, frame_s=0.1, pixel_s=0.1, sample_s=0.1), [])
     told = RECIPE.replace('"temperature"', '"aperture"').replace('"tabletop"', '"blend"')
     (folder / "own.toml").write_text(
         f'{told}[scene]\nfamily = "blend"\nfile = "own.blend"\n[render]\nfidelity = "pbr"\nsamples = 4\n'

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from generator.building.plan_check import check_trainable
-from generator.recipe.blend_file import with_marks
+from generator.recipe.blend_file import with_annotation
 from generator.recipe.load import parse_tree, read_text, validate
 from generator.recipe.plan import Plan, make_plan
 from generator.recipe.schema import Recipe
@@ -54,7 +54,7 @@ def load_run_recipe(path: Path, overrides: Sequence[str] = ()) -> RunRecipe:
     """
     text = read_text(path)
     tree = parse_tree(text, source=str(path), overrides=overrides)
-    dataset = validate(Recipe, with_marks(tree, path.parent), str(path))
+    dataset = validate(Recipe, with_annotation(tree, path.parent), str(path))
     if "train" not in tree:
         raise InputError(f"{path} has no [train] section, which a run needs; add one, or use `stopdown build` for data alone")
     mine = [key for key in ("dataset", "ref", "out") if key in tree["train"]]

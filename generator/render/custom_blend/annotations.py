@@ -25,7 +25,7 @@ from generator.render.custom_blend.simulations import refuse_unbaked
 from scenes.blender import depth_of, set_exposure, set_lens
 from scenes.camera import project
 from scenes.errors import InputError, closest
-from scenes.families.blend_marks import MARKS_FORMAT, Marks, RenderCost, check_caption
+from scenes.families.blend_annotation import ANNOTATION_FORMAT, Annotation, RenderCost, check_caption
 from scenes.families.blend_proof import STILL_M
 from scenes.spec import Camera, Shot
 
@@ -48,16 +48,16 @@ class Names:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Marking:
-    """The marks of a file, what rendering a frame costs, and what a person should know of the file, one line each."""
+class AnnotationResult:
+    """The annotation of a file, what rendering a frame costs, and what a person should know of the file, one line each."""
 
-    marks: Marks
+    annotation: Annotation
     cost: RenderCost
     notes: tuple[str, ...]
 
 
-def marks_of(file: Path, sha256: str, caption: str, names: Names) -> Marking:
-    """Open a .blend and return its marks; raises InputError where it cannot serve as a scene."""
+def annotation_of(file: Path, sha256: str, caption: str, names: Names) -> AnnotationResult:
+    """Open a .blend and return its annotation; raises InputError where it cannot serve as a scene."""
     words = _caption(caption)
     start_s = time.process_time()
     load_unscripted(file)
@@ -79,26 +79,26 @@ def marks_of(file: Path, sha256: str, caption: str, names: Names) -> Marking:
     for track in walked.named[: len(subjects)]:
         refuse_unblurred(track.thing, track.how in (SHAPE, MESH))
     set_moment(scene, first)
-    marks = _marks(file, sha256, words, settled, walked, focus, fps, (first, last), len(subjects), patch)
-    viewer = Viewer(settled, fps, marks.focus_distance_m)
+    annotation = _annotation(file, sha256, words, settled, walked, focus, fps, (first, last), len(subjects), patch)
+    viewer = Viewer(settled, fps, annotation.focus_distance_m)
     still = [patch] if patch is not None else []
-    seen = look(viewer, subjects, still, _frames(marks, viewer), open_s, _extremes(walked, (first, last)))
-    marks = _with_spot(marks, seen)
-    notes = (*settled.notes, *blocked_words(), *_notes(marks, seen))
-    return Marking(marks=marks, cost=seen.cost, notes=notes)
+    seen = look(viewer, subjects, still, _frames(annotation, viewer), open_s, _extremes(walked, (first, last)))
+    annotation = _with_spot(annotation, seen)
+    notes = (*settled.notes, *blocked_words(), *_notes(annotation, seen))
+    return AnnotationResult(annotation=annotation, cost=seen.cost, notes=notes)
 
 
-def _marks(
+def _annotation(
     file: Path, sha256: str, caption: str, settled: Settled, walked: Walk, focus: Any, fps: int,
     frames: tuple[int, int], subjects: int, patch: Any,
-) -> Marks:  # fmt: skip
+) -> Annotation:  # fmt: skip
     camera, lens = settled.camera, settled.camera.data
     place = camera.matrix_world.translation
     ahead = place - AHEAD_M * camera.matrix_world.normalized().to_3x3().col[2]
-    found = {track.thing.name: track.marked() for track in walked.named}
+    found = {track.thing.name: track.annotated() for track in walked.named}
     named = [track.thing.name for track in walked.named[:subjects]]
-    return Marks(
-        format=MARKS_FORMAT,
+    return Annotation(
+        format=ANNOTATION_FORMAT,
         sha256=sha256,
         file=file.name,
         scene=settled.scene.name,
@@ -118,7 +118,7 @@ def _marks(
         subject=found[named[0]] if named else None,
         patch=found[patch.name] if patch is not None else None,
         also=tuple(found[name] for name in named[1:]),
-        others=tuple(track.marked() for track in walked.others if _moves(track)),
+        others=tuple(track.annotated() for track in walked.others if _moves(track)),
         changing=tuple(one for change in walked.changes if (one := change.changing(STEPS)) is not None),
     )
 
@@ -231,13 +231,13 @@ def _unproven(camera_K: Sequence[tuple[Any, Any]]) -> str:
     return "the lens is shifted" if lenses_KN[0, 3:5].any() else ""
 
 
-def _frames(marks: Marks, viewer: Viewer) -> list[int]:
+def _frames(annotation: Annotation, viewer: Viewer) -> list[int]:
     """Return the frames to look at: the middle, both ends, and where the first subject is most central."""
-    first, last = marks.first_frame, marks.last_frame
+    first, last = annotation.first_frame, annotation.last_frame
     frames = [(first + last) // 2, first, last]
-    if marks.subject is not None:
-        path_K3 = np.array(marks.subject.path_m)[marks.subject.steps : -1 : marks.subject.steps]
-        pixels_K2, depth_K = project(_spec_camera(marks, viewer.shot), viewer.shot, path_K3)
+    if annotation.subject is not None:
+        path_K3 = np.array(annotation.subject.path_m)[annotation.subject.steps : -1 : annotation.subject.steps]
+        pixels_K2, depth_K = project(_spec_camera(annotation, viewer.shot), viewer.shot, path_K3)
         size_2 = np.array((viewer.shot.width, viewer.shot.height))
         away_K = np.where(depth_K > 0, np.abs(pixels_K2 / size_2 - 0.5).max(axis=1), np.inf)
         frames.insert(0, min(first + int(np.argmin(away_K)), last))
@@ -255,37 +255,37 @@ def _extremes(walked: Walk, frames: tuple[int, int]) -> list[int]:
     return [min(max(frame, frames[0]), frames[1]) for frame in dict.fromkeys(found)][:MOST_EXTREMES]
 
 
-def _spec_camera(marks: Marks, shot: Shot) -> Camera:
+def _spec_camera(annotation: Annotation, shot: Shot) -> Camera:
     return Camera(
-        location_m=marks.location_m,
-        target_m=marks.target_m,
-        focal_length_mm=marks.focal_length_mm,
-        sensor_width_mm=marks.horizontal_sensor_mm(shot),
-        focus_distance_m=marks.focus_distance_m,
+        location_m=annotation.location_m,
+        target_m=annotation.target_m,
+        focal_length_mm=annotation.focal_length_mm,
+        sensor_width_mm=annotation.horizontal_sensor_mm(shot),
+        focus_distance_m=annotation.focus_distance_m,
     )
 
 
-def _with_spot(marks: Marks, seen: Look) -> Marks:
-    patch = marks.patch
-    if patch is None or marks.unproven:
-        return marks
-    camera = _spec_camera(marks, seen.shot)
+def _with_spot(annotation: Annotation, seen: Look) -> Annotation:
+    patch = annotation.patch
+    if patch is None or annotation.unproven:
+        return annotation
+    camera = _spec_camera(annotation, seen.shot)
     _, depth_1 = project(camera, seen.shot, np.array([patch.path_m[0]]))
     if not depth_1[0] > 0:
-        return marks
+        return annotation
     spot = spot_of(patch, seen.seen[patch.name], camera, seen.shot, float(depth_1[0]))
     moves = float(np.ptp(np.array(patch.path_m), axis=0).max()) > STILL_M  # one that does was not looked at in its place
-    return marks.model_copy(update={"patch": spot, "patch_unproven": "" if moves else seen.coloured})
+    return annotation.model_copy(update={"patch": spot, "patch_unproven": "" if moves else seen.coloured})
 
 
-def _notes(marks: Marks, seen: Look) -> list[str]:
+def _notes(annotation: Annotation, seen: Look) -> list[str]:
     notes = [f"{seen.clipped:.1%} of the picture is clipped"] if seen.clipped > 0.001 else []
-    if marks.unproven:
-        notes.append(f"no label can be proven: {marks.unproven}")
-    if marks.changing:
-        more = f" and {len(marks.changing) - 3} more" if len(marks.changing) > 3 else ""
-        words = ", ".join(one.name for one in marks.changing[:3])
+    if annotation.unproven:
+        notes.append(f"no label can be proven: {annotation.unproven}")
+    if annotation.changing:
+        more = f" and {len(annotation.changing) - 3} more" if len(annotation.changing) > 3 else ""
+        words = ", ".join(one.name for one in annotation.changing[:3])
         notes.append(f"its look changes ({words}{more}): the shutter is proven in frames without, or with slow fades only")
-    if marks.patch_unproven:
-        notes.append(f"no temperature can be proven: {marks.patch_unproven}")
+    if annotation.patch_unproven:
+        notes.append(f"no temperature can be proven: {annotation.patch_unproven}")
     return notes

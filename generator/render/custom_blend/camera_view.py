@@ -25,7 +25,7 @@ from scenes.axes.temperature.probe import nearest_to
 from scenes.blender import set_exposure, set_format, set_lens
 from scenes.camera import focal_px, unproject
 from scenes.errors import InputError
-from scenes.families.blend_marks import Marked, RenderCost
+from scenes.families.blend_annotation import AnnotatedObject, RenderCost
 from scenes.spec import Camera, Shot
 from scenes.white import REFERENCE_KELVIN, mired
 
@@ -159,7 +159,7 @@ def _why_coloured(name: str, mask_HW: Mask, pictures: Mapping[int, Floats]) -> s
     return ""
 
 
-def spot_of(marked: Marked, mask_HW: Mask, camera: Camera, shot: Shot, depth_m: float) -> Marked:
+def spot_of(annotated: AnnotatedObject, mask_HW: Mask, camera: Camera, shot: Shot, depth_m: float) -> AnnotatedObject:
     """Return a patch with the largest upright square of it that is seen, as a place and a size (metres) at its depth."""
     padded_HW = np.pad(mask_HW, 1)
     inside_HW = ndimage.distance_transform_cdt(padded_HW, metric="chessboard")[1:-1, 1:-1]
@@ -168,7 +168,7 @@ def spot_of(marked: Marked, mask_HW: Mask, camera: Camera, shot: Shot, depth_m: 
     place_3 = unproject(camera, shot, column + 0.5, row + 0.5, depth_m)
     x, y, z = (float(f"{value:.9g}") for value in place_3)
     size_m = float(f"{side_px * depth_m / focal_px(camera, shot):.9g}")
-    return marked.model_copy(update={"spot_m": (x, y, z), "spot_size_m": size_m})
+    return annotated.model_copy(update={"spot_m": (x, y, z), "spot_size_m": size_m})
 
 
 def _shot(scene: Any, fps: int, longest_px: int) -> Shot:

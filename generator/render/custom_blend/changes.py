@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from generator.render.custom_blend.animation import Animated, animated
 from generator.render.custom_blend.external_files import reached
-from scenes.families.blend_marks import Changing
+from scenes.families.blend_annotation import Changing
 
 Floats = NDArray[np.float64]
 
@@ -50,7 +50,7 @@ class Change:
         return int(np.argmin(sum_K)), int(np.argmax(sum_K))
 
     def changing(self, steps: int) -> Changing | None:
-        """Return what the marks say of it; None where it stays as it is."""
+        """Return what the annotation says of it; None where it stays as it is."""
         values_KN = np.stack(self.values_K)
         scale = max(float(np.abs(values_KN).max()), 1e-9)
         by_K = np.abs(np.diff(values_KN, axis=0)).max(axis=1) / scale

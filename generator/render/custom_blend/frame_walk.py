@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from generator.render.custom_blend.changes import Change, changes_of
 from generator.render.custom_blend.simulations import why_history
 from scenes.errors import InputError
-from scenes.families.blend_marks import Marked
+from scenes.families.blend_annotation import AnnotatedObject
 from scenes.spec import Vec3
 
 Floats = NDArray[np.float64]
@@ -71,9 +71,9 @@ class Track:
         if moved > 1e-5 and self.how != MESH:
             self.how = SHAPE if self.how == SHAPE or stretched > 0.05 * moved else TURNS
 
-    def marked(self) -> Marked:
-        """Return what the marks say of it."""
-        return Marked(
+    def annotated(self) -> AnnotatedObject:
+        """Return what the annotation says of it."""
+        return AnnotatedObject(
             name=self.thing.name,
             size_m=vec3(self.size_3),
             path_m=tuple(vec3(center_3) for center_3 in self.center_K3),

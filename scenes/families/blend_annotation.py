@@ -1,4 +1,4 @@
-"""What `stopdown mark` knows of a .blend file, as plain data: the camera, and where its things are, several times a frame.
+"""The annotation of a .blend file (`stopdown mark`), as plain data: the camera, and where its objects are over time.
 
 Format 1 had one place a frame and no word on turning, other movers or what is seen; datasets of it stay readable.
 """
@@ -11,12 +11,12 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from scenes.spec import Shot, Spec, Vec3
 
-MARKS_FORMAT = 2
+ANNOTATION_FORMAT = 2
 _NEW_IN_2 = {"steps", "loose_m", "how", "spot_m", "spot_size_m", "also", "others", "changing", "patch_unproven"}
 
 
 class _Shortened(Spec):
-    """Leaves out what a mark does not have: the plans of datasets with marks of format 1 keep their bytes."""
+    """Leaves out what an annotation does not have: the plans of datasets with annotations of format 1 keep their bytes."""
 
     @model_serializer(mode="wrap")
     def _without_absent(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -27,7 +27,7 @@ class _Shortened(Spec):
         }
 
 
-class Marked(_Shortened):
+class AnnotatedObject(_Shortened):
     """An object of the file: its name, its size (metres, along the world's axes), and its centre over time.
 
     `path_m` has `steps` places a frame. `loose_m` says from place to place how far a point of it moves otherwise than its
@@ -58,7 +58,7 @@ class Changing(Spec):
     by: tuple[float, ...]
 
 
-class Marks(_Shortened):
+class Annotation(_Shortened):
     """What is known of a .blend file whose bytes have this sha256. Frames are Blender's, first and last included.
 
     `subject` is what moves, `also` what else was named so; `others` move too and were not named. `changing` are animated looks.
@@ -81,15 +81,15 @@ class Marks(_Shortened):
     sensor_height_mm: float = Field(gt=0)
     focus_distance_m: float = Field(gt=0)
     unproven: str = Field(default="", description="why the camera allows no closed form; empty: it does")
-    subject: Marked | None = None
-    patch: Marked | None = None
-    also: tuple[Marked, ...] = ()
-    others: tuple[Marked, ...] = ()
+    subject: AnnotatedObject | None = None
+    patch: AnnotatedObject | None = None
+    also: tuple[AnnotatedObject, ...] = ()
+    others: tuple[AnnotatedObject, ...] = ()
     changing: tuple[Changing, ...] = ()
     patch_unproven: str = Field(default="", description="why the patch's own colour proves no temperature; empty: it does")
 
     @property
-    def subjects(self) -> tuple[Marked, ...]:
+    def subjects(self) -> tuple[AnnotatedObject, ...]:
         """Everything that was named as moving."""
         return (*(() if self.subject is None else (self.subject,)), *self.also)
 
