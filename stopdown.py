@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 PACKAGES = ("scenes", "generator", "trainer")
-MARK = '__distribution__ = "stopdown"'  # in the __init__.py of each
+OWN_LINE = '__distribution__ = "stopdown"'  # in the __init__.py of each
 
 
 def foreign_package() -> str | None:
@@ -21,7 +21,7 @@ def foreign_package() -> str | None:
     for name in PACKAGES:
         spec = importlib.util.find_spec(name)
         path = spec.origin if spec is not None else None
-        if path is not None and MARK in Path(path).read_text("utf-8", errors="replace"):
+        if path is not None and OWN_LINE in Path(path).read_text("utf-8", errors="replace"):
             continue
         owners = {owner for owner in importlib.metadata.packages_distributions().get(name, ()) if owner != "stopdown"}
         found = f"is another program's ({path})" if spec is not None else "is missing"

@@ -88,7 +88,11 @@ def read(axis: str, video: Video) -> float | None:
     reading: Reading = AXES[axis].probe(video, FPS)
     if reading.confidence <= 0:
         return None
-    return float(reading.value) if reading.value is not None else max((mark.size_px for mark in reading.marks), default=None)
+    return (
+        float(reading.value)
+        if reading.value is not None
+        else max((detection.size_px for detection in reading.detections), default=None)
+    )
 
 
 def measure(axis: str, scenes: list[list[Video]], through: Callable[[Video], Video]) -> dict[str, float]:

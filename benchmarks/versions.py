@@ -36,7 +36,7 @@ from generator.versions.manifest.rows import RecordReference
 from generator.versions.reading.dataset import Dataset
 from generator.versions.reading.diff import diff
 from generator.versions.working.restore import restore
-from generator.versions.working.status import mark, status
+from generator.versions.working.status import record_shown, status
 
 FOLDER_CLIPS, CLIP_BYTES = 500, 200_000
 NEW_CLIPS = 1000
@@ -129,7 +129,7 @@ def folder_lines(path: Path, repeats: int) -> list[Line]:
     _write_folder(path, store, labels)
 
     def first() -> None:
-        mark(history, commit(history, labels, evidence, Origin(message="first", files={"README.md": b"# card\n"})))
+        record_shown(history, commit(history, labels, evidence, Origin(message="first", files={"README.md": b"# card\n"})))
 
     lines = [Line("commit 500 clips", _seconds(first), 1.5)]
     kept = labels.slice(0, FOLDER_CLIPS - 50)

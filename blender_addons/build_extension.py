@@ -117,9 +117,9 @@ def platform_wheels(work: Path, platform: str, blender: str, *, lock: bool) -> l
 def _pins(render: list[str], blender: str) -> list[str]:
     """Return the requirements of the `render` extra that bind this Blender's Python, but for bpy itself."""
     python = SERIES[blender].python
-    mark = f"{python[0]}.{python[1:]}"
+    version = f"{python[0]}.{python[1:]}"
     rows = [entry.partition(";") for entry in render]
-    return [name.strip() for name, _, when in rows if mark in when and not name.startswith("bpy")]
+    return [name.strip() for name, _, when in rows if version in when and not name.startswith("bpy")]
 
 
 def _download(words: list[str], folder: Path, platform: str, blender: str) -> None:
@@ -162,7 +162,7 @@ def manifest_text(text: str, wheels: list[Path], platform: str, blender: str) ->
     """Return the manifest with Stopdown's version, the wheels, and the Blender versions and the platform they are for."""
     version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
     written = tomllib.loads(text)["version"]
-    top, mark, permissions = text.replace(f'version = "{written}"', f'version = "{version}"', 1).partition("[permissions]")
+    top, heading, permissions = text.replace(f'version = "{written}"', f'version = "{version}"', 1).partition("[permissions]")
     lines = [f'  "./wheels/{wheel.name}",' for wheel in wheels]
     top += "\n".join(["wheels = [", *lines, "]"]) + "\n"
     if platform == "any":
@@ -171,7 +171,7 @@ def manifest_text(text: str, wheels: list[Path], platform: str, blender: str) ->
         series = SERIES[blender]
         top = top.replace('blender_version_min = "5.0.0"', f'blender_version_min = "{series.least}"')
         top += f'blender_version_max = "{series.below}"\nplatforms = ["{platform}"]\n'
-    return f"{top}\n{mark}{permissions}"
+    return f"{top}\n{heading}{permissions}"
 
 
 def blender_tool(*words: str) -> None:

@@ -56,14 +56,14 @@ class Detection:
 class Reading:
     """What a probe read from frames alone.
 
-    `value` is the physical value in the axis's unit, or None where the scale is not in the pixels; `marks` are sizes in
+    `value` is the physical value in the axis's unit, or None where the scale is not in the pixels; `detections` are sizes in
     pixels, which need a closed form or a reference at c = 0 to become a value. `confidence` is in [0, 1], 0 when the probe
     cannot read, and then `note` says why.
     """
 
     value: float | None
     confidence: float
-    marks: tuple[Detection, ...] = ()
+    detections: tuple[Detection, ...] = ()
     note: str = ""
 
 

@@ -27,7 +27,12 @@ def read(axis: str, frames_THW3: NDArray[np.uint8], fps: float, where: tuple[int
         return AXES[axis].probe(frames_THW3, fps)
     left, top, right, bottom = where
     reading = AXES[axis].probe(np.ascontiguousarray(frames_THW3[:, top:bottom, left:right]), fps)
-    return replace(reading, marks=tuple(replace(mark, x_px=mark.x_px + left, y_px=mark.y_px + top) for mark in reading.marks))
+    return replace(
+        reading,
+        detections=tuple(
+            replace(detection, x_px=detection.x_px + left, y_px=detection.y_px + top) for detection in reading.detections
+        ),
+    )
 
 
 def neutral_region(scene: SceneSpec) -> tuple[int, int, int, int] | None:

@@ -45,7 +45,7 @@ def read_text(path: Path) -> str:
     if len(data) > LARGEST_BYTES:
         raise InputError(f"{path} is larger than {LARGEST_BYTES:,} bytes; a recipe is a short TOML file")
     try:
-        return data.decode("utf-8-sig")  # Windows' editors begin a file with a mark
+        return data.decode("utf-8-sig")  # Windows' editors begin a file with a byte order mark
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8 text (byte {error.start}); a recipe is a TOML file") from None
 

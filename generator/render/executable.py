@@ -17,7 +17,7 @@ PROGRAM = "STOPDOWN_BLENDER"  # the path of the Blender program
 VERSION = "STOPDOWN_BLENDER_VERSION"  # its version, such as 5.0.1
 
 # multiprocessing starts `PROGRAM [flags] -c CODE --multiprocessing-fork`; Blender takes the code by another name, and the code
-# looks for its mark among Python's own arguments. A person's settings, add-ons and scripts are left out.
+# looks for that flag among Python's own arguments. A person's settings, add-ons and scripts are left out.
 _SCRIPT = """#!/bin/sh
 while [ "$1" != "-c" ]; do shift; done
 BLENDER_USER_RESOURCES={user_files}

@@ -149,7 +149,8 @@ def _stills(kinds: tuple[str, ...], srgb_THW3: NDArray[np.uint8], linear_THW3: F
 
 
 def _stored(reading: Reading) -> ReadingRecord:
-    return ReadingRecord.model_validate(asdict(reading))
+    parts = asdict(reading)
+    return ReadingRecord.model_validate({"marks": parts.pop("detections"), **parts})  # `marks` is the key on disk
 
 
 def _one_line(error: Exception) -> str:

@@ -189,8 +189,10 @@ def measure(plan: Plan, clip: ClipPlan, axis: str, reading: Reading) -> Measurem
 
 def reading_from_record(record: ReadingRecord) -> Reading:
     """Return the reading that a record holds."""
-    marks = tuple(Detection(x_px=mark.x_px, y_px=mark.y_px, size_px=mark.size_px) for mark in record.marks)
-    return Reading(value=record.value, confidence=record.confidence, marks=marks, note=record.note)
+    detections = tuple(
+        Detection(x_px=detection.x_px, y_px=detection.y_px, size_px=detection.size_px) for detection in record.marks
+    )
+    return Reading(value=record.value, confidence=record.confidence, detections=detections, note=record.note)
 
 
 def _axis_columns(plan: Plan, clip: ClipPlan, record: ClipRecord, name: str) -> dict[str, Any]:

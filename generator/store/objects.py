@@ -23,8 +23,8 @@ from scenes.spec import Spec
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
-class MarkRecord(Spec):
-    """A mark of a reading: place and size in pixels."""
+class DetectionRecord(Spec):
+    """A detection of a reading: place and size in pixels."""
 
     x_px: float
     y_px: float
@@ -36,7 +36,7 @@ class ReadingRecord(Spec):
 
     value: float | None
     confidence: float
-    marks: tuple[MarkRecord, ...] = ()
+    marks: tuple[DetectionRecord, ...] = ()  # the key on disk; a `Reading` calls them detections
     note: str = ""
 
 

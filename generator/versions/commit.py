@@ -33,7 +33,7 @@ from generator.versions.history.version import Software, Version, content_id, ma
 from generator.versions.manifest.leaves import edit, store_rows, store_tables
 from generator.versions.manifest.rows import Evidences, RecordReference, check_follows, make_rows, normalised
 from generator.versions.manifest.tree import Manifest, write_manifest
-from generator.versions.working.status import announce, mark
+from generator.versions.working.status import announce, record_shown
 from scenes.errors import InputError
 
 MESSAGE_LENGTH = 10_000
@@ -114,7 +114,7 @@ def commit_shown(
         splits=splits,
     )
     version = commit(history, labels, Evidences(records), origin, ready=partial(announce, history))
-    mark(history, version)
+    record_shown(history, version)
     return version
 
 

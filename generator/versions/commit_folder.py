@@ -30,7 +30,7 @@ from generator.versions.manifest.leaves import read_rows
 from generator.versions.manifest.rows import RecordReference
 from generator.versions.reading.dataset import Dataset
 from generator.versions.working.compare import LABELS, Working, check_folders, labels_difference, tracked_files
-from generator.versions.working.status import announce, mark, status
+from generator.versions.working.status import announce, record_shown, status
 from scenes.errors import InputError
 
 Row = dict[str, Any]
@@ -80,7 +80,7 @@ def commit_folder(history: History, message: str, *, splits: SplitRatios | None 
         announce(history, version)
 
     version = commit(history, labels, _evidence(history, labels, known), origin, ready=ready)
-    mark(history, version)
+    record_shown(history, version)
     working.save_index()
     return version
 

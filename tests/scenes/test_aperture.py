@@ -161,9 +161,11 @@ def test_soft_lights_are_read_to_the_bar_and_in_order(sigma):
         assert reading.value is None and reading.confidence > 0.5
         ratios = []
         for x, y, _, share in LIGHTS:
-            mark = min(reading.marks, key=lambda mark, x=x, y=y: math.hypot(mark.x_px - x, mark.y_px - y))
-            assert math.hypot(mark.x_px - x, mark.y_px - y) < 1.0
-            ratios.append(math.log(mark.size_px / (share * disc_px)))
+            detection = min(
+                reading.detections, key=lambda detection, x=x, y=y: math.hypot(detection.x_px - x, detection.y_px - y)
+            )
+            assert math.hypot(detection.x_px - x, detection.y_px - y) < 1.0
+            ratios.append(math.log(detection.size_px / (share * disc_px)))
         errors.append(2 * np.mean(ratios) / math.log(2))
         levels.append(np.mean(ratios) + math.log(disc_px))
     assert np.median(np.abs(errors)) < 0.1
@@ -221,7 +223,7 @@ def test_what_shows_no_blur_disc_is_said_to_be_unreadable():
     square = to_bytes(np.repeat(ndimage.uniform_filter(square_HW, 4)[None, ..., None], 3, axis=3))
     for frames in (sharp, grey, square):
         reading = APERTURE.probe(frames, 16)
-        assert (reading.confidence, reading.marks) == (0.0, ())
+        assert (reading.confidence, reading.detections) == (0.0, ())
         assert "no blur disc" in reading.note
     assert APERTURE.relative(grey, grey, 16) is None
     assert APERTURE.relative(grey, square, 16) is None
@@ -239,8 +241,8 @@ def test_any_frames_give_a_reading(frames, seed):
     for some in (frames, np.clip(blobs, 0, 255).astype(np.uint8)):
         reading = APERTURE.probe(some, 16)
         assert 0.0 <= reading.confidence <= 1.0
-        assert (reading.confidence == 0.0) == (reading.note != "") == (not reading.marks)
-        assert all(math.isfinite(mark.size_px) and mark.size_px > 0 for mark in reading.marks)
+        assert (reading.confidence == 0.0) == (reading.note != "") == (not reading.detections)
+        assert all(math.isfinite(detection.size_px) and detection.size_px > 0 for detection in reading.detections)
         other = APERTURE.relative(some, some[::-1], 16)
         assert other is None or math.isfinite(other)
 
@@ -252,9 +254,11 @@ def test_measure_recovers_the_label_from_true_marks_and_is_signed():
     shot = Shot(width=512, height=512, fps=16, frames=1)
     scene = draw_scene(DEPTH_ROW, np.random.default_rng(4), shot, {"aperture": APERTURE.default_law})
     for labelled, real in ((5.6, 5.6), (5.6, 4.0), (22.4, 16.0), (1.4, 2.0)):
-        marks = tuple(Detection(x_px=d.x_px, y_px=d.y_px, size_px=d.disc_px) for d in expected_discs(scene, real))
+        detections = tuple(Detection(x_px=d.x_px, y_px=d.y_px, size_px=d.disc_px) for d in expected_discs(scene, real))
         stray = Detection(x_px=3.0, y_px=3.0, size_px=400.0)
-        found = APERTURE.measure(Reading(value=None, confidence=0.9, marks=(*marks, stray)), scene, Optics(), labelled)
+        found = APERTURE.measure(
+            Reading(value=None, confidence=0.9, detections=(*detections, stray)), scene, Optics(), labelled
+        )
         assert found.judged and found.measured == pytest.approx(real)
         assert found.error == pytest.approx(2 * math.log2(labelled / real))
 
@@ -264,6 +268,6 @@ def test_what_cannot_be_read_is_a_failure_and_what_is_too_small_is_not_judged():
     scene = draw_scene(DEPTH_ROW, np.random.default_rng(4), shot, {"aperture": APERTURE.default_law})
     blind = APERTURE.measure(Reading(value=None, confidence=0.0, note="no blur disc to measure"), scene, Optics(), 5.6)
     assert (blind.judged, blind.measured, blind.error, blind.note) == (True, None, None, "no blur disc to measure")
-    marks = tuple(Detection(x_px=d.x_px, y_px=d.y_px, size_px=d.disc_px) for d in expected_discs(scene, 64.0))
-    small = APERTURE.measure(Reading(value=None, confidence=1.0, marks=marks), scene, Optics(), 64.0)
+    detections = tuple(Detection(x_px=d.x_px, y_px=d.y_px, size_px=d.disc_px) for d in expected_discs(scene, 64.0))
+    small = APERTURE.measure(Reading(value=None, confidence=1.0, detections=detections), scene, Optics(), 64.0)
     assert not small.judged and small.measured == pytest.approx(64.0) and "below 2 px" in small.note

@@ -117,8 +117,8 @@ def test_stills_show_blur_lengths_but_no_time():
     for seed in range(8):
         clip = procedural(seed, 0.1 + 0.1 * seed, frames=1)
         reading = SHUTTER.probe(clip.frames, FPS)
-        assert reading.value is None and reading.confidence > 0 and len(reading.marks) == 1
-        ratios.append(math.log2(reading.marks[0].size_px / clip.blur_px))
+        assert reading.value is None and reading.confidence > 0 and len(reading.detections) == 1
+        ratios.append(math.log2(reading.detections[0].size_px / clip.blur_px))
     assert np.median(np.abs(ratios)) <= 0.07
 
 
@@ -276,12 +276,12 @@ def test_measure_holds_a_reading_against_the_closed_form():
 
 def test_measure_reads_a_still_through_the_closed_form_speed():
     scene = scene_at(2, 1, 512)
-    marks = tuple(
+    detections = tuple(
         Detection(x_px=one.x_px + 1, y_px=one.y_px - 1, size_px=one.speed_px_per_s * 0.03) for one in expected_motion(scene)
     )
-    measured = SHUTTER.measure(Reading(value=None, confidence=0.8, marks=marks), scene, Optics(), 0.02)
+    measured = SHUTTER.measure(Reading(value=None, confidence=0.8, detections=detections), scene, Optics(), 0.02)
     assert measured.measured == pytest.approx(0.03) and measured.error == pytest.approx(math.log2(1.5)) and measured.judged
-    astray = Reading(value=None, confidence=0.8, marks=(Detection(x_px=-900.0, y_px=-900.0, size_px=9.0),))
+    astray = Reading(value=None, confidence=0.8, detections=(Detection(x_px=-900.0, y_px=-900.0, size_px=9.0),))
     lost = SHUTTER.measure(astray, scene, Optics(), 0.02)
     assert lost.measured is None and lost.judged and lost.note
 

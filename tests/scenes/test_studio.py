@@ -189,9 +189,9 @@ def test_a_still_shows_the_blur_of_what_moves_and_not_that_of_the_lights() -> No
     reading = shutter.probe(still, FPS)
     discs = expected_discs(scene, wide["aperture"])
     assert max(disc.disc_px for disc in discs) > 8
-    assert reading.marks
-    for mark in reading.marks:
-        assert min(math.dist((mark.x_px, mark.y_px), (disc.x_px, disc.y_px)) for disc in discs) > 8
+    assert reading.detections
+    for detection in reading.detections:
+        assert min(math.dist((detection.x_px, detection.y_px), (disc.x_px, disc.y_px)) for disc in discs) > 8
     found = shutter.measure(reading, scene, Optics(exposure_s=wide["shutter"], f_number=wide["aperture"]), wide["shutter"])
     assert found.judged and found.error is not None and abs(found.error) < 2 * shutter.tolerance
     apart = shutter.relative(still, reference, FPS)

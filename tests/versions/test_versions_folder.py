@@ -29,7 +29,7 @@ from generator.versions.history.history import History
 from generator.versions.reading.dataset import Dataset
 from generator.versions.working.compare import Working
 from generator.versions.working.restore import restore
-from generator.versions.working.status import mark, status
+from generator.versions.working.status import record_shown, status
 from generator.versions.working.working_folder import build_lock
 from scenes.errors import InputError
 
@@ -158,7 +158,7 @@ def test_a_commit_killed_before_its_note_leaves_a_clean_folder(tmp_path: Path) -
     for suffix in (".mp4", ".txt"):
         (tmp_path / "clips" / f"{gone}{suffix}").unlink()
     write_folder(tmp_path, later)
-    second = commit_clips(history, later, "second")  # and no `mark`
+    second = commit_clips(history, later, "second")  # and no `record_shown`
     state = status(history)
     assert state.clean and state.version == second
     restore(history, "latest~1")
@@ -297,7 +297,7 @@ def test_what_cannot_be_committed_is_refused(tmp_path: Path, name: str) -> None:
 
 def test_marking_a_folder_that_shows_something_else_says_no(tmp_path: Path) -> None:
     history, clips, _ = built(tmp_path, 4)
-    assert not mark(history, commit_clips(history, without(clips, next(iter(clips))), "second"))
+    assert not record_shown(history, commit_clips(history, without(clips, next(iter(clips))), "second"))
 
 
 def test_the_note_of_a_commit_that_was_killed_is_made_up_for(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from generator.versions.gc import gc
 from generator.versions.history.history import History
 from generator.versions.history.refs import version_ids
 from generator.versions.working.restore import restore
-from generator.versions.working.status import mark, status
+from generator.versions.working.status import record_shown, status
 
 PAGE = 4096
 
@@ -67,7 +67,7 @@ def dataset(path: Path) -> tuple[History, Clips]:
     history = History(path)
     clips = make_clips(history.store, 5)
     write_folder(path, clips)
-    assert mark(history, commit_clips(history, clips, "first"))
+    assert record_shown(history, commit_clips(history, clips, "first"))
     return history, clips
 
 

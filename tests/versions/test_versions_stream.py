@@ -29,7 +29,7 @@ from generator.versions.manifest.tree import write_manifest
 from generator.versions.sync import push as remote_push
 from generator.versions.sync.pull import clone
 from generator.versions.sync.push import push
-from generator.versions.working.status import mark, status
+from generator.versions.working.status import record_shown, status
 from scenes.errors import InputError
 
 TIME = "1700000000"
@@ -183,14 +183,14 @@ CHANGES = {
 def test_a_folder_is_marked_as_its_version_only_where_nothing_differs(tmp_path: Path, change: str) -> None:
     history, clips, version = built(tmp_path, 12, lossless=True)
     CHANGES[change](tmp_path, next(iter(clips)))
-    assert mark(history, version) == status(history, thorough=True).clean == (change == "nothing")
+    assert record_shown(history, version) == status(history, thorough=True).clean == (change == "nothing")
 
 
 def test_labels_of_another_order_or_writer_are_the_versions_labels(tmp_path: Path) -> None:
     history, clips, version = built(tmp_path, 12)
     shuffled: Clips = dict(reversed(clips.items()))
     (tmp_path / "labels.parquet").write_bytes(labels_file(table(shuffled)))
-    assert mark(history, version)
+    assert record_shown(history, version)
     relabelled = changed(clips, next(iter(clips)), layer=99)
     (tmp_path / "labels.parquet").write_bytes(labels_file(table(relabelled)))
-    assert not mark(history, version)
+    assert not record_shown(history, version)

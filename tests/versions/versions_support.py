@@ -14,7 +14,7 @@ from generator.versions.commit import Origin, commit
 from generator.versions.history.history import INTERNAL, History
 from generator.versions.history.version import Software, Version
 from generator.versions.manifest.rows import RecordReference
-from generator.versions.working.status import mark
+from generator.versions.working.status import record_shown
 
 AXES = (("shutter", "shutter_exposure_s"), ("aperture", "aperture_f_number"))
 SOFTWARE = Software(stopdown="0.1.0", python="3.11.0", blender=("5.0.1",), encoder=("x",))
@@ -135,7 +135,7 @@ def built(path: Path, count: int = 12, *, seed: int = 0, lossless: bool = False)
     clips = make_clips(history.store, count, seed=seed, lossless=lossless)
     write_folder(path, clips)
     version = commit_clips(history, clips, "first")
-    assert mark(history, version)
+    assert record_shown(history, version)
     return history, clips, version
 
 

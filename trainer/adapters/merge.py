@@ -81,8 +81,8 @@ def merge(
         before = fingerprint(adapter.transformer)
         forget_written(adapter.transformer)  # what is saved has the values in memory
         changed += fold(adapter, all_blocks=parts.lora == "all")
-        mark = f"{before} {adapter_digest(folder)} {chosen} {strength!r}"
-        adapter.transformer.register_to_config(**{MERGED: hashlib.sha256(mark.encode()).hexdigest()})
+        identity = f"{before} {adapter_digest(folder)} {chosen} {strength!r}"
+        adapter.transformer.register_to_config(**{MERGED: hashlib.sha256(identity.encode()).hexdigest()})
         weights = {key: parameter.detach().clone() for key, parameter in adapter.control_parameters().items()}
         adapter.detach()
         if parts.control:

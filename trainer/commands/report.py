@@ -21,7 +21,7 @@ def command(
 ) -> None:
     """Write one self-contained HTML report of an evaluation, a training run and a dataset; each may be left out.
 
-    Of a comparison, write its page, or put its results between the marks of a Markdown page.
+    Of a comparison, write its page. Where OUT is a Markdown page, put the results between its two comment lines.
     Example: stopdown report report.html --evaluation evaluation --run runs/a --dataset datasets/shutter
     """
     require_training_stack()

@@ -196,9 +196,9 @@ def comparison_text(report: ComparisonReport) -> str:
 
 
 def fill_markdown(path: Path, report: ComparisonReport) -> None:
-    """Put a comparison's results into a page, between its marks; a page that is not there yet is made.
+    """Put a comparison's results into a Markdown page, between its lines START and END; make the page if there is none.
 
-    Raises InputError for a page without the marks.
+    Raises InputError for a page without these lines.
     """
     text = path.read_text(encoding="utf-8") if path.exists() else f"# {report.name}\n\n{START}\n{END}\n"
     before, start, rest = text.partition(START)

@@ -35,7 +35,7 @@ def gather_prompts(words: Sequence[str], file: Path | None) -> tuple[Prompt, ...
 def read_prompts(path: Path) -> tuple[Prompt, ...]:
     """Return the prompts of a .txt, .jsonl or .toml file; raises InputError naming file and line for what is no prompt."""
     try:
-        text = path.read_bytes().decode("utf-8-sig")  # Windows' editors begin a file with a mark
+        text = path.read_bytes().decode("utf-8-sig")  # Windows' editors begin a file with a byte order mark
     except FileNotFoundError:
         raise InputError(f"prompt file {path} does not exist; give a {FORMS}") from None
     except (OSError, UnicodeDecodeError) as error:

@@ -44,7 +44,7 @@ class Read:
 
 @dataclass(frozen=True, kw_only=True)
 class SweepReads:
-    """The readings of one sweep in an axis's error unit, relative to c = 0, NaN where refused; `sharp_N` marks upper bounds.
+    """The readings of one sweep in an axis's error unit, relative to c = 0, NaN where refused; `sharp_N`: upper bounds.
 
     `absolute_N` comes from the probe's own scale, `expected_N` from the unit law; both are all NaN where there is none.
     """

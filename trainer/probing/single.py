@@ -62,10 +62,10 @@ def read_axis(axis: AxisControl, control: float, video_THW3: Bytes, neutral_THW3
 def _note(axis: AxisControl, own: Reading, neutral_THW3: Bytes | None, relative: float | None, fps: float) -> str:
     """Return why there is no value, or no distance although there is something to compare with."""
     parts = [own.note] if own.note else []
-    if own.value is None and own.marks:
-        size_px = statistics.median(mark.size_px for mark in own.marks)
+    if own.value is None and own.detections:
+        size_px = statistics.median(detection.size_px for detection in own.detections)
         hint = "" if neutral_THW3 is not None else ": compare with c = 0"
-        parts.append(f"{len(own.marks)} blurs, {size_px:.1f} px at the middle, with no scale in the picture{hint}")
+        parts.append(f"{len(own.detections)} blurs, {size_px:.1f} px at the middle, with no scale in the picture{hint}")
     if neutral_THW3 is not None and relative is None:
         other = axis.axis.probe(neutral_THW3, fps).note
         parts += [f"the video at c = 0: {other}"] if other and other != own.note else []

@@ -78,8 +78,8 @@ def compare(history: History, working: Working, head: str, *, thorough: bool) ->
 
 
 @reported
-def mark(history: History, version: Version) -> bool:
-    """Note that the folder shows a version, if it does; return whether it does. To be called after a commit of the folder."""
+def record_shown(history: History, version: Version) -> bool:
+    """Record that the folder shows a version, if it does; return whether it does. To be called after a commit of the folder."""
     if not shows(history, version):
         return False
     Working(history).remember(version.id, labels=file_digest(history.path / LABELS))
@@ -87,7 +87,7 @@ def mark(history: History, version: Version) -> bool:
 
 
 def announce(history: History, version: Version) -> None:
-    """Note that the folder shows a version once the head is moved to it; to be called when the folder does show it."""
+    """Record that the folder shows a version once the head is moved to it; to be called when the folder does show it."""
     Working(history).announce(version.id, labels=file_digest(history.path / LABELS))
 
 

@@ -89,7 +89,7 @@ class Aperture:
         return linear_THW3
 
     def probe(self, frames_THW3: Bytes, fps: float) -> Reading:
-        """Read blur-disc diameters (pixels) from sRGB frames alone, one mark a disc; the f-number itself is not in them."""
+        """Read blur-disc diameters (pixels) from sRGB frames alone; the f-number itself is not in them."""
         spots = find_spots(frames_THW3)
         soft = [spot for spot in spots if spot.blur_px >= LEAST_READ_PX]
         if not soft:
@@ -97,8 +97,8 @@ class Aperture:
             return Reading(value=None, confidence=0.0, note=f"{reason}: no blur disc to measure")
         misfit = float(np.median([spot.residual for spot in soft]))
         confidence = min(1.0, len(soft) / ENOUGH_MARKS) * (1.0 - 0.5 * misfit / MAX_RESIDUAL)
-        marks = tuple(Detection(x_px=spot.x_px, y_px=spot.y_px, size_px=spot.blur_px) for spot in soft)
-        return Reading(value=None, confidence=confidence, marks=marks)
+        detections = tuple(Detection(x_px=spot.x_px, y_px=spot.y_px, size_px=spot.blur_px) for spot in soft)
+        return Reading(value=None, confidence=confidence, detections=detections)
 
     def distance(self, value: float, reference: float) -> float:
         """Return how many stops wider a f-number is than the reference."""
@@ -112,13 +112,13 @@ class Aperture:
         """Hold a blind reading against the thin lens: each disc found at a highlight says value * expected / measured."""
         expected = expected_discs(scene, value)
         large = [disc for disc in expected if disc.disc_px >= LEAST_JUDGED_PX]
-        pairs = matched(large or expected, reading.marks)
+        pairs = matched(large or expected, reading.detections)
         if not pairs:
             widest = max((disc.disc_px for disc in expected), default=0.0)
-            found = f"{len(reading.marks)} discs, none at any of {len(expected)} highlights"
+            found = f"{len(reading.detections)} discs, none at any of {len(expected)} highlights"
             note = reading.note or f"{found} (widest expected {widest:.1f} px)"
             return Measurement(labelled=value, measured=None, error=None, judged=bool(large), confidence=0.0, note=note)
-        logs = np.array([math.log(disc.disc_px / mark.size_px) for disc, mark in pairs])
+        logs = np.array([math.log(disc.disc_px / detection.size_px) for disc, detection in pairs])
         measured = value * math.exp(pool(logs, np.array([disc.disc_px for disc, _ in pairs])))
         note = "" if large else f"every expected disc is below {LEAST_JUDGED_PX:g} px"
         return Measurement(
@@ -149,13 +149,16 @@ def expected_discs(scene: SceneSpec, f_number: float) -> tuple[ExpectedDisc, ...
     return tuple(discs)
 
 
-def matched(expected: Sequence[ExpectedDisc], marks: Sequence[Detection]) -> list[tuple[ExpectedDisc, Detection]]:
-    """Return each expected disc that has a mark at its place, with the nearest one."""
+def matched(expected: Sequence[ExpectedDisc], detections: Sequence[Detection]) -> list[tuple[ExpectedDisc, Detection]]:
+    """Return each expected disc that has a detection at its place, with the nearest one."""
     pairs = []
     for disc in expected:
         reach = max(2.0, 0.2 * max(disc.outline_px, disc.disc_px))
-        near = [(math.hypot(mark.x_px - disc.x_px, mark.y_px - disc.y_px), mark.size_px, mark) for mark in marks]
-        distance, _, mark = min(near, key=lambda item: item[:2], default=(math.inf, 0.0, None))
-        if mark is not None and distance <= reach and disc.disc_px > 0:
-            pairs.append((disc, mark))
+        near = [
+            (math.hypot(detection.x_px - disc.x_px, detection.y_px - disc.y_px), detection.size_px, detection)
+            for detection in detections
+        ]
+        distance, _, detection = min(near, key=lambda item: item[:2], default=(math.inf, 0.0, None))
+        if detection is not None and distance <= reach and disc.disc_px > 0:
+            pairs.append((disc, detection))
     return pairs

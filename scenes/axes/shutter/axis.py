@@ -117,23 +117,23 @@ class Shutter:
         return linear_THW3
 
     def probe(self, frames_THW3: Bytes, fps: float) -> Reading:
-        """Read the exposure time (seconds) from sRGB frames `[T, H, W, 3]`; a still has blur lengths (marks) only."""
+        """Read the exposure time (seconds) from sRGB frames `[T, H, W, 3]`; a still has blur lengths (detections) only."""
         things, note = read_motion_blur(frames_THW3)
         if not things:
             return Reading(value=None, confidence=0.0, note=note)
         good = [thing for thing in things if _is_read(thing)]
-        marks = tuple(Detection(x_px=thing.x_px, y_px=thing.y_px, size_px=thing.length_px) for thing in good)
+        detections = tuple(Detection(x_px=thing.x_px, y_px=thing.y_px, size_px=thing.length_px) for thing in good)
         if not good:
             sharp = min(things, key=lambda thing: thing.misfit)
             why = f"edges are sharp to {READABLE_PX:g} px" if sharp.misfit < MAX_MISFIT else "edges do not look motion-blurred"
             return Reading(value=None, confidence=0.0, note=f"no blur to read: {why}")
         relative = np.array([math.hypot(thing.error_px / thing.length_px, FLOOR_ERROR) for thing in good])
         if good[0].speed_px_per_frame is None:
-            return Reading(value=None, confidence=_confidence(relative), marks=marks, note="a still shows no speed")
+            return Reading(value=None, confidence=_confidence(relative), detections=detections, note="a still shows no speed")
         frames = np.log2([thing.length_px / cast(float, thing.speed_px_per_frame) for thing in good])
         stops, agree = _pooled(frames, relative)
         confidence = _confidence(relative[agree]) * float(agree.mean())
-        return Reading(value=float(2.0**stops / fps), confidence=confidence, marks=marks)
+        return Reading(value=float(2.0**stops / fps), confidence=confidence, detections=detections)
 
     def distance(self, value: float, reference: float) -> float:
         """Return the distance in stops from a reference exposure, positive towards the longer one."""
@@ -156,10 +156,10 @@ class Shutter:
         height, width = frames_THW3.shape[1:3]
         near_px = 0.1 * max(height, width)
         stops = [
-            math.log2(mark.size_px / other.size_px)
-            for mark in reading.marks
-            for other in reference.marks
-            if math.hypot(mark.x_px - other.x_px, mark.y_px - other.y_px) < near_px
+            math.log2(detection.size_px / other.size_px)
+            for detection in reading.detections
+            for other in reference.detections
+            if math.hypot(detection.x_px - other.x_px, detection.y_px - other.y_px) < near_px
         ]
         return float(np.median(stops)) if stops else None
 
@@ -167,11 +167,11 @@ class Shutter:
         """Hold a blind reading against `speed * exposure` of the scene's moving solids; judged from 2 px of blur on."""
         expected = expected_motion(scene)
         longest_px = max((one.speed_px_per_s * value for one in expected), default=0.0)
-        measured = reading.value if reading.value is not None else _from_marks(reading.marks, expected, value)
+        measured = reading.value if reading.value is not None else _from_detections(reading.detections, expected, value)
         note = reading.note
         if longest_px < JUDGED_PX:
             note = f"expected blur of {longest_px:.2g} px is below {JUDGED_PX:g} px"
-        elif measured is None and reading.marks:
+        elif measured is None and reading.detections:
             note = "no blur was found where the scene has a moving solid"
         return Measurement(
             labelled=value,
@@ -221,16 +221,16 @@ def expected_motion(scene: SceneSpec) -> list[Expected]:
     return found
 
 
-def _from_marks(marks: tuple[Detection, ...], expected: list[Expected], value: float) -> float | None:
-    """Return the exposure (seconds) that the marks at the solids' places say, by the median; longer blurs first."""
+def _from_detections(detections: tuple[Detection, ...], expected: list[Expected], value: float) -> float | None:
+    """Return the exposure (seconds) that the detections at the solids' places say, by the median; longer blurs first."""
     pairs: list[tuple[float, float]] = []
     for one in expected:
-        if one.speed_px_per_s <= 0 or not marks:
+        if one.speed_px_per_s <= 0 or not detections:
             continue
-        away = [math.hypot(mark.x_px - one.x_px, mark.y_px - one.y_px) for mark in marks]
+        away = [math.hypot(detection.x_px - one.x_px, detection.y_px - one.y_px) for detection in detections]
         nearest = int(np.argmin(away))
         if away[nearest] < max(4.0, 0.5 * one.reach_px):
-            pairs.append((one.speed_px_per_s * value, marks[nearest].size_px / one.speed_px_per_s))
+            pairs.append((one.speed_px_per_s * value, detections[nearest].size_px / one.speed_px_per_s))
     judged = [measured for blur_px, measured in pairs if blur_px >= JUDGED_PX]
     chosen = judged or [measured for _, measured in pairs]
     return float(2.0 ** np.median(np.log2(chosen))) if chosen else None

@@ -93,8 +93,8 @@ class Temperature:
         confidence = float(np.clip(support * sharp * min(1.0, 0.25 + 1.5 * lead), 0.0, 1.0))
         note = "" if confidence >= 0.3 else "weak evidence: few luminances share this chromaticity, or another fits as well"
         x_px, y_px, size_px = found.place_px
-        marks = (Detection(x_px=x_px, y_px=y_px, size_px=size_px),)
-        return Reading(value=1e6 / found.mired, confidence=confidence, marks=marks, note=note)
+        detections = (Detection(x_px=x_px, y_px=y_px, size_px=size_px),)
+        return Reading(value=1e6 / found.mired, confidence=confidence, detections=detections, note=note)
 
     def distance(self, value: float, reference: float) -> float:
         """Return the distance from reference to value (kelvins) in mired, positive towards warmer."""
@@ -141,13 +141,13 @@ def _check_kelvin(kelvin: float, what: str) -> None:
 
 
 def _on_patch(reading: Reading, scene: SceneSpec) -> bool:
-    """Return whether a mark of the reading lies on a projected neutral patch in the first frame."""
+    """Return whether a detection of the reading lies on a projected neutral patch in the first frame."""
     patches = scene.with_role("patch")
     centers_N2, depth_N = project(scene.camera, scene.shot, np.array([solid.motion.location_m for solid in patches]))
     focal_px = scene.camera.focal_length_mm / scene.camera.sensor_width_mm * scene.shot.width
     radius_N = np.array([max(solid.scale_m) for solid in patches]) * 0.75 * focal_px / depth_N
-    for mark in reading.marks:
-        away_N = np.hypot(centers_N2[:, 0] - mark.x_px, centers_N2[:, 1] - mark.y_px)
+    for detection in reading.detections:
+        away_N = np.hypot(centers_N2[:, 0] - detection.x_px, centers_N2[:, 1] - detection.y_px)
         if bool(np.any((depth_N > 0) & (away_N <= radius_N))):
             return True
     return False

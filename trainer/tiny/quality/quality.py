@@ -190,7 +190,7 @@ def _read(reading: Reading) -> float | None:
         return None
     if reading.value is not None:
         return float(reading.value)
-    return max((mark.size_px for mark in reading.marks), default=None)
+    return max((detection.size_px for detection in reading.detections), default=None)
 
 
 def kept(before: Sequence[float | None], after: Sequence[float | None]) -> dict[str, float | None]:
