@@ -152,7 +152,7 @@ def folder_lines(path: Path, repeats: int) -> list[Line]:
     read = _best(lambda: [snapshot[int(n)].data() for n in order], repeats)
     plain = _best(lambda: [snapshot[int(n)].path.read_bytes() for n in order], repeats)
     overhead = Cost(read.wall_s - plain.wall_s, read.cpu_s - plain.cpu_s)
-    lines.append(Line(f"random access to {len(order)} clips, bytes proven: beyond plain reading", overhead, 0.1))
+    lines.append(Line(f"random access to {len(order)} clips, bytes verified: beyond plain reading", overhead, 0.1))
     return lines
 
 

@@ -1,4 +1,4 @@
-"""From a recipe to a proven, versioned dataset; `Dataset` reads one.
+"""From a recipe to a verified, versioned dataset; `Dataset` reads one.
 
 Not here: axes, scenes and probes (`scenes/`), and anything that trains (`trainer/`).
 

@@ -45,7 +45,7 @@ def make_and_mark(folder: str, spoilers: dict[str, Callable[[Any], Any]], named:
 
 
 def plain_scene() -> Any:
-    """Return a scene that is proven: a red cube glides before a grey card and a blue wall, in even light."""
+    """Return a scene that is verified: a red cube glides before a grey card and a blue wall, in even light."""
     import bpy
 
     bpy.ops.wm.read_factory_settings(use_empty=True)

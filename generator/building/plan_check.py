@@ -79,6 +79,6 @@ def concerns(plan: Plan, judged_by_axis: Mapping[str, tuple[int, int]] | None = 
             )
         if judged == 0 and recipe.scene is None:  # of a custom .blend `generator.recipe.label_proof` knows the reason
             yield (
-                f"{name}: in none of {labelled} clips is the effect large enough to be judged, so that no label is proven; "
+                f"{name}: in none of {labelled} clips is the effect large enough to be judged, so that no label is verified; "
                 f"make the picture larger or the range stronger, or draw other scenes with {keep}"
             )

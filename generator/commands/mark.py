@@ -24,7 +24,7 @@ def command(
         list[str] | None, typer.Option(help="The object that moves; needed for the shutter. Repeat it for several.")
     ] = None,
     focus: Annotated[str | None, typer.Option(help="The object in focus; the camera's own focus if not given.")] = None,
-    patch: Annotated[str | None, typer.Option(help="A neutral grey or white object; proves the temperature.")] = None,
+    patch: Annotated[str | None, typer.Option(help="A neutral grey or white object, to verify the temperature on.")] = None,
     scene: Annotated[str | None, typer.Option(help="The scene of the file; the one it was saved with if not given.")] = None,
     camera: Annotated[str | None, typer.Option(help="The camera; the scene's own if not given.")] = None,
     json: Json = False,

@@ -27,7 +27,7 @@ def command(
 ) -> None:
     """Fetch a remote's history, move the head and tags forward to its, and make the working folder show the latest version.
 
-    Every byte is proven by its sha256. Refuses where this history has versions that the remote's has not, or where the folder
+    Every byte is verified by its sha256. Refuses where this history has versions that the remote's has not, or where the folder
     has uncommitted work, unless forced. A pull that was cut off goes on when it is run again.
     """
     history, there = History.open(dataset), remote_at(remote, endpoint, region, anonymous)

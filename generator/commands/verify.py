@@ -44,7 +44,7 @@ def command(
 ) -> None:
     """Prove a dataset: every file's hash, every label's range, and every probe, blind; exit code 1 past the tolerances.
 
-    With a REF or --all it proves the bytes of versions instead, and says which clips and versions a damaged object hits.
+    With a REF or --all it verifies the bytes of versions instead, and says which clips and versions a damaged object hits.
     """
     if repair is not None:
         history, refs = History.open(dataset), None if ref is None else [ref]
@@ -94,5 +94,5 @@ def _verify_history(dataset: Path, ref: str | None, json: bool) -> NoReturn:
         print(f"{damage.path}: {damage.message}{hit}")
     size = f"{report.objects} objects, {report.size_bytes / 1e6:.1f} MB, {report.versions} versions"
     print(f"verified: {size}" if report.clean else f"not verified: {len(report.damages)} damages in {size}")
-    print(f"these are the bytes; what the labels say of the pixels is proven by `stopdown verify {dataset}`")
+    print(f"these are the bytes; what the labels say of the pixels is verified by `stopdown verify {dataset}`")
     raise typer.Exit(0 if report.clean else 1)

@@ -21,7 +21,7 @@ class TextFile:
 
 @dataclass(frozen=True, kw_only=True)
 class ClipFile:
-    """A clip's .mp4, linked or copied; its bytes are proven against the sha256 of its label first."""
+    """A clip's .mp4, linked or copied; its bytes are verified against the sha256 of its label first."""
 
     path: str
     clip_id: str

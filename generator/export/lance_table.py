@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from generator.export.base import Exporter, Job
 from generator.export.entries import Entry, MadeFolder
-from generator.export.write_folder import proven_bytes
+from generator.export.write_folder import verified_bytes
 from scenes.errors import InputError
 
 ROWS_PER_BATCH = 64
@@ -40,7 +40,7 @@ def _batches(job: Job, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     for start in range(0, job.table.num_rows, ROWS_PER_BATCH):
         part = job.table.slice(start, ROWS_PER_BATCH).combine_chunks()
         keys = zip(part["clip_id"].to_pylist(), part["sha256_bytes"].to_pylist(), strict=True)
-        clips = [proven_bytes(job.source, clip_id, digest) for clip_id, digest in keys]
+        clips = [verified_bytes(job.source, clip_id, digest) for clip_id, digest in keys]
         columns = [column.combine_chunks() for column in part.columns]
         yield pa.RecordBatch.from_arrays([*columns, pa.array(clips, pa.large_binary())], schema=schema)
 

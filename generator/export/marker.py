@@ -1,6 +1,6 @@
 """The marker of an export, OUT/.stopdown-export.json: which export a folder holds, and each of its files with sha256 and size.
 
-It is for people to read, and proves itself by its `check` entry: a flipped bit in it is found and never believed. Markers of
+It is for people to read, and carries a checksum of itself, its `check` entry, so that a flipped bit in it is found. Markers of
 format 1 have no such entry and are taken as they are; the next export into their folder writes them anew.
 """
 
@@ -17,7 +17,7 @@ from generator.io.checksummed_json import checksummed_text, parse_checksummed_te
 MARKER = ".stopdown-export.json"
 FORMAT_KEY = "stopdown_export_format"
 EXPORT_FORMAT = 2
-UNSEALED = 1  # the format before the marker had a checksum
+WITHOUT_CHECKSUM = 1  # the format before the marker had a checksum
 
 Facts = Mapping[str, tuple[str, int]]  # sha256 and size by path
 
@@ -33,7 +33,7 @@ def read_marker(out: Path) -> dict[str, Any] | None:
         tree = json.loads(data)
         if not isinstance(tree, dict):
             raise ValueError("it is no JSON object")
-        if tree.get(FORMAT_KEY) == UNSEALED:
+        if tree.get(FORMAT_KEY) == WITHOUT_CHECKSUM:
             return {**tree, FORMAT_KEY: EXPORT_FORMAT}
         return parse_checksummed_text(data)
     except ValueError as error:

@@ -16,7 +16,7 @@ from pathlib import Path
 from generator.export.base import Exporter, Job, Row
 from generator.export.entries import Entry, MadeFile
 from generator.export.source import ExportSource
-from generator.export.write_folder import proven_bytes
+from generator.export.write_folder import verified_bytes
 from scenes.errors import InputError
 
 CLIPS_PER_SHARD = 1000
@@ -58,7 +58,7 @@ def _texts(row: Row) -> dict[str, bytes]:
 def _write(source: ExportSource, rows: tuple[Row, ...], target: Path) -> None:
     with tarfile.open(target, "w", format=tarfile.USTAR_FORMAT) as tar:
         for row in rows:
-            members = _texts(row) | {"mp4": proven_bytes(source, row["clip_id"], row["sha256_bytes"])}
+            members = _texts(row) | {"mp4": verified_bytes(source, row["clip_id"], row["sha256_bytes"])}
             for ending in ("json", "mp4", "txt"):
                 header = tarfile.TarInfo(f"{row['clip_id']}.{ending}")
                 header.size, header.mode, header.mtime = len(members[ending]), 0o644, 0

@@ -129,7 +129,7 @@ def _place(out: Path, entry: Entry, source: ExportSource, written: Written, copy
             data = proven_bytes(source, entry.clip_id, entry.sha256)
             _place_bytes(target, entry.path, iio.imwrite("<bytes>", decode(data)[entry.frame], extension=".png"), written)
         case LongerClipFile():
-            frames_THW3 = decode(proven_bytes(source, entry.clip_id, entry.sha256))
+            frames_THW3 = decode(verified_bytes(source, entry.clip_id, entry.sha256))
             data = encode(np.concatenate([frames_THW3, frames_THW3[-1:]]), entry.fps, LONGER_CRF, "medium")
             _place_bytes(target, entry.path, data, written)
         case ClipFile():
@@ -165,8 +165,8 @@ def changed(target: Path) -> InputError:
     return InputError(f"{target} was changed since it was exported; move it away, or export into another folder")
 
 
-def proven_bytes(source: ExportSource, clip_id: str, sha256: str) -> bytes:
-    """Return a clip's bytes, proven by the sha256 of its label; raises DamagedError."""
+def verified_bytes(source: ExportSource, clip_id: str, sha256: str) -> bytes:
+    """Return a clip's bytes, verified by the sha256 of its label; raises DamagedError."""
     path = source.clip_path(clip_id)
     try:
         data = path.read_bytes()
@@ -178,7 +178,7 @@ def proven_bytes(source: ExportSource, clip_id: str, sha256: str) -> bytes:
 
 
 def _place_clip(target: Path, entry: ClipFile, source: ExportSource, written: Written, copy: bool) -> None:
-    data = proven_bytes(source, entry.clip_id, entry.sha256)
+    data = verified_bytes(source, entry.clip_id, entry.sha256)
     written.facts[entry.path] = (entry.sha256, len(data))
     if _there(target, data):
         written.kept += 1

@@ -1,6 +1,6 @@
 """The plan of a farm in parts: some hundred clips each, drawn by whoever needs them first and put into the store.
 
-STORE/.stopdown/plan/000042.jsonl   a line that says what it is and proves the rest, and a line with scenes and clips
+STORE/.stopdown/plan/000042.jsonl   a line with the format and the checksum of the rest, and a line with scenes and clips
 
 How a plan is cut is known before any scene is drawn, so nobody needs to hold more of it than the part at hand, and machines
 that begin together draw different parts. Two that draw the same one put the same bytes, and the first put stays.

@@ -28,7 +28,7 @@ _TRIES = 5
 
 
 class RemoteStore(Store):
-    """A store that has what a remote has; what is read is fetched, proven and kept, what is new stays here."""
+    """A store that has what a remote has; what is read is fetched, verified and kept, what is new stays here."""
 
     def __init__(self, root: Path, remote: Remote, sizes: Mapping[str, int]) -> None:
         super().__init__(root)
@@ -42,14 +42,14 @@ class RemoteStore(Store):
         """Return the size of an object, here or there."""
         return super().size(digest) if super().has(digest) else self._sizes.get(digest)
 
-    def proven(self, digest: str) -> Path:
+    def verified(self, digest: str) -> Path:
         """Return where an object lies here, fetched before if it has to be."""
         if not super().has(digest):
             self.read(digest)
-        return super().proven(digest)
+        return super().verified(digest)
 
     def read(self, digest: str) -> bytes:
-        """Return an object's bytes, proven by their hash."""
+        """Return an object's bytes, verified by their hash."""
         if not super().has(digest):
             data = self._remote.read(object_file(digest))
             if data is None or sha256(data) != digest:

@@ -1,5 +1,7 @@
-"""The JSON files of a run: for people to read, and proven by a `check` entry, the sha256 of the rest, so that no flipped bit is
-believed. Files of before have no such entry and are taken as they are."""
+"""The JSON files of a run, for people to read. Their `check` entry is the sha256 of the rest, so that a flipped bit is found.
+
+Files of earlier versions have no such entry and are read as they are.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +18,6 @@ def checked(model: BaseModel) -> bytes:
     return checksummed_text(json.loads(model.model_dump_json()))
 
 
-def proven(data: bytes) -> dict[str, Any]:
+def verified(data: bytes) -> dict[str, Any]:
     """Return what `checked` was given, without the entry; raises ValueError where a single bit differs."""
     return parse_checksummed_text(data, optional=True)

@@ -1,4 +1,4 @@
-"""Small JSON files that prove themselves: a `check` entry holds the sha256 of the rest, so a flipped bit anywhere is found."""
+"""Small JSON files with a checksum: a `check` entry holds the sha256 of the rest, so a flipped bit anywhere is found."""
 
 from __future__ import annotations
 
@@ -33,7 +33,9 @@ def parse_checksummed(data: bytes, name: str) -> dict[str, Any]:
         tree = json.loads(data)
         check = tree.pop("check")
     except (ValueError, AttributeError, KeyError, TypeError):
-        raise DamagedError(f"{name} is damaged: it is no sealed JSON; `stopdown verify` says what it touches") from None
+        raise DamagedError(
+            f"{name} is damaged: it is not JSON with a checksum; `stopdown verify` says what it touches"
+        ) from None
     if check != sha256(canonical(tree)) or checksummed(tree) != data:
         raise DamagedError(f"{name} is damaged: it does not match its checksum; `stopdown verify` says what it touches")
     return dict(tree)
@@ -58,13 +60,13 @@ def parse_checksummed_text(data: bytes, *, optional: bool = False) -> dict[str, 
     return tree
 
 
-def sealed_line(tree: dict[str, Any]) -> bytes:
+def checksummed_line(tree: dict[str, Any]) -> bytes:
     """Return a JSON object as a line of a log, without its end, with a `check` entry that begins the sha256 of the rest."""
     return json.dumps({**tree, "check": sha256(canonical(tree))[:_LINE_CHECK]}, ensure_ascii=False, allow_nan=False).encode()
 
 
-def unsealed_line(line: bytes, *, optional: bool = False) -> dict[str, Any]:
-    """Return what `sealed_line` was given; raises ValueError where a single bit differs.
+def parse_checksummed_line(line: bytes, *, optional: bool = False) -> dict[str, Any]:
+    """Return what `checksummed_line` was given; raises ValueError where a single bit differs.
 
     With `optional`, a line from before there were checks, which has none, is taken as it is.
     """
@@ -72,18 +74,18 @@ def unsealed_line(line: bytes, *, optional: bool = False) -> dict[str, Any]:
     if not isinstance(tree, dict):
         raise ValueError("it is no JSON object")
     check = tree.pop("check", None)
-    if not (optional and check is None) and sealed_line(tree) != line:
+    if not (optional and check is None) and checksummed_line(tree) != line:
         raise ValueError("it does not match its checksum")
     return tree
 
 
-def write_sealed(path: Path, tree: dict[str, Any]) -> None:
-    """Write a sealed file: durable, and either old or new to a reader."""
+def write_checksummed(path: Path, tree: dict[str, Any]) -> None:
+    """Write a checksummed file: durable, and either old or new to a reader."""
     write_atomic(path, checksummed(tree))
 
 
-def read_sealed(path: Path) -> dict[str, Any] | None:
-    """Return a sealed file's entries, or None where there is no such file; raises DamagedError."""
+def read_checksummed(path: Path) -> dict[str, Any] | None:
+    """Return a checksummed file's entries, or None where there is no such file; raises DamagedError."""
     try:
         data = path.read_bytes()
     except FileNotFoundError:

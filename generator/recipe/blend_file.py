@@ -74,7 +74,7 @@ def read_annotation(file: Path) -> tuple[Annotation, RenderCost]:
     try:
         if tree.get("format") != ANNOTATION_FORMAT:
             raise InputError(
-                f"{path} was written by an earlier Stopdown, which took labels for proven that are not; run `stopdown mark "
+                f"{path} was written by an earlier Stopdown, which took labels for verified that are not; run `stopdown mark "
                 f"{file}` again"
             )
         cost = RenderCost.model_validate(tree.pop("cost", None))

@@ -1,6 +1,6 @@
 """Which labels of a plan have no proof, and why: known from the plan, before anything is rendered.
 
-Only a custom .blend has such labels; every other family is drawn so that its axes can be proven.
+Only a custom .blend has such labels; every other family is drawn so that its axes can be verified.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Unproven:
 
     @property
     def hopeless(self) -> bool:
-        """Whether no clip of the axis can be proven and the recipe does not accept that: `verify` is bound to fail."""
+        """Whether no clip of the axis can be verified and the recipe does not accept that: `verify` is bound to fail."""
         return self.clips == self.of and not self.accepted
 
     @property
@@ -34,7 +34,7 @@ class Unproven:
         """Return what a person needs to know, in one line."""
         (reason, count), *rest = self.reasons
         more = f" ({count} clips; {'; '.join(f'{other} ({number} clips)' for other, number in rest)})" if rest else ""
-        line = f"{self.axis}: {self.clips} of {self.of} clips cannot be proven: {reason}{more}"
+        line = f"{self.axis}: {self.clips} of {self.of} clips cannot be verified: {reason}{more}"
         if self.accepted:
             return f"{line}; the recipe accepts it"
         if not self.hopeless:

@@ -333,7 +333,9 @@ class Recipe(Section):
             if axis not in {name for pyramid in self.pyramid for name in pyramid.axes}:
                 raise ValueError(f"verify.accept_unproven: no pyramid controls '{axis}'; remove it or add the axis")
         if self.verify.accept_unproven and self.scene is None:
-            raise ValueError("verify.accept_unproven is for a custom .blend (family 'blend'); other families prove every axis")
+            raise ValueError(
+                "verify.accept_unproven is for a custom .blend (family 'blend'); in other families every axis is verified"
+            )
         return self
 
     @model_validator(mode="after")

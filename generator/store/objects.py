@@ -1,7 +1,7 @@
 """The content-addressed store under `.stopdown/`: objects by sha256, and one record per rendered clip.
 
 An object is written once (temporary file, fsync, link into place, read-only) and never changes; the first writer wins and a
-second one changes nothing. A record is written only after every object that it names, so a record proves a finished clip.
+second one changes nothing. A record is written only after every object that it names, so a record stands for a finished clip.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Store:
         return self.root / "objects" / digest[:2] / digest
 
     def has(self, digest: str) -> bool:
-        """Return whether an object is there (its bytes are proven by `verify`)."""
+        """Return whether an object is there (its bytes are verified by `verify`)."""
         return self.path(digest).is_file()
 
     def size(self, digest: str) -> int | None:
@@ -102,8 +102,8 @@ class Store:
             temporary.unlink(missing_ok=True)
         return digest
 
-    def proven(self, digest: str) -> Path:
-        """Return where an object lies, once its bytes are proven by their hash; raises DamagedError."""
+    def verified(self, digest: str) -> Path:
+        """Return where an object lies, once its bytes are verified by their hash; raises DamagedError."""
         path = self.path(digest)
         try:
             found = file_digest(path)
@@ -114,7 +114,7 @@ class Store:
         return path
 
     def read(self, digest: str) -> bytes:
-        """Return an object's bytes, proven by their hash; raises DamagedError."""
+        """Return an object's bytes, verified by their hash; raises DamagedError."""
         path = self.path(digest)
         try:
             data = path.read_bytes()

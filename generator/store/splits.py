@@ -1,6 +1,6 @@
 """Splits by scene: train, validation and test, drawn from the scene's id alone, so that growth moves no clip.
 
-The leak check proves that no scene, and no near-identical first frame, stands in two splits.
+The leak check verifies that no scene, and no near-identical first frame, stands in two splits.
 """
 
 from __future__ import annotations

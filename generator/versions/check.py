@@ -45,7 +45,7 @@ class Damage:
 
 @dataclass(frozen=True, kw_only=True)
 class CheckReport:
-    """What was proven: versions, objects and bytes read, and what is wrong."""
+    """What was verified: versions, objects and bytes read, and what is wrong."""
 
     versions: int
     objects: int

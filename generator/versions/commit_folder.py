@@ -151,7 +151,7 @@ def _check_video(history: History, working: Working, clip_id: str, digest: str) 
         return
     if working.digest(f"clips/{clip_id}.mp4") != digest:
         raise InputError(
-            f"{view} was changed by hand, so its labels are no longer proven; restore it, or delete it to remove the clip"
+            f"{view} was changed by hand, so its labels are no longer verified; restore it, or delete it to remove the clip"
         )
 
 

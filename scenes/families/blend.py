@@ -35,7 +35,7 @@ def blend_family(annotation: Annotation) -> Family:
 
 
 def draw_stretch(annotation: Annotation, rng: np.random.Generator, shot: Shot, laws: Laws) -> SceneSpec:
-    """Draw which of the file's frames a scene is made of, among those that can be proven where there are any.
+    """Draw which of the file's frames a scene is made of, among those that can be verified where there are any.
 
     Raises SceneError where the file cannot serve the recipe.
     """
@@ -58,11 +58,11 @@ def draw_stretch(annotation: Annotation, rng: np.random.Generator, shot: Shot, l
         return _stretch(annotation, int(rng.integers(starts)), shot, laws)
     order = [int(first) for first in rng.permutation(starts)[:MOST_TRIED]]
     drawn = (_stretch(annotation, first, shot, laws) for first in order)
-    found = next((scene for scene in drawn if _is_proven(annotation, scene, laws)), None)
+    found = next((scene for scene in drawn if _is_verified(annotation, scene, laws)), None)
     return found if found is not None else _stretch(annotation, order[0], shot, laws)
 
 
-def _is_proven(annotation: Annotation, scene: SceneSpec, laws: Laws) -> bool:
+def _is_verified(annotation: Annotation, scene: SceneSpec, laws: Laws) -> bool:
     """Return whether a stretch allows whatever closed forms a file can have at all."""
     return not any(why_unproven(annotation, scene, axis, laws) for axis in laws if axis != "aperture")
 

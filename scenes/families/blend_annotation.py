@@ -86,7 +86,7 @@ class Annotation(_Shortened):
     also: tuple[AnnotatedObject, ...] = ()
     others: tuple[AnnotatedObject, ...] = ()
     changing: tuple[Changing, ...] = ()
-    patch_unproven: str = Field(default="", description="why the patch's own colour proves no temperature; empty: it does")
+    patch_unproven: str = Field(default="", description="why no temperature can be verified on the patch; empty: it can")
 
     @property
     def subjects(self) -> tuple[AnnotatedObject, ...]:

@@ -26,7 +26,7 @@ STRAIGHT_PX = 0.1  # how far from constant velocity a thing may be seen and stil
 STILL_M = 1e-6
 MOST_FADE = 0.15  # of a light or colour a frame: as much was measured to leave shutter readings as they are
 _CUT = "is cut by the edge of the picture"
-NO_LIGHTS = "an annotation names no small round lights, whose blur discs prove an f-number"
+NO_LIGHTS = "an annotation names no small round lights, whose blur discs would verify an f-number"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -582,7 +582,7 @@ def test_a_look_that_changes_is_proven_or_named_before_rendering(
     for axis, said in (("shutter", shutter), ("temperature", temperature)):
         assert said in reason(annotation, axis) and bool(said) == bool(reason(annotation, axis))
     assert any("its look changes" in note for note in notes) == bool(annotation.changing)
-    assert any("no temperature can be proven" in note for note in notes) == bool(temperature)
+    assert any("no temperature can be verified" in note for note in notes) == bool(temperature)
 
 
 def test_keys_on_the_edge_of_the_range_spoil_a_clip_that_reaches_it_and_others_are_drawn(told: dict[str, Any]) -> None:

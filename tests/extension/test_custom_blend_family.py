@@ -100,15 +100,15 @@ def flicker(gentle: bool, share: float, at: int) -> Changing:
     return Changing(name="light 'Sun', energy", gentle=gentle, steps=4, by=tuple(by))
 
 
-@pytest.mark.parametrize(("gentle", "share", "proven"), [(True, 0.03, True), (True, 0.06, False), (False, 0.001, False)])
+@pytest.mark.parametrize(("gentle", "share", "verified"), [(True, 0.03, True), (True, 0.06, False), (False, 0.001, False)])
 def test_a_look_that_changes_spoils_the_frames_it_changes_in_and_others_are_drawn(
-    gentle: bool, share: float, proven: bool
+    gentle: bool, share: float, verified: bool
 ) -> None:
     looks = annotation(format=2, changing=(flicker(gentle, share, at=2),))
     for first in range(8):
         scene = drawn().model_copy(update={"blend": drawn().blend.model_copy(update={"first_frame": 101 + first})})
         why = why_unproven(looks, scene, "shutter", LAWS)
-        assert ("Sun" in why) == (not proven and first <= 2), (first, why)
+        assert ("Sun" in why) == (not verified and first <= 2), (first, why)
     for seed in range(20):
         scene = drawn(seed, format=2, changing=(flicker(gentle, share, at=2),))
         assert not why_unproven(looks, scene, "shutter", LAWS)

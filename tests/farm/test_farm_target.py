@@ -247,18 +247,18 @@ def test_a_store_of_another_recipe_or_of_other_programs_is_refused_with_both_nam
         open_target(where, PLAN, blender="5.0.0")
     claim = look_at(where).remote.read("farm.json")
     assert claim is not None
-    FolderRemote(tmp_path / "store").overwrite("farm.json", sealed_claim(claim, plan="0" * 64))
+    FolderRemote(tmp_path / "store").overwrite("farm.json", checksummed_claim(claim, plan="0" * 64))
     for again in (lambda: open_target(where, PLAN, blender=BLENDER), lambda: claimed_target(where, PLAN)):
         with pytest.raises(InputError, match="same recipe, drawn by another version of Stopdown"):
             again()
-    FolderRemote(tmp_path / "store").overwrite("farm.json", sealed_claim(claim, stopdown="0.0.1"))
+    FolderRemote(tmp_path / "store").overwrite("farm.json", checksummed_claim(claim, stopdown="0.0.1"))
     for again in (lambda: open_target(where, PLAN, blender=BLENDER), lambda: claimed_target(where, PLAN)):
         with pytest.raises(InputError, match=r"Stopdown 0\.0\.1, this machine has Stopdown") as refusal:
             again()
         assert "\n" not in str(refusal.value) and refusal.value.exit_code == 2
 
 
-def sealed_claim(data: bytes, **changes: object) -> bytes:
+def checksummed_claim(data: bytes, **changes: object) -> bytes:
     from generator.io.checksummed_json import checksummed, parse_checksummed
 
     return checksummed({**parse_checksummed(data, "farm.json"), **changes})
@@ -317,7 +317,7 @@ def test_one_machine_goes_on_with_what_a_farm_began_in_its_folder(target: Target
 def test_a_store_of_an_earlier_format_is_refused_in_one_line(target: Target, tmp_path: Path) -> None:
     claim = target.remote.read("farm.json")
     assert claim is not None
-    FolderRemote(tmp_path / "store").overwrite("farm.json", sealed_claim(claim, format=1))
+    FolderRemote(tmp_path / "store").overwrite("farm.json", checksummed_claim(claim, format=1))
     with pytest.raises(InputError, match=r"has format 1, this Stopdown reads 2") as refusal:
         open_target(str(tmp_path / "store"), PLAN, blender=BLENDER)
     assert "\n" not in str(refusal.value) and refusal.value.exit_code == 2

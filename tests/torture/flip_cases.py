@@ -33,7 +33,7 @@ def versions(path: Path) -> None:
     make_clips(history.store, 2, seed=8)
 
 
-def proven(folder: Path) -> tuple[Hashable, bool]:
+def verified(folder: Path) -> tuple[Hashable, bool]:
     """Prove every byte, as `verify --all` does; a damage is something said."""
     return "", not check(History(folder / "ds")).clean
 
@@ -101,7 +101,7 @@ def not_exported(path: Path) -> bool:
 
 
 READERS = [
-    Reader(name="dataset, proven", prepare=versions, read=proven),
+    Reader(name="dataset, verified", prepare=versions, read=verified),
     Reader(name="dataset, read", prepare=versions, read=read_versions, partial=True),
     Reader(name="export", prepare=an_export, read=exported_again("videofolder"), skip=not_exported, copied=True),
     *(

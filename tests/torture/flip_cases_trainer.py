@@ -95,7 +95,7 @@ def _cache(path: Path):  # type: ignore[no-untyped-def]  # torch is imported whe
 
 
 def cached(folder: Path) -> tuple[Hashable, bool]:
-    """Ask for every tensor, computing it anew where it is not proven."""
+    """Ask for every tensor, computing it anew where it is not verified."""
     cache, tensors = _cache(folder)
     with heard() as said:
         found = [(key, cache.remember(key, lambda tensor=tensor: tensor)) for key, tensor in tensors.items()]  # type: ignore[misc]

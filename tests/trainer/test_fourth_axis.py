@@ -73,7 +73,7 @@ def test_it_is_planned_built_verified_trained_generated_measured_and_reported(pl
     assert f"{NAME}: " in said and "report.html" in said
     run = place / "runs" / "micro" / "001"
     verified = json.loads((run / "verify.json").read_text())
-    assert verified["passed"], "its labels are proven by its own probe"
+    assert verified["passed"], "its labels are verified by its own probe"
     report = json.loads((run / "evaluation" / "report.json").read_text())
     assert report["axes"] == [NAME]
     assert NAME in (run / "report.html").read_text()

@@ -108,7 +108,7 @@ def test_plan_refuses_what_the_named_backbone_cannot_take_and_not_what_trains_el
 
 
 def custom_blend(folder: Path) -> None:
-    """Write a recipe over the aperture of a marked file, of which no label can be proven."""
+    """Write a recipe over the aperture of a marked file, of which no label can be verified."""
     file = folder / "own.blend"
     file.write_bytes(b"BLENDER-v500 as far as marks are concerned")
     still = AnnotatedObject(name="Card", size_m=(0.4, 0.4, 0.4), path_m=((0.0, 0.0, 0.0),) * 14)
@@ -127,7 +127,7 @@ def custom_blend(folder: Path) -> None:
 
 def test_a_dry_run_says_that_no_label_can_be_proven(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     custom_blend(tmp_path)
-    with pytest.raises(InputError, match=r"aperture: 72 of 72 clips cannot be proven: .* verify\.accept_unproven = \["):
+    with pytest.raises(InputError, match=r"aperture: 72 of 72 clips cannot be verified: .* verify\.accept_unproven = \["):
         run_command(tmp_path / "own.toml", out=tmp_path / "runs", dataset=tmp_path / "data", dry_run=True)
     assert capsys.readouterr().out == "" and not (tmp_path / "runs").exists()
     accepted = ['verify.accept_unproven=["aperture"]']

@@ -1,4 +1,4 @@
-"""Branches: a manifest of many leaves lists them in branches; all that reads, sends, keeps and proves leaves knows of them."""
+"""Branches: a manifest of many leaves lists them in branches; all that reads, sends, keeps and verifies them knows of them."""
 
 from __future__ import annotations
 

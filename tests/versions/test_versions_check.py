@@ -37,14 +37,14 @@ def files(history: History, *, records: bool) -> list[Path]:
     return [path for path in found if records or path.parent.parent.name != "records"]
 
 
-def records_are_sealed(history: History) -> bool:
+def records_are_checksummed(history: History) -> bool:
     return b'"check"' in next((history.root / "records").rglob("*.json")).read_bytes()
 
 
 def test_every_flipped_bit_is_found(tmp_path: Path) -> None:
     history = dataset(tmp_path)
     rng = np.random.default_rng(0)
-    candidates = files(history, records=records_are_sealed(history))
+    candidates = files(history, records=records_are_checksummed(history))
     seen = set()
     for number in range(FLIPS):
         # Every file once, then files drawn by chance.

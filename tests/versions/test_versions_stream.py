@@ -126,14 +126,14 @@ def test_a_file_is_stored_as_its_bytes_are(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(data)
     digest = store.put_file(tmp_path / "file")
     assert digest == sha(data) == store.put(data) == store.put_file(tmp_path / "file")
-    assert store.proven(digest).read_bytes() == data and store.path(digest).stat().st_mode & 0o777 == 0o444
+    assert store.verified(digest).read_bytes() == data and store.path(digest).stat().st_mode & 0o777 == 0o444
     assert list(store.objects()) == [digest] and not list(tmp_path.rglob(".tmp-*"))
     store.path(digest).chmod(0o644)
     store.path(digest).write_bytes(data[:-1])
     with pytest.raises(DamagedError, match="does not match"):
-        store.proven(digest)
+        store.verified(digest)
     with pytest.raises(DamagedError, match="missing"):
-        store.proven("0" * 64)
+        store.verified("0" * 64)
 
 
 def test_what_is_large_is_sent_from_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,7 +53,7 @@ def command(
     card: given.Card = False,
     json: Json = False,
 ) -> None:
-    """Measure what an adapter controls: sweeps of every axis, read by the probes that proved the data, against baselines.
+    """Measure what an adapter controls: sweeps of every axis, read by the probes that verified the data, against baselines.
 
     Run the same command again to go on after an interruption. Writes OUT/report.json and OUT/report.html. Exit code 1 when the
     probes could read no video at all.

@@ -41,7 +41,7 @@ def command(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key; repeatable: train.steps=500")
     ] = None,
 ) -> None:
-    """Render a dataset, prove it, train on it, generate sweeps, measure them with the same probes, and write a report.
+    """Render a dataset, verify it, train on it, generate sweeps, measure them with the same probes, and write a report.
 
     Stages: build, verify, version, train, generate, evaluate, report. One whose inputs have not changed is not done again;
     run the same command after any interruption. A recipe with [compare] is several runs and a report on all of them.

@@ -47,7 +47,7 @@ class TensorCache:
         return self.root / key[:2] / f"{key}.safetensors"
 
     def has(self, key: str) -> bool:
-        """Return whether a key's file is there; `read` proves it."""
+        """Return whether a key's file is there; `read` verifies it."""
         return self.path(key).is_file()
 
     def read(self, key: str) -> Tensor | None:

@@ -111,7 +111,7 @@ def encode_all(
 
 
 class EncodedReader:
-    """Reads encodings when they are asked for, proven by their hashes, and keeps those that fit in `memory_bytes`."""
+    """Reads encodings when they are asked for, verified by their hashes, and keeps those that fit in `memory_bytes`."""
 
     def __init__(self, encoded: Encoded, cache: TensorCache, *, memory_bytes: int = 2 * 1024**3) -> None:
         self._encoded = encoded

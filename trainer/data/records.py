@@ -62,7 +62,7 @@ class TrainingData:
     snapshot: Dataset = field(repr=False)
 
     def frames(self, record: ClipRecord) -> NDArray[np.uint8]:
-        """Return a clip's frames `[T, H, W, 3]`, sRGB, proven by their digest; raises DamagedError."""
+        """Return a clip's frames `[T, H, W, 3]`, sRGB, verified by their digest; raises DamagedError."""
         frames_THW3 = self.snapshot.frames(record.clip_id)
         if frames_digest(frames_THW3) != record.frames_sha256:
             raise DamagedError(

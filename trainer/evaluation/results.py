@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from generator.io.checked_model import proven
+from generator.io.checked_model import verified
 from generator.io.checksummed_json import canonical
 from generator.recipe.section import Section
 from scenes.control_axis import ErrorUnit
@@ -256,7 +256,7 @@ def read_report(folder: Path) -> EvaluationReport:
     """Return the report of an evaluation's folder; raises InputError where there is none or it cannot be read."""
     path = folder / FILE
     try:
-        return EvaluationReport.model_validate_json(canonical(proven(path.read_bytes())))
+        return EvaluationReport.model_validate_json(canonical(verified(path.read_bytes())))
     except FileNotFoundError:
         raise InputError(f"{folder} has no {FILE}; give the folder that `stopdown evaluate` wrote") from None
     except (OSError, ValueError) as error:  # pydantic's errors are among them

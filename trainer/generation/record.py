@@ -107,7 +107,7 @@ def state_of(folder: Path, name: str, digest: str) -> State:
 def read_record(folder: Path, name: str) -> dict[str, Any] | None:
     """Return a video's record, None where there is none, it cannot be read, or it is not as it was written.
 
-    Records of before have no checksum; of those the recipe is proven by its digest.
+    Records of before have no checksum; of those the recipe is verified by its digest.
     """
     try:
         record = parse_checksummed_text((folder / f"{name}.json").read_bytes(), optional=True)

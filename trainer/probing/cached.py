@@ -1,7 +1,7 @@
 """Reads generated sweeps with the blind probes, and remembers what was read, so that an interrupted evaluation goes on.
 
 READINGS.jsonl holds a line per reading, keyed by the hashes of the frames, the axis and the version of the probes. Each line
-has a checksum; what is not proven is read again.
+has a checksum; what is not verified is read again.
 
 Array legend: T frames, H rows, W columns, 3 channels (sRGB, uint8); N controls.
 """
@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from generator.io.checksummed_json import sealed_line, unsealed_line
+from generator.io.checksummed_json import checksummed_line, parse_checksummed_line
 from scenes.axes import AXES
 from scenes.control_axis import PROBES_VERSION, Bytes, Reading
 from trainer.control.laws import AxisControl, NoLaw
@@ -101,7 +101,7 @@ class Prober:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8") as file:
             tree = {"key": key, "relative": read.relative, "value": read.value, "note": read.note}
-            file.write(f"{self._lead}{sealed_line(tree).decode()}\n")
+            file.write(f"{self._lead}{checksummed_line(tree).decode()}\n")
         self._lead = ""
 
 
@@ -122,7 +122,7 @@ def _stored(path: Path) -> list[tuple[str, Read]]:
     found, lines = [], path.read_bytes().split(b"\n")
     for line in lines:
         try:
-            tree = unsealed_line(line)
+            tree = parse_checksummed_line(line)
             found.append((str(tree["key"]), Read(relative=tree["relative"], value=tree["value"], note=str(tree["note"]))))
         except (ValueError, KeyError, TypeError):
             continue

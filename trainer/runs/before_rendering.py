@@ -19,7 +19,7 @@ from trainer.runs.run_recipe import RunRecipe
 def check_before_rendering(recipe: RunRecipe, dataset: Path) -> None:
     """Raise InputError in one line for what ends the run later.
 
-    That is an axis of which no label can be proven, sizes that the backbone cannot take, and splits without the clips that
+    That is an axis of which no label can be verified, sizes that the backbone cannot take, and splits without the clips that
     training, previews or the evaluation need. A backbone that is not known by name is looked up where it lies.
     """
     plan, train = recipe.plan(), recipe.train(dataset, "latest", Path())

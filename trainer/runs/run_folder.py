@@ -15,7 +15,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from generator.io.atomic import write_atomic
-from generator.io.checked_model import checked, proven
+from generator.io.checked_model import checked, verified
 from generator.io.checksummed_json import sha256
 from scenes.errors import InputError, closest
 from trainer.runs.run_recipe import RunRecipe
@@ -92,7 +92,7 @@ def claim(folder: Path, recipe: RunRecipe, dataset: Path) -> RunFacts:
 def read_facts(folder: Path) -> RunFacts:
     """Return what a run is; raises InputError for a folder that is none."""
     try:
-        return RunFacts.model_validate(proven((folder / FACTS).read_bytes()))
+        return RunFacts.model_validate(verified((folder / FACTS).read_bytes()))
     except FileNotFoundError:
         siblings = [path.name for path in _folders(folder.parent)] if folder.parent.is_dir() else []
         raise InputError(f"{folder} is no run{closest(folder.name, siblings)}; `stopdown runs` lists them") from None

@@ -65,7 +65,7 @@ def load_run_recipe(path: Path, overrides: Sequence[str] = ()) -> RunRecipe:
     made = RunRecipe(dataset=dataset, evaluate=evaluate, text=text, overrides=tuple(overrides), tree=tree, source=str(path))
     settings = made.train(Path(), "latest", Path())  # its mistakes are told now, not after an hour of rendering
     if settings.what != "control":
-        raise InputError(f"{path}: train.what is '{settings.what}', and a run proves a control; use 'control'")
+        raise InputError(f"{path}: train.what is '{settings.what}', and `stopdown run` trains a control; use 'control'")
     missing = [name for name in settings.adapter.axes or () if name not in dataset.used_axes]
     if missing:
         raise InputError(
@@ -82,7 +82,9 @@ def _check_evaluation(evaluate: EvaluateSettings, train: TrainSettings, used: Se
         if name not in learnt:
             raise InputError(f"{source}: evaluate.axes names '{name}', and the adapter learns {', '.join(learnt)}; use those")
     if arm == "lora_only":
-        raise InputError(f"{source}: train.adapter.arm is '{arm}', and a run proves a control; use 'joint' or 'adapter_only'")
+        raise InputError(
+            f"{source}: train.adapter.arm is '{arm}', and `stopdown run` trains a control; use 'joint' or 'adapter_only'"
+        )
     own = evaluate.modes if evaluate.modes != EvaluateSettings.model_fields["modes"].default else ()
     lacking = [mode for mode in own if mode not in WITHOUT_LORA]
     if arm == "adapter_only" and lacking:

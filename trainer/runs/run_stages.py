@@ -149,7 +149,7 @@ class Freeze:
     name: str = "version"
 
     def inputs(self, earlier: Mapping[str, StageRecord]) -> Mapping[str, str]:
-        """Depend on what was built and proven."""
+        """Depend on what was built and verified."""
         return {"version": earlier["build"].made["version"], "verify": digest_of(earlier["verify"].made)}
 
     def made(self) -> Mapping[str, str]:

@@ -16,7 +16,7 @@ from typing import Any, Literal, Protocol
 from pydantic import BaseModel, ConfigDict, Field
 
 from generator.io.atomic import DamagedError, write_atomic
-from generator.io.checked_model import checked, proven
+from generator.io.checked_model import checked, verified
 from generator.io.file_lock import alone
 from scenes.errors import InputError, closest
 from trainer.weights.full_disk import full_disk_in_words
@@ -69,7 +69,7 @@ class RunState(BaseModel):
 def read_state(folder: Path) -> RunState:
     """Return what a run has done; raises InputError for a state file that cannot be read."""
     try:
-        return RunState.model_validate(proven((folder / STATE).read_bytes()))
+        return RunState.model_validate(verified((folder / STATE).read_bytes()))
     except FileNotFoundError:
         return RunState()
     except (OSError, ValueError) as error:  # pydantic's errors are among them

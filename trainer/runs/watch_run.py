@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from generator.io.checksummed_json import unsealed_line
+from generator.io.checksummed_json import parse_checksummed_line
 from generator.monitor.board import Board, Grid, Meter, Row, Tone, in_words
 from generator.monitor.build_board import build_board
 from generator.monitor.watch_build import BuildWatch, watch_build
@@ -105,7 +105,7 @@ def _last_events(log: Path) -> Iterator[dict[str, Any]]:
         raise InputError(f"{log} cannot be read ({error.strerror}); check it and its permissions") from error
     for number, line in enumerate(lines, start=1):
         try:
-            event = unsealed_line(line, optional=True)
+            event = parse_checksummed_line(line, optional=True)
             yield {"kind": event["kind"], "step": event["step"], "values": event["values"], "machine": event["machine"]}
         except (ValueError, KeyError, TypeError):
             raise InputError(f"{log} is no metric log (line {number} of its end); give the folder of a run") from None

@@ -281,11 +281,11 @@ def _with_spot(annotation: Annotation, seen: Look) -> Annotation:
 def _notes(annotation: Annotation, seen: Look) -> list[str]:
     notes = [f"{seen.clipped:.1%} of the picture is clipped"] if seen.clipped > 0.001 else []
     if annotation.unproven:
-        notes.append(f"no label can be proven: {annotation.unproven}")
+        notes.append(f"no label can be verified: {annotation.unproven}")
     if annotation.changing:
         more = f" and {len(annotation.changing) - 3} more" if len(annotation.changing) > 3 else ""
         words = ", ".join(one.name for one in annotation.changing[:3])
-        notes.append(f"its look changes ({words}{more}): the shutter is proven in frames without, or with slow fades only")
+        notes.append(f"its look changes ({words}{more}): the shutter is verified in frames without, or with slow fades only")
     if annotation.patch_unproven:
-        notes.append(f"no temperature can be proven: {annotation.patch_unproven}")
+        notes.append(f"no temperature can be verified: {annotation.patch_unproven}")
     return notes

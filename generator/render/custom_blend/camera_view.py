@@ -47,7 +47,7 @@ SPOT = 0.8  # of the side of the largest square: its rim is mixed with what lies
 class Look:
     """What was seen: the clipped share of the picture, the pixels of each named thing by name, the frame, and the cost.
 
-    `coloured` says why the colour of the thing that stands still proves no temperature.
+    `coloured` says why no temperature can be verified on the object that stands still.
     """
 
     clipped: float

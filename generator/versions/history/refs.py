@@ -1,4 +1,4 @@
-"""References: the head of the history and tags, each a small sealed file, swapped only if it still says what was read."""
+"""References: the head of the history and tags, each a small checksummed file, swapped only if it still says what was read."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from generator.io.atomic import DamagedError, fsync_folder
-from generator.io.checksummed_json import read_sealed, write_sealed
+from generator.io.checksummed_json import read_checksummed, write_checksummed
 from generator.versions.history.locks import swapping
 from scenes.errors import InputError
 from scenes.spec import Spec
@@ -80,13 +80,13 @@ class Refs:
                 fsync_folder(path.parent)
                 return
             now = datetime.now(UTC).isoformat(timespec="seconds")
-            write_sealed(path, Tag(name=name, version=version_id, time=now).model_dump(mode="json"))
+            write_checksummed(path, Tag(name=name, version=version_id, time=now).model_dump(mode="json"))
 
     def _tag_path(self, name: str) -> Path:
         return self.root / "tags" / f"{name}.json"
 
     def _read(self, path: Path, name: str) -> Tag | None:
-        tree = read_sealed(path)
+        tree = read_checksummed(path)
         if tree is None:
             return None
         try:

@@ -15,7 +15,7 @@ from generator.versions.manifest.leaves import read_leaf
 def import_versions(source: History, target: History, version_id: str) -> tuple[str, ...]:
     """Copy a version and its ancestors with all they reach; return the ids that were new, oldest first.
 
-    Objects are hard links where both stores share a file system, and their bytes are proven either way. Raises DamagedError
+    Objects are hard links where both stores share a file system, and their bytes are verified either way. Raises DamagedError
     when the source is damaged; versions are written last, so nothing incomplete becomes visible.
     """
     with reading(source.root), writing(target.root):

@@ -1,8 +1,8 @@
 """The rows of a version: a clip's labels, and what the store needs to know of it (`key`, `lossless`, `split`).
 
 A row table has every column of `generator.store.labels` and three more; it is sorted by `clip_id`, which is unique. Two hashes
-stand for rows: an object's sha256 proves bytes, `content_digest` names what the clips are, whatever library wrote the bytes and
-whatever the probes read on a machine.
+stand for rows: an object's sha256 is that of its bytes; `content_digest` is that of the clips'
+contents, whatever library wrote the bytes and whatever the probes read on a machine.
 """
 
 from __future__ import annotations

@@ -72,7 +72,7 @@ class Clip:
         return f"Clip({', '.join([self.clip_id, *filter(None, [picture, *said])])}, {labels['caption']!r})"
 
     def data(self) -> bytes:
-        """Return the clip's MP4, proven by its hash; raises DamagedError."""
+        """Return the clip's MP4, verified by its hash; raises DamagedError."""
         return self._snapshot.history.store.read(self._snapshot.digests[self._position])
 
     def frames(self) -> NDArray[np.uint8]:
@@ -207,7 +207,7 @@ class Samples:
         return len(self._rows)
 
     def __getitem__(self, position: int) -> dict[str, Any]:
-        """Return one clip's columns and its frames under `video`, proven by their hash; raises IndexError, DamagedError."""
+        """Return one clip's columns and its frames under `video`, verified by their hash; raises IndexError, DamagedError."""
         place = range(len(self))[position]
         return {**self._rows[place], VIDEO: decode(self._store.read(self._digests[place]))}
 

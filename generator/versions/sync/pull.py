@@ -1,4 +1,4 @@
-"""Pulling and cloning: what a remote has and we lack is fetched and proven, then references move, then the folder shows it."""
+"""Pulling and cloning: what is only on the remote is fetched and verified; then references move, then the folder shows it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def pull(
 ) -> TransferReport:
     """Fetch all that a remote's head and tags reach, move our references to its, and make the folder show the latest version.
 
-    Every byte is proven by its sha256 before it is kept. Raises InputError when the remote is none, the histories have
+    Every byte is verified by its sha256 before it is kept. Raises InputError when the remote is none, the histories have
     diverged, or the folder holds uncommitted work (and `force` is not set); DamagedError when what comes is damaged. Then no
     reference was moved and the folder is as it was. `show` False leaves the folder alone.
     """
@@ -82,7 +82,7 @@ def clone(remote: Remote, folder: Path, *, show: bool = True, progress: Progress
 
 
 def fetched(remote: Remote, path: str, digest: str) -> bytes:
-    """Return a remote file's bytes, proven by their sha256; raises DamagedError."""
+    """Return a remote file's bytes, verified by their sha256; raises DamagedError."""
     data = remote.read(path)
     if data is None:
         raise DamagedError(f"{path} is missing from {remote.name}; push it there again from a whole copy")
@@ -170,7 +170,7 @@ def _fetch_records(
 
 
 def _check_record(remote: Remote, data: bytes, row: Mapping[str, object]) -> None:
-    """Raise DamagedError unless a record is whole and names the same objects as the row, whose bytes are proven."""
+    """Raise DamagedError unless a record is whole and names the same objects as the row, whose bytes are verified."""
     try:
         record = ClipRecord.model_validate(parse_checksummed(data, record_file(str(row["key"]))))
     except (ValueError, DamagedError):

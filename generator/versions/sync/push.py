@@ -84,7 +84,7 @@ class Parcel:
 def push(history: History, remote: Remote, *, force: bool = False, progress: Progress | None = None) -> TransferReport:
     """Copy all that the head and the tags reach to a remote, then move its references to ours.
 
-    Every byte is proven before it is sent. Raises InputError when the remote is none or has diverged and `force` is not set,
+    Every byte is verified before it is sent. Raises InputError when the remote is none or has diverged and `force` is not set,
     DamagedError when something here or there is damaged; then no reference was moved.
     """
     mine = local_refs(history)
@@ -182,7 +182,7 @@ class _Sender:
             _check_size(self._history, self._remote, digest, size)
             return -1
         here = store.size(digest) or 0
-        data = store.proven(digest) if here > _LARGE_BYTES else store.read(digest)
+        data = store.verified(digest) if here > _LARGE_BYTES else store.read(digest)
         new = self._remote.put(path, data)
         if not new:
             _mend(self._remote, path, data if isinstance(data, bytes) else data.read_bytes())

@@ -1,4 +1,4 @@
-"""Repairing from a remote: what a check found damaged or missing is fetched again, proven, and put in its place."""
+"""Repairing from a remote: what a check found damaged or missing is fetched again, verified, and put in its place."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def _repair(history: History, damage: Damage, remote: Remote) -> bool | None:
 
 
 def _record(remote: Remote, key: str) -> bytes:
-    """Return a clip's record, proven by its checksum; raises DamagedError."""
+    """Return a clip's record, verified by its checksum; raises DamagedError."""
     data = remote.read(record_file(key))
     if data is None:
         raise DamagedError(f"{record_file(key)} is missing from {remote.name} too")
@@ -105,7 +105,7 @@ def _record(remote: Remote, key: str) -> bytes:
 
 
 def _replace(history: History, path: Path, data: bytes) -> None:
-    """Write proven bytes in the place of a file; raises DamagedError where a link would lead elsewhere."""
+    """Write verified bytes in the place of a file; raises DamagedError where a link would lead elsewhere."""
     for folder in (path.parent, path.parent.parent, history.root):
         if folder.is_symlink():
             raise DamagedError(f"{folder} is a symbolic link where a folder of {INTERNAL} belongs; remove it")

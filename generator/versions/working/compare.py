@@ -1,6 +1,6 @@
 """The working folder against a version: what lies there, what should, and where they differ.
 
-A view of a clip is proven by being the object's own file (a hard link); anything else is proven by its hash, which an index
+A view of a clip is verified by being the object's own file (a hard link); anything else is verified by its hash, which an index
 remembers by size, time and inode. The index is a cache: without it, files are hashed again.
 """
 
@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from generator.io.atomic import NOT_WRITABLE, DamagedError, file_digest, write_atomic
-from generator.io.checksummed_json import checksummed, parse_checksummed, read_sealed, sha256, write_sealed
+from generator.io.checksummed_json import checksummed, parse_checksummed, read_checksummed, sha256, write_checksummed
 from generator.store.labels import write_labels
 from generator.versions.history.history import History
 from generator.versions.history.version import Version
@@ -72,7 +72,7 @@ class Working:
 
     def state(self) -> tuple[str | None, str | None, str | None]:
         """Return the version that the folder shows, the one a restore was making it show, and the sha256 of labels.parquet."""
-        tree = read_sealed(self._state)
+        tree = read_checksummed(self._state)
         if tree is None:
             return None, None, None
         coming = tree.get("next")
@@ -82,17 +82,17 @@ class Working:
 
     def remember(self, version_id: str | None, *, restoring: str | None = None, labels: str | None = None) -> None:
         """Write what the folder shows."""
-        write_sealed(self._state, {"version": version_id, "restoring": restoring, "labels": labels})
+        write_checksummed(self._state, {"version": version_id, "restoring": restoring, "labels": labels})
 
     def announce(self, version_id: str, *, labels: str) -> None:
         """Write what the folder shows as soon as the head is moved to it: a commit that is killed then leaves no wrong note."""
-        tree = read_sealed(self._state) or {"version": None, "restoring": None, "labels": None}
-        write_sealed(self._state, {**tree, "next": {"version": version_id, "labels": labels}})
+        tree = read_checksummed(self._state) or {"version": None, "restoring": None, "labels": None}
+        write_checksummed(self._state, {**tree, "next": {"version": version_id, "labels": labels}})
 
     def settle(self) -> None:
         """Write the note of a commit that was killed before it wrote its own. `state` knows it either way, so a disk that
         refuses is no failure."""
-        tree = read_sealed(self._state)
+        tree = read_checksummed(self._state)
         if tree is None or "next" not in tree:
             return
         shown, restoring, labels = self.state()

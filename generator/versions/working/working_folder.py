@@ -29,7 +29,7 @@ from pydantic import ValidationError
 from generator.card.files import lineage_files
 from generator.card.origin import Origin, plan_origin
 from generator.io.atomic import DamagedError, write_atomic, write_pieces
-from generator.io.checksummed_json import read_sealed
+from generator.io.checksummed_json import read_checksummed
 from generator.io.file_lock import alone
 from generator.media.video import decode
 from generator.recipe.plan import PLAN_FORMATS, ClipPlan, Plan, plan_format, rounded
@@ -145,7 +145,7 @@ def check_target(path: Path, plan: Plan) -> bool:
                 f"{path} {state} of another recipe ({difference(earlier.recipe, plan.recipe)}); build into another folder"
             )
         return True
-    farm = read_sealed(path / INTERNAL / "farm.json")
+    farm = read_checksummed(path / INTERNAL / "farm.json")
     if farm is not None:  # machines build here together, and write plan.json at the end
         recipe = Recipe.model_validate(farm.get("recipe"))
         if recipe != plan.recipe:

@@ -49,7 +49,7 @@ def rewrite_card(folder: Path, change: Callable[[dict[str, Any]], object]) -> No
     (folder / CARD).write_text(json.dumps(tree))
 
 
-def resealed(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+def rewritten(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
     """Change a card and make its checksum anew."""
     tree = json.loads((folder / CARD).read_text())
     del tree["check"]
@@ -69,9 +69,9 @@ def resealed(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
     ],
 )
 def test_hashes_that_do_not_belong(folder: Path, change: Callable[[dict[str, Any]], object], message: str) -> None:
-    resealed(folder, lambda tree: tree)
+    rewritten(folder, lambda tree: tree)
     verify_adapter(folder)
-    resealed(folder, change)
+    rewritten(folder, change)
     refused(folder, message)
 
 

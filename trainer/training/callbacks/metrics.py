@@ -1,8 +1,8 @@
 """The metric log: what was measured, step by step, in `metrics.jsonl` and wherever else it is sent.
 
 A line is an event: {"step", "kind", "values", "machine", "check"}. `values` follow from the run's settings alone, so that two
-runs can be compared line by line; `machine` holds what differs from run to run (the time of day, speed, memory); `check` proves
-the rest (lines of before have none).
+runs can be compared line by line; `machine` holds what differs from run to run (the time of day, speed, memory); `check` is the
+checksum of the rest (lines of earlier versions have none).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, Any, Literal, Protocol, get_args
 
 from generator.io.atomic import DamagedError, write_atomic
-from generator.io.checksummed_json import sealed_line, unsealed_line
+from generator.io.checksummed_json import checksummed_line, parse_checksummed_line
 from trainer.training.callbacks.surviving import surviving
 from trainer.training.tasks.base import Progress, Task
 
@@ -37,7 +37,7 @@ class Event:
         """Return the event as a line of JSON."""
         values = {name: value if value is not None and math.isfinite(value) else None for name, value in self.values.items()}
         tree = {"step": self.step, "kind": self.kind, "values": values, "machine": dict(self.machine)}
-        return sealed_line(tree).decode() + "\n"
+        return checksummed_line(tree).decode() + "\n"
 
 
 class Sink(Protocol):
@@ -100,7 +100,7 @@ def read_events(path: Path) -> list[Event]:
     events = []
     for number, line in enumerate(whole.splitlines(), start=1):
         try:
-            events.append(_event(unsealed_line(line, optional=True)))
+            events.append(_event(parse_checksummed_line(line, optional=True)))
         except (ValueError, KeyError, TypeError) as error:
             raise DamagedError(f"{path}, line {number} is no metric event ({error}); move the file away to go on") from None
     return events

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from generator.io.checksummed_json import unsealed_line
+from generator.io.checksummed_json import parse_checksummed_line
 from scenes.axes import AXES
 from trainer.training.callbacks.metrics import FILE
 from trainer.training.checkpoints.checkpoint import checkpoint_path, checkpoint_steps, is_scheduled
@@ -69,7 +69,7 @@ def _measured(log: Path) -> Iterable[tuple[int, str, Mapping[str, float]]]:
         if b'"kind": "train"' in line or not line:
             continue
         try:
-            tree = unsealed_line(line, optional=True)
+            tree = parse_checksummed_line(line, optional=True)
             yield int(tree["step"]), str(tree["kind"]), dict(tree["values"])
         except (ValueError, KeyError, TypeError):  # a line that a kill cut short; a damaged log is said by `read_events`
             continue

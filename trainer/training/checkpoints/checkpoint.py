@@ -32,7 +32,7 @@ from generator.io.checksummed_json import checksummed, parse_checksummed
 from generator.io.scratch import scratch_folder
 
 FORMAT = 2
-UNSEALED = 1  # the format before state.json had a checksum
+WITHOUT_CHECKSUM = 1  # the format before state.json had a checksum
 NAME = re.compile(r"checkpoint-(\d+)")
 SCRATCH = ".checkpoint-"
 STATE = "state.json"
@@ -166,8 +166,8 @@ def _read_state(path: Path) -> dict[str, Any]:
     """Return a checkpoint's state, held against its checksum and against the step that the folder's name says."""
     data = (path / STATE).read_bytes()
     state = json.loads(data)
-    if state["format"] not in (UNSEALED, FORMAT):
-        raise ValueError(f"format {state['format']}, this version reads {UNSEALED} and {FORMAT}")
+    if state["format"] not in (WITHOUT_CHECKSUM, FORMAT):
+        raise ValueError(f"format {state['format']}, this version reads {WITHOUT_CHECKSUM} and {FORMAT}")
     if state["format"] == FORMAT:
         try:
             state = parse_checksummed(data, STATE)
