@@ -1,7 +1,7 @@
 """200 clips on a two-raylet Ray cluster, with ten render actors, a raylet and the driver killed -9 at random instants.
 
 `python benchmarks/farm_ray_kills.py [--clips 200] [--kills 10] [--seed 1]` writes benchmarks/results/farm_ray_kills.json and
-exits 1 where a clip lacks, was rendered when it was there already, or has other frames than in a single-process build.
+exits 1 where a clip is missing, was rendered when it was there already, or has other frames than in a single-process build.
 """
 
 from __future__ import annotations

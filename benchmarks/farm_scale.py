@@ -1,4 +1,4 @@
-"""What a clip costs a farm as its dataset grows: publishing, looking for what lacks, committing.
+"""What a clip costs a farm as its dataset grows: publishing, looking for what is missing, committing.
 
     python benchmarks/farm_scale.py [--only memory disk commit] [--sizes 1000 10000 100000 1000000] [--prefill]
 
@@ -145,8 +145,8 @@ def look(where: Target, remote: Memory, clips: list[ClipPlan], prefilled: bool) 
     if prefilled:
         mend(lambda path, data: remote.folders[path.rpartition("/")[0]].update({path: data}), clips)
     remote.counts.clear()
-    spent_s, lacking = cpu(lambda: where.missing(clips))
-    assert not lacking
+    spent_s, missing_clips = cpu(lambda: where.missing(clips))
+    assert not missing_clips
     return spent_s / len(clips), remote.counts["requests"] / len(clips), remote.counts["listed"] / len(clips)
 
 
@@ -171,8 +171,8 @@ def on_disk(sizes: list[int]) -> list[dict[str, Any]]:
             wall_s = (time.perf_counter() - wall_s) / DISK_CLIPS
             clips = shard(0, size)
             mend(write, clips)
-            spent_s, lacking = cpu(lambda where=where, clips=clips: where.missing(clips))  # type: ignore[misc]
-            assert not lacking
+            spent_s, missing_clips = cpu(lambda where=where, clips=clips: where.missing(clips))  # type: ignore[misc]
+            assert not missing_clips
             there = size + DISK_CLIPS
             lines.append(
                 {

@@ -73,7 +73,7 @@ class FarmRequest:
 
 
 def run(recipe: Recipe, request: FarmRequest) -> None:
-    """Do what was asked for and print it; ends the command with exit code 1 where clips lack or failed."""
+    """Do what was asked for and print it; ends the command with exit code 1 where clips are missing or failed."""
     recipe = recipe.of_the_data()  # a store keeps no more of it, and is to know it again
     with _orderly_end():
         if request.finish:
@@ -184,7 +184,7 @@ def _finish_summary(report: FinishReport) -> dict[str, object]:
     return {
         "path": report.where,
         "clips": report.clips,
-        "lacking": report.lacking,
+        "lacking": report.missing_clips,
         "missing": list(report.missing),
         "shards": list(report.shards),
         "of": report.count,

@@ -46,13 +46,15 @@ _SHARD_BEAT = re.compile(r"shard-(\d+)-of-(\d+)")
 
 @dataclass(frozen=True, kw_only=True)
 class FinishReport:
-    """What a finish found: clips of the plan and how many lack, the first of those by id and, where it is known how the plan
-    was cut, the shards of all (from 1, of `count`), records that were damaged and set aside; and the version, where it was
-    committed."""
+    """What a finish found: how many clips the plan has and how many are missing, and the ids of the first of these.
+
+    Where it is known how the plan was cut, `shards` are those of all missing clips (from 1, of `count`). `set_aside` are clips
+    whose record was damaged; `version` is the one that was committed, if one was.
+    """
 
     where: str
     clips: int
-    lacking: int
+    missing_clips: int
     missing: tuple[str, ...]
     shards: tuple[int, ...]
     count: int | None
@@ -62,12 +64,12 @@ class FinishReport:
     @property
     def complete(self) -> bool:
         """Whether every clip was there."""
-        return not self.lacking
+        return not self.missing_clips
 
     def words(self) -> str:
-        """Return what lacks, and what to do."""
-        shown = ", ".join(self.missing[:_SHOWN]) + (" …" if self.lacking > _SHOWN else "")
-        words = f"{self.lacking} of {self.clips} clips are not at {self.where} ({shown})"
+        """Return what is missing, and what to do."""
+        shown = ", ".join(self.missing[:_SHOWN]) + (" …" if self.missing_clips > _SHOWN else "")
+        words = f"{self.missing_clips} of {self.clips} clips are not at {self.where} ({shown})"
         if self.set_aside:
             words += f"; {len(self.set_aside)} of them had a damaged record, which was set aside"
         if self.count is None:
@@ -77,9 +79,9 @@ class FinishReport:
 
 
 def finish_target(target: Target, *, message: str | None, shards: int | None = None) -> FinishReport:
-    """Check a target against its plan; commit it as a version where nothing lacks and `message` is not None.
+    """Check a target against its plan; commit it as a version where nothing is missing and `message` is not None.
 
-    `shards` is how many the plan was cut into; None: as the workers' beats say. Nothing is committed where a clip lacks. A
+    `shards` is how many the plan was cut into; None: as the workers' beats say. Nothing is committed where a clip is missing. A
     record that is damaged, or names an object that is not there, is emptied, so that its shard makes the clip anew.
     """
     assert isinstance(target.parts, Parts), "a target for reading has no end"
@@ -87,15 +89,15 @@ def finish_target(target: Target, *, message: str | None, shards: int | None = N
         survey = Survey(target, target.parts, stack)
         survey.read_records()
         survey.check_objects()
-        lacking = len(survey.lacking)
-        version = None if lacking else _commit(target, Records(survey.records), survey.sizes, message)
+        missing_clips = len(survey.missing_clips)
+        version = None if missing_clips else _commit(target, Records(survey.records), survey.sizes, message)
         count = shards if shards is not None else _count(target)
         return FinishReport(
             where=target.where,
             clips=target.parts.clips,
-            lacking=lacking,
-            missing=tuple(clip_id for _, clip_id in islice(survey.lacking.after(""), NAMED)),
-            shards=tuple(survey.shards(count)) if count is not None and lacking else (),
+            missing_clips=missing_clips,
+            missing=tuple(clip_id for _, clip_id in islice(survey.missing_clips.after(""), NAMED)),
+            shards=tuple(survey.shards(count)) if count is not None and missing_clips else (),
             count=count,
             set_aside=tuple(survey.set_aside[:NAMED]),
             version=version,
@@ -133,20 +135,20 @@ class Records(Mapping[str, ClipRecord]):
 
 
 class Survey:
-    """What is found out of a build: records by clip id, sizes of objects by sha256, and what lacks, in the plan's order."""
+    """What a build left: records by clip id, sizes of objects by sha256, and the missing clips in the plan's order."""
 
     def __init__(self, target: Target, parts: Parts, stack: ExitStack) -> None:
         self._target, self._parts = target, parts
-        self.records, self.sizes, self.lacking, self._named = (stack.enter_context(SpillMap()) for _ in range(4))
+        self.records, self.sizes, self.missing_clips, self._named = (stack.enter_context(SpillMap()) for _ in range(4))
         self.set_aside: list[str] = []
 
     def read_records(self) -> None:
-        """Read the record of every clip; of a part of the plan that no one has begun, all clips lack."""
+        """Read the record of every clip; of a part of the plan that no one has begun, all clips are missing."""
         for number in range(self._parts.count):
             part = self._target.stored_part(number)
             if part is None:
                 ids = (clip_id for scene in self._parts.keys(number) for clip_id in scene.clip_ids)
-                self.lacking.put((_place(number, position), clip_id) for position, clip_id in enumerate(ids))
+                self.missing_clips.put((_place(number, position), clip_id) for position, clip_id in enumerate(ids))
                 continue
             files = _record_files(part)
             for position, (clip, (data, record)) in enumerate(zip(part.plan.clips, files, strict=True)):
@@ -175,7 +177,7 @@ class Survey:
         for shard, piece in deal(self._parts, count):
             dealt[piece.part].append((shard, piece))
         found: set[int] = set()
-        for number, entries in groupby(self.lacking.after(""), key=lambda entry: int(entry[0][:_DIGITS])):
+        for number, entries in groupby(self.missing_clips.after(""), key=lambda entry: int(entry[0][:_DIGITS])):
             ids = {clip_id for _, clip_id in entries}
             part = self._target.stored_part(number)
             for shard, piece in dealt[number]:
@@ -190,12 +192,12 @@ class Survey:
         self._set_aside(record.key, place, clip_id, data)
 
     def _set_aside(self, key: str, place: str, clip_id: str, damaged: bytes | None) -> None:
-        """Note that a clip lacks; empty its record where it still is what was found: a shard may have mended it meanwhile."""
+        """Note that a clip is missing; empty its record if nobody changed it since: a shard may have mended it meanwhile."""
         if damaged is not None:
             self._target.patience.of(lambda: self._target.remote.swap(record_file(key), damaged, b""))
-            if place not in self.lacking:
+            if place not in self.missing_clips:
                 self.set_aside.append(clip_id)
-        self.lacking.put([(place, clip_id)])
+        self.missing_clips.put([(place, clip_id)])
 
 
 def _objects(record: ClipRecord) -> list[tuple[str, int]]:

@@ -1,4 +1,4 @@
-"""Which clips of a plan lack in a store, part by part: asked for one by one where they are few, else by lists on the disk."""
+"""The missing clips of a plan in a store, part by part: asked for one by one where they are few, else by lists on the disk."""
 
 from __future__ import annotations
 

@@ -165,10 +165,10 @@ class _Tally:
 @dataclass(frozen=True, kw_only=True)
 class ShardWork:
     """What a shard has to do: its pieces by part of the plan, and its missing clips: a byte for each of those in a part that
-    is in the store, 1 where it lacks."""
+    is in the store, 1 where it is missing."""
 
     pieces: dict[int, list[Piece]]
-    lacking: dict[int, bytes]
+    missing_clips: dict[int, bytes]
     clips: int
     left: int
 
@@ -177,7 +177,7 @@ class ShardWork:
         """Ask the store what a shard lacks; of a part that no one has begun, all."""
         assert isinstance(target.parts, Parts), "a target for reading renders nothing"
         pieces = shard_pieces(target.parts, shard)
-        lacking: dict[int, bytes] = {}
+        missing_clips: dict[int, bytes] = {}
         clips = left = 0
         for number, its_pieces in pieces.items():
             part = target.stored_part(number)
@@ -186,22 +186,22 @@ class ShardWork:
             else:
                 mine = piece_clips(its_pieces, part.plan)
                 missing = {clip.clip_id for clip in part.missing(mine)}
-                lacking[number] = bytes(clip.clip_id in missing for clip in mine)
+                missing_clips[number] = bytes(clip.clip_id in missing for clip in mine)
                 count, its_left = len(mine), len(missing)
             clips, left = clips + count, left + its_left
-        return cls(pieces=pieces, lacking=lacking, clips=clips, left=left)
+        return cls(pieces=pieces, missing_clips=missing_clips, clips=clips, left=left)
 
     @cached_property
     def parts(self) -> list[int]:
-        """The parts of the plan in which clips lack."""
-        return [number for number in self.pieces if any(self.lacking.get(number, b"\1"))]
+        """The parts of the plan in which clips are missing."""
+        return [number for number in self.pieces if any(self.missing_clips.get(number, b"\1"))]
 
     def clips_of(self, number: int, part: Target) -> list[ClipPlan]:
         """Return the missing clips of a part."""
         mine = piece_clips(self.pieces[number], part.plan)
-        if number not in self.lacking:
+        if number not in self.missing_clips:
             return mine
-        return [clip for clip, lacks in zip(mine, self.lacking[number], strict=True) if lacks]
+        return [clip for clip, lacks in zip(mine, self.missing_clips[number], strict=True) if lacks]
 
 
 class Publisher:
@@ -318,10 +318,10 @@ def _batches(
     """Yield what is to be rendered, part by part, when it is asked for; publish what lies in the scratch store already."""
     for number, part in zip(work.parts, ahead(target.part, work.parts), strict=True):
         mine = work.clips_of(number, part)
-        lacking = mine if number in work.lacking else part.missing(mine)
-        found(len(mine) - len(lacking))
+        missing_clips = mine if number in work.missing_clips else part.missing(mine)
+        found(len(mine) - len(missing_clips))
         left = []
-        for clip in lacking:
+        for clip in missing_clips:
             key = at_hand[clip.clip_id] = part.keys[clip.clip_id]
             if scratch.finished(key) is not None:
                 publisher.add(clip.clip_id, 0.0)

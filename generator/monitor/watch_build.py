@@ -149,10 +149,10 @@ class BuildWatch:
         if part is None:
             return self._whole.get(number, 0)
         clips = len(part.plan.clips)
-        lacking = len(missing(part))
-        if not lacking:
+        missing_clips = len(missing(part))
+        if not missing_clips:
             self._whole[number] = clips
-        return clips - lacking
+        return clips - missing_clips
 
     def _failed(self, told: dict[str, str]) -> dict[str, str]:
         """Return the messages of clips that are not there, of those that workers told of."""

@@ -97,13 +97,13 @@ def test_no_role_of_a_farm_holds_more_than_a_few_parts_of_the_plan(store: str, t
     scratch, clips = made(tmp_path / "scratch"), len(PLAN.clips)
     target = open_target(store, PLAN.recipe, blender=BLENDER)
     assert target.parts is not None and target.parts.count > 3 * PARTS_ALIVE
-    assert finish_target(target, message=None).lacking == clips and alive.made == 0  # what no one has begun is not drawn
+    assert finish_target(target, message=None).missing_clips == clips and alive.made == 0  # what no one has begun is not drawn
 
     one_of, _ = shard(store, scratch, 1, 2)
     watch = watch_build(store)
     assert watch.look().done == one_of
     halfway = finish_target(target, message=None, shards=2)
-    assert (halfway.lacking, halfway.shards) == (clips - one_of, (2,))
+    assert (halfway.missing_clips, halfway.shards) == (clips - one_of, (2,))
     assert shard(store, scratch, 1, 2) == (0, one_of)
     assert shard(store, scratch) == (clips - one_of, one_of)
     assert watch.look().state == "complete"

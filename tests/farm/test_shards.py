@@ -193,8 +193,8 @@ frames = {[length for length in frames if axis[0] != "shutter" or length > 1] or
     for piece in pieces(parts, count):
         scenes = groupby(piece.clips(parts.part(piece.part)), key=lambda clip: clip.scene_id)
         assert piece.cost_s == pytest.approx(sum(clip_cost_s(plan, list(clips)) for _, clips in scenes)) and piece.cost_s > 0
-    lacking = dealt[0][:2]
-    assert shards_of(plan, count, lacking) == ([1] if lacking else [])
+    missing_clips = dealt[0][:2]
+    assert shards_of(plan, count, missing_clips) == ([1] if missing_clips else [])
 
 
 @pytest.mark.parametrize("text", ["3/2", "0/4", "x", "", "1/0", "-1/4", "1/4/2", "1.5/3", "3", " 1/2", "1/99999999"])

@@ -21,7 +21,7 @@ MOST_RETRIES = 64  # clips that failed and wait for the end: what is held must n
 
 
 def missing_counts(target: Target) -> dict[int, int]:
-    """Return how many clips lack in a store by part of the plan, where any does; all do where no one has begun."""
+    """Return how many clips are missing in a store by part of the plan, where any are; all are where no one has begun."""
     assert isinstance(target.parts, Parts), "a target for reading renders nothing"
     counts: dict[int, int] = {}
     with lookup(target) as missing:
@@ -35,7 +35,7 @@ class Work:
     """The clips to render, handed out scene by scene; attempts are counted here, and failures kept."""
 
     def __init__(self, target: Target, counts: Mapping[int, int]) -> None:
-        """Take what lacks, by part of the plan (`missing_counts`)."""
+        """Take what is missing, by part of the plan (`missing_counts`)."""
         self._fresh = self._jobs(target, counts)
         self._returned: deque[SceneJob] = deque()
         self._retries: deque[SceneJob] = deque()
