@@ -58,7 +58,7 @@ def target(remote: Any, count: int) -> Target:
     """Return a target of a plan of so many clips, of which the code under test asks the number only."""
     nothing = small_plan(1)
     sized = nothing.model_construct(**{**nothing.__dict__, "clips": range(count)})
-    return Target(where="memory", remote=remote, plan=sized, blender="5.0.1", keys=Keys(count), patience=Retry(attempts=1))
+    return Target(where="memory", remote=remote, plan=sized, blender="5.0.1", keys=Keys(count), retry=Retry(attempts=1))
 
 
 def small_plan(scenes: int) -> Plan:
@@ -213,7 +213,7 @@ def commits(sizes: list[int]) -> list[dict[str, Any]]:
 def committed(history: History, clip: str, seed: int, count: int, act: Callable[..., object]) -> tuple[float, int, int]:
     """Commit clips of a seed; return CPU seconds, and the bytes of objects that were written and read."""
     ids, scenes = _names(seed, count)
-    labels, known = _labels(ids, scenes, np.random.default_rng(seed), [clip] * count), evidence(ids)
+    labels, known = _labels(ids, scenes, np.random.default_rng(seed), [clip] * count), references(ids)
     store, there = Reading(history.root), set(history.store.objects())
     history.store = store
     spent_s, _ = cpu(lambda: act(history, labels, known, Origin(message=f"seed {seed}")))
@@ -233,7 +233,7 @@ class Reading(Store):
         return data
 
 
-def evidence(ids: list[str]) -> dict[str, RecordReference]:
+def references(ids: list[str]) -> dict[str, RecordReference]:
     """Return what a store knows of clips."""
     return {clip_id: RecordReference(key=sha(clip_id), lossless={}) for clip_id in ids}
 

@@ -125,18 +125,18 @@ def folder_lines(path: Path, repeats: int) -> list[Line]:
     records = [_record(store, f"clip {number}", rng.bytes(CLIP_BYTES)) for number in range(FOLDER_CLIPS)]
     ids, scenes = _names(0, FOLDER_CLIPS)
     labels = _labels(ids, scenes, rng, [record.sha256_bytes for record in records])
-    evidence = {clip_id: RecordReference.of(record) for clip_id, record in zip(ids, records, strict=True)}
+    references = {clip_id: RecordReference.of(record) for clip_id, record in zip(ids, records, strict=True)}
     _write_folder(path, store, labels)
 
     def first() -> None:
-        record_shown(history, commit(history, labels, evidence, Origin(message="first", files={"README.md": b"# card\n"})))
+        record_shown(history, commit(history, labels, references, Origin(message="first", files={"README.md": b"# card\n"})))
 
     lines = [Line("commit 500 clips", _seconds(first), 1.5)]
     kept = labels.slice(0, FOLDER_CLIPS - 50)
     edited = kept.set_column(
         kept.column_names.index("caption"), kept.schema.field("caption"), pa.array([f"new words {n}" for n in range(len(kept))])
     )
-    commit(history, edited, evidence, Origin(message="second", files={"README.md": b"# card 2\n"}))
+    commit(history, edited, references, Origin(message="second", files={"README.md": b"# card 2\n"}))
     lines += [
         Line("verify every byte", _best(lambda: check(history), repeats), 1.0),
         Line("diff: 50 removed, 450 changed", _best(lambda: diff(history, "latest~1", "latest"), repeats), 0.05),
@@ -162,9 +162,11 @@ def manifest_lines(path: Path, rows: int, repeats: int) -> list[Line]:
     clip = _record(history.store, "one clip for all", b"clip").sha256_bytes
     ids, scenes = _names(1, rows)
     labels = _labels(ids, scenes, rng, [clip] * rows)
-    evidence = {clip_id: RecordReference(key=_sha(clip_id), lossless={}) for clip_id in ids}
+    references = {clip_id: RecordReference(key=_sha(clip_id), lossless={}) for clip_id in ids}
     lines = [
-        Line(f"commit {rows:,} rows at once", _seconds(lambda: commit(history, labels, evidence, Origin(message="all"))), None)
+        Line(
+            f"commit {rows:,} rows at once", _seconds(lambda: commit(history, labels, references, Origin(message="all"))), None
+        )
     ]
     for what, seed, bar in (("of a new seed", 2, 0.5), ("scattered over all leaves", None, None)):
         times = []

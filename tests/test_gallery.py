@@ -26,7 +26,7 @@ FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
 )  # fmt: skip
-PATIENCE_MS = 240_000  # a browser on a busy machine is slow and not broken; the limit of a whole test comes before
+TIMEOUT_MS = 240_000  # a browser on a busy machine is slow and not broken; the limit of a whole test comes before
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH: apt-get install chromium")
 
 STATES = "Object.fromEntries([...document.querySelectorAll('.clip')].map((clip) => [clip.id, clip.dataset.state]))"
@@ -55,7 +55,7 @@ class Watched:
 
     def __init__(self, browser: Browser, path: Path, **options: Any) -> None:
         self.context = browser.new_context(**({"viewport": {"width": 1280, "height": 5000}} | options))
-        self.context.set_default_timeout(PATIENCE_MS)
+        self.context.set_default_timeout(TIMEOUT_MS)
         self.page: Page = self.context.new_page()
         self.complaints: list[str] = []
         self.requests: list[str] = []

@@ -1,7 +1,7 @@
 """What a worker of a build tells about itself: a small file beside the dataset, overwritten every few seconds.
 
-A beat is for people (`stopdown monitor`): nothing that a build decides depends on it, and a store that refuses one stops no
-build. It is written by a thread of its own, so that neither a long render nor a slow store delays it or is delayed by it.
+A heartbeat is for people (`stopdown monitor`): a build decides nothing by it, and a store that refuses one does not stop the
+build. A thread of its own writes it, so that neither a long render nor a slow store delays it or is delayed by it.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from generator.console.progress import Progress
 from generator.io.atomic import write_atomic
 from scenes.spec import Spec
 
-BEATS = "farm"  # the folder of beats beside the records
+HEARTBEATS = "farm"  # the folder of heartbeats beside the records
 WRITE_EVERY_S = 3.0  # at most, where there is news
 BEAT_EVERY_S = 10.0  # at least, so that a worker in a long render is seen to live
-STALE_S = 30.0  # without a beat for so long, a worker is likely gone
-END_S = 5.0  # how long the end of a worker may wait for its last beat to be written
+STALE_S = 30.0  # without a heartbeat for so long, a worker is likely gone
+END_S = 5.0  # how long the end of a worker may wait for its last heartbeat to be written
 
 RECENT = 64
 FAILURES = 20
@@ -65,59 +65,59 @@ class Heartbeat(Spec):
     failures: dict[str, str] = Field(default_factory=dict)
 
     def age_s(self, now: datetime) -> float:
-        """Return the seconds since the beat, by the clocks of two machines; never negative."""
+        """Return the seconds since the heartbeat, by the clocks of two machines; never negative."""
         return max(0.0, (now - self.beat_at).total_seconds())
 
     def clips_per_min(self, now: datetime, window_s: float = 600.0) -> float:
-        """Return the rate over the last `window_s` seconds, or over as many of them as the beat remembers."""
+        """Return the rate over the last `window_s` seconds, or over as many of them as the heartbeat remembers."""
         span_s = min(window_s, (now - self.started_at).total_seconds())
-        if len(self.recent) == RECENT:  # there were more before, of which the beat says nothing
+        if len(self.recent) == RECENT:  # there were more before, of which the heartbeat says nothing
             span_s = min(span_s, (now - self.recent[0]).total_seconds())
         inside = sum(1 for at in self.recent if (now - at).total_seconds() <= span_s)
         return 60.0 * inside / max(1.0, span_s)
 
 
-def read_beats(files: Mapping[str, bytes]) -> tuple[tuple[Heartbeat, ...], tuple[str, ...]]:
-    """Return the beats in files by name, in order of worker name, and the names of files that are none."""
-    beats, unreadable = [], []
+def read_heartbeats(files: Mapping[str, bytes]) -> tuple[tuple[Heartbeat, ...], tuple[str, ...]]:
+    """Return the heartbeats in files by name, in order of worker name, and the names of files that are none."""
+    heartbeats, unreadable = [], []
     for name, data in sorted(files.items()):
         try:
-            beats.append(Heartbeat.model_validate_json(data))
+            heartbeats.append(Heartbeat.model_validate_json(data))
         except ValidationError:
             unreadable.append(name)
-    return tuple(beats), tuple(unreadable)
+    return tuple(heartbeats), tuple(unreadable)
 
 
-class BeatStore(Protocol):
-    """Where beats go, such as a `generator.farm.target.Target`."""
+class HeartbeatStore(Protocol):
+    """Where heartbeats go, such as a `generator.farm.target.Target`."""
 
-    def write_beat(self, name: str, data: bytes) -> bool:
-        """Overwrite the beat of a worker; return whether it could be written."""
+    def write_heartbeat(self, name: str, data: bytes) -> bool:
+        """Overwrite the heartbeat of a worker; return whether it could be written."""
         ...
 
 
-class BeatFolder:
-    """Beats in the `.stopdown` of a dataset that one machine builds, where a `Target` of that folder finds them."""
+class HeartbeatFolder:
+    """Heartbeats in the `.stopdown` of a dataset that one machine builds, where a `Target` of that folder finds them."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
 
-    def write_beat(self, name: str, data: bytes) -> bool:
-        """Write the beat by temporary file and rename."""
-        write_atomic(self._root / BEATS / f"{name}.json", data)
+    def write_heartbeat(self, name: str, data: bytes) -> bool:
+        """Write the heartbeat by temporary file and rename."""
+        write_atomic(self._root / HEARTBEATS / f"{name}.json", data)
         return True
 
 
 class HeartbeatWriter:
-    """Keeps the beat of one worker: `with HeartbeatWriter(target, "shard-3-of-64", "shard", slots=2) as beater: …`.
+    """Keeps the heartbeat of one worker: `with HeartbeatWriter(target, "shard-3-of-64", "shard", slots=2) as writer: …`.
 
-    Leaving the context writes the last beat: finished, failed (after an error, or where clips failed) or interrupted. Safe to
-    use from several threads. `trouble` is the last error of the store, or None.
+    Leaving the context writes the last heartbeat: finished, failed (after an error, or where clips failed) or interrupted.
+    Safe to use from several threads. `trouble` is the last error of the store, or None.
     """
 
     def __init__(
         self,
-        target: BeatStore,
+        target: HeartbeatStore,
         name: str,
         kind: str,
         *,
@@ -126,14 +126,14 @@ class HeartbeatWriter:
         assigned: int = 0,
         blender: str | None = None,
         write_every_s: float = WRITE_EVERY_S,
-        beat_every_s: float = BEAT_EVERY_S,
+        heartbeat_every_s: float = BEAT_EVERY_S,
     ) -> None:
         self.name = name
         self.trouble: str | None = None
         self._target = target
         self._fixed: dict[str, Any] = {"name": name, "kind": kind, "host": socket.gethostname(), "slots": slots}
         self._fixed |= {"shard": shard, "blender": blender}
-        self._write_every_s, self._beat_every_s = write_every_s, beat_every_s
+        self._write_every_s, self._beat_every_s = write_every_s, heartbeat_every_s
         self._news = threading.Condition()
         self._assigned, self._done, self._failed, self._cpu_s = assigned, 0, 0, 0.0
         self._current: dict[str, datetime] = {}
@@ -142,7 +142,7 @@ class HeartbeatWriter:
         self._state: State = "running"
         self._changed = self._ended = False
         self._started_at = datetime.now(UTC)
-        self._thread = threading.Thread(target=self._keep_writing, name=f"beat-{name}", daemon=True)
+        self._thread = threading.Thread(target=self._keep_writing, name=f"heartbeat-{name}", daemon=True)
 
     def __enter__(self) -> Self:
         self._started_at = datetime.now(UTC)
@@ -198,7 +198,7 @@ class HeartbeatWriter:
                 del self._failures[next(iter(self._failures))]
             self._tell()
 
-    def beat(self) -> Heartbeat:
+    def heartbeat(self) -> Heartbeat:
         """Return what would be written now."""
         with self._news:
             return Heartbeat(
@@ -236,34 +236,34 @@ class HeartbeatWriter:
 
     def _write(self) -> None:
         try:
-            written = self._target.write_beat(self.name, self.beat().model_dump_json(exclude_none=True).encode())
-            self.trouble = None if written else "the store refused the last beat"
-        except Exception as error:  # whatever a store can raise: the build goes on, and the beat is the only loss
+            written = self._target.write_heartbeat(self.name, self.heartbeat().model_dump_json(exclude_none=True).encode())
+            self.trouble = None if written else "the store refused the last heartbeat"
+        except Exception as error:  # whatever a store can raise: the build goes on, and the heartbeat is the only loss
             self.trouble = f"{type(error).__name__}: {error}"
 
 
-class BeatingProgress:
-    """A `Progress` that tells a heartbeat too what is rendered and what failed; its `done` is for the caller's `on_done`."""
+class HeartbeatProgress:
+    """A `Progress` that tells a `HeartbeatWriter` what is rendered and what failed; `done` is left to the caller."""
 
-    def __init__(self, progress: Progress, beater: HeartbeatWriter) -> None:
+    def __init__(self, progress: Progress, writer: HeartbeatWriter) -> None:
         self._progress = progress
-        self._beater = beater
+        self._writer = writer
         self._at_hand: dict[int, str] = {}
 
     def start(self, clips: int, finished: int) -> None:
         """Begin; the clips that are left are this worker's."""
         self._progress.start(clips, finished)
-        self._beater.assign(clips - finished)
+        self._writer.assign(clips - finished)
 
     def worker(self, number: int, state: str) -> None:
         """Tell which clip a render process has at hand."""
         self._progress.worker(number, state)
         before = self._at_hand.pop(number, None)
         if before is not None:
-            self._beater.stopped(before)
+            self._writer.stopped(before)
         if state.startswith(RENDERING):
             self._at_hand[number] = state.removeprefix(RENDERING)
-            self._beater.started(self._at_hand[number])
+            self._writer.started(self._at_hand[number])
 
     def done(self, clip_id: str) -> None:
         """Count a finished clip."""
@@ -272,7 +272,7 @@ class BeatingProgress:
     def failed(self, clip_id: str, message: str) -> None:
         """Tell which clip failed for good."""
         self._progress.failed(clip_id, message)
-        self._beater.failed(clip_id, message)
+        self._writer.failed(clip_id, message)
 
     def note(self, words: str) -> None:
         """Say something worth knowing."""

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from generator.building.heartbeat import BeatFolder, BeatingProgress, HeartbeatWriter
+from generator.building.heartbeat import HeartbeatFolder, HeartbeatProgress, HeartbeatWriter
 from generator.building.plan_check import concerns
 from generator.console.progress import Progress
 from generator.io.atomic import FULL
@@ -275,12 +275,12 @@ def _render(
 
     def on_done(clip_id: str, cpu_s: float) -> None:
         seconds.append(cpu_s)
-        beater.done(clip_id, cpu_s)
+        writer.done(clip_id, cpu_s)
 
     with HeartbeatWriter(
-        BeatFolder(settings.store), "build", "build", slots=options.workers, blender=settings.blender
-    ) as beater:
-        progress = BeatingProgress(progress, beater)
+        HeartbeatFolder(settings.store), "build", "build", slots=options.workers, blender=settings.blender
+    ) as writer:
+        progress = HeartbeatProgress(progress, writer)
         progress.start(len(plan.clips), len(plan.clips) - len(pending))
         try:
             for words in concerns(plan):

@@ -206,7 +206,7 @@ def _fail_for(failed: Mapping[str, str]) -> None:
 
 @contextmanager
 def _orderly_end() -> Iterator[None]:
-    """Let SIGTERM, which batch systems send before they kill, end render processes and the beat in order."""
+    """Let SIGTERM, which batch systems send before they kill, end render processes and the heartbeat in order."""
     before = signal.signal(signal.SIGTERM, _stop)
     try:
         yield

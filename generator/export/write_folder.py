@@ -27,7 +27,7 @@ from generator.export.entries import ClipFile, Entry, LongerClipFile, MadeFile, 
 from generator.export.marker import listed, read_marker, write_marker
 from generator.export.source import ExportSource
 from generator.io.atomic import DamagedError, link
-from generator.io.file_lock import alone
+from generator.io.file_lock import exclusive_lock
 from generator.media.video import decode, encode
 from scenes.errors import InputError, StopdownError
 
@@ -59,7 +59,7 @@ def write_export(
     check_target(out, identity, source)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        with alone(out, f"another export is writing {out}; wait for it to end or stop it"):
+        with exclusive_lock(out, f"another export is writing {out}; wait for it to end or stop it"):
             check_target(out, identity, source)
             _sweep(out)
             marker = read_marker(out)

@@ -40,23 +40,23 @@ class FarmClaim(Spec):
     blender: str
 
 
-def claim_store(remote: Remote, parts: StoredParts, blender: str, patience: Retry) -> None:
+def claim_store(remote: Remote, parts: StoredParts, blender: str, retry: Retry) -> None:
     """Make a store the one of a plan and of these versions; raises InputError where it is another's, naming both."""
     mine = this_claim(parts, blender)
-    there = patience.of(lambda: _there(remote))
+    there = retry.of(lambda: _there(remote))
     if there is None:
-        _check_plan_file(remote, parts.recipe, patience)
-        patience.of(remote.prepare)
-        patience.of(lambda: check_conditional(remote))
-        patience.of(lambda: remote.put(FARM_FILE, _data(mine)))
-        there = patience.of(lambda: _there(remote))
+        _check_plan_file(remote, parts.recipe, retry)
+        retry.of(remote.prepare)
+        retry.of(lambda: check_conditional(remote))
+        retry.of(lambda: remote.put(FARM_FILE, _data(mine)))
+        there = retry.of(lambda: _there(remote))
     if there is None:
         raise RemoteError(f"{remote.name} does not keep {FARM_FILE} as it was written; check that storage")
-    if there.recipe != parts.recipe and patience.of(lambda: _stored_recipe(remote)) == (
+    if there.recipe != parts.recipe and retry.of(lambda: _stored_recipe(remote)) == (
         plan_format(parts.recipe),
         parts.recipe,
     ):
-        there = patience.of(lambda: _replaced(remote, mine))
+        there = retry.of(lambda: _replaced(remote, mine))
     check_recipe(remote, there, parts)
     check_versions(remote, there, mine)
 
@@ -68,9 +68,9 @@ def this_claim(parts: StoredParts, blender: str) -> FarmClaim:
     )
 
 
-def read_claim(remote: Remote, patience: Retry) -> FarmClaim:
+def read_claim(remote: Remote, retry: Retry) -> FarmClaim:
     """Return what a store was claimed for; raises InputError where no farm builds."""
-    there = patience.of(lambda: _there(remote))
+    there = retry.of(lambda: _there(remote))
     if there is None:
         raise InputError(f"no farm builds at {remote.name} (it has no {FARM_FILE}); check the place")
     return there
@@ -128,9 +128,9 @@ def _replaced(remote: Remote, mine: FarmClaim) -> FarmClaim:
     return mine
 
 
-def _check_plan_file(remote: Remote, recipe: Recipe, patience: Retry) -> None:
+def _check_plan_file(remote: Remote, recipe: Recipe, retry: Retry) -> None:
     """Raise InputError where one machine builds another recipe in the same folder."""
-    there = patience.of(lambda: _stored_recipe(remote))
+    there = retry.of(lambda: _stored_recipe(remote))
     if there is not None and there != (plan_format(recipe), recipe):
         raise InputError(
             f"{remote.name} is the dataset of another recipe ({difference(there[1], recipe)}); build into another place"

@@ -41,7 +41,7 @@ _READERS = 16
 _SHOWN = 5
 _DIGITS = 9
 _ANY_SIZE = -1
-_SHARD_BEAT = re.compile(r"shard-(\d+)-of-(\d+)")
+_SHARD_HEARTBEAT = re.compile(r"shard-(\d+)-of-(\d+)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,8 +81,8 @@ class FinishReport:
 def finish_target(target: Target, *, message: str | None, shards: int | None = None) -> FinishReport:
     """Check a target against its plan; commit it as a version where nothing is missing and `message` is not None.
 
-    `shards` is how many the plan was cut into; None: as the workers' beats say. Nothing is committed where a clip is missing. A
-    record that is damaged, or names an object that is not there, is emptied, so that its shard makes the clip anew.
+    `shards` is how many the plan was cut into; None: as the workers' heartbeats say. Nothing is committed where a clip is
+    missing. A record that is damaged, or names an object that is not there, is emptied, so that its shard makes the clip anew.
     """
     assert isinstance(target.parts, Parts), "a target for reading has no end"
     with ExitStack() as stack:
@@ -162,7 +162,7 @@ class Survey:
     def check_objects(self) -> None:
         """Look for the objects that records name, folder by folder of the store."""
         for bucket, named in groupby(self._named.after(""), key=lambda entry: entry[0][:2]):
-            found = self._target.patience.of(partial(self._target.remote.sizes, f"objects/{bucket}"))
+            found = self._target.retry.of(partial(self._target.remote.sizes, f"objects/{bucket}"))
             sizes = {path.rpartition("/")[2]: size for path, size in found.items()}
             self.sizes.put(sizes.items())
             for key, value in named:
@@ -188,13 +188,13 @@ class Survey:
     def _objectless(self, clip_id: str, place: str) -> None:
         """Set a record aside that names an object that is not there, or not whole."""
         record = Records(self.records)[clip_id]
-        data = self._target.patience.of(lambda: self._target.remote.read(record_file(record.key)))
+        data = self._target.retry.of(lambda: self._target.remote.read(record_file(record.key)))
         self._set_aside(record.key, place, clip_id, data)
 
     def _set_aside(self, key: str, place: str, clip_id: str, damaged: bytes | None) -> None:
         """Note that a clip is missing; empty its record if nobody changed it since: a shard may have mended it meanwhile."""
         if damaged is not None:
-            self._target.patience.of(lambda: self._target.remote.swap(record_file(key), damaged, b""))
+            self._target.retry.of(lambda: self._target.remote.swap(record_file(key), damaged, b""))
             if place not in self.missing_clips:
                 self.set_aside.append(clip_id)
         self.missing_clips.put([(place, clip_id)])
@@ -216,7 +216,7 @@ def _record_files(part: Target) -> list[tuple[bytes | None, ClipRecord | None]]:
 
     def read(clip: ClipPlan) -> tuple[bytes | None, ClipRecord | None]:
         key = part.keys[clip.clip_id]
-        data = part.patience.of(lambda: part.remote.read(record_file(key)))
+        data = part.retry.of(lambda: part.remote.read(record_file(key)))
         try:
             return data, None if data is None else read_record(data, key, part.remote.name)
         except DamagedError:
@@ -259,6 +259,6 @@ def _show_plan(path: Path, plan: PlanFile) -> None:
 
 
 def _count(target: Target) -> int | None:
-    """Return how many shards the plan was cut into, as most of the beats say."""
-    counts = Counter(int(match[2]) for name in target.beats() if (match := _SHARD_BEAT.fullmatch(name)))
+    """Return how many shards the plan was cut into, as most of the heartbeats say."""
+    counts = Counter(int(match[2]) for name in target.heartbeats() if (match := _SHARD_HEARTBEAT.fullmatch(name)))
     return counts.most_common(1)[0][0] if counts else None

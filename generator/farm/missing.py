@@ -29,5 +29,5 @@ def lookup(target: Target) -> Iterator[Callable[[Target], list[ClipPlan]]]:
 def record_paths(target: Target) -> Iterator[list[str]]:
     """Yield the records that a store has, folder by folder; an empty one was set aside as damaged."""
     for folder in BUCKETS:
-        sizes = target.patience.of(partial(target.remote.sizes, folder))
+        sizes = target.retry.of(partial(target.remote.sizes, folder))
         yield [path for path, size in sizes.items() if size]

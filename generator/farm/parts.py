@@ -78,15 +78,15 @@ class _Lines(Spec):
 class StoredParts:
     """The parts of one plan that lie in a store, numbered from 0, for reading."""
 
-    def __init__(self, recipe: Recipe, count: int, clips: int, remote: Remote, patience: Retry) -> None:
+    def __init__(self, recipe: Recipe, count: int, clips: int, remote: Remote, retry: Retry) -> None:
         self.recipe = recipe
         self.digest = recipe_digest(recipe)
         self.count, self.clips = count, clips
-        self._remote, self._patience = remote, patience
+        self._remote, self._retry = remote, retry
 
     def read(self, number: int) -> Plan | None:
         """Return a part as it lies in the store, or None where it is not there, or damaged."""
-        data = self._patience.of(lambda: self._remote.read(part_file(number)))
+        data = self._retry.of(lambda: self._remote.read(part_file(number)))
         return None if data is None else self._parsed(number, data)
 
     def _parsed(self, number: int, data: bytes) -> Plan | None:
@@ -104,10 +104,10 @@ class StoredParts:
 class Parts(StoredParts):
     """The parts of one plan: as they lie in the store, or else drawn and put there."""
 
-    def __init__(self, plan: Plan | Recipe, remote: Remote, patience: Retry) -> None:
+    def __init__(self, plan: Plan | Recipe, remote: Remote, retry: Retry) -> None:
         self.source: Source = PlanSource(plan) if isinstance(plan, Plan) else RecipeSource(plan)
         self._firsts, clips = cut(self.source.keys)
-        super().__init__(self.source.recipe, len(self._firsts), clips, remote, patience)
+        super().__init__(self.source.recipe, len(self._firsts), clips, remote, retry)
 
     def keys(self, number: int) -> list[SceneKey]:
         """Return the keys of a part's scenes; nothing is read or drawn."""
@@ -121,7 +121,7 @@ class Parts(StoredParts):
         scenes = self._scenes(number)
         drawn = self.source.draw(scenes.start, len(scenes))
         data, path = self._written(number, drawn), part_file(number)
-        if self._patience.of(
+        if self._retry.of(
             lambda: put_verified(self._remote, path, data, lambda there: self._parsed(number, there) is not None)
         ):
             return drawn

@@ -14,10 +14,10 @@ T = TypeVar("T")
 U = TypeVar("U")
 
 
-def ahead(make: Callable[[T], U], items: Iterable[T]) -> Iterator[U]:
+def prefetch(make: Callable[[T], U], items: Iterable[T]) -> Iterator[U]:
     """Yield what `make` returns of each item, in order; raises what it raises."""
     pending: Future[U] | None = None
-    pool = ThreadPoolExecutor(1, thread_name_prefix="ahead")
+    pool = ThreadPoolExecutor(1, thread_name_prefix="prefetch")
     try:
         for item in items:
             before, pending = pending, pool.submit(make, item)

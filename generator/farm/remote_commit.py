@@ -73,7 +73,7 @@ def commit_remote(
             if error.lasting:
                 raise
             failure = error
-            target.patience.sleep(target.patience.wait_s(1))
+            target.retry.sleep(target.retry.wait_s(1))
     raise failure
 
 

@@ -22,16 +22,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from generator.building.heartbeat import BeatingProgress, HeartbeatWriter
+from generator.building.heartbeat import HeartbeatProgress, HeartbeatWriter
 from generator.building.local import LOGS, scene_jobs, spread
 from generator.console.progress import Progress
 from generator.farm.parts import Parts
-from generator.farm.prefetch import ahead
+from generator.farm.prefetch import prefetch
 from generator.farm.shards import Piece, Shard, piece_clips, shard_pieces, time_limit_s
 from generator.farm.target import Target
 from generator.io.atomic import FULL
 from generator.io.checksummed_json import sha256
-from generator.io.file_lock import alone
+from generator.io.file_lock import exclusive_lock
 from generator.recipe.plan import ClipPlan
 from generator.render.messages import SceneJob, WorkerSettings
 from generator.render.pool import NoSpaceError, PoolOptions, RenderPool
@@ -116,11 +116,11 @@ def build_shard(
     target.take_scene(recipe_folder)
     try:
         with ExitStack() as stack:
-            beater = stack.enter_context(HeartbeatWriter(target, shard.name, "shard", slots=options.workers, shard=str(shard)))
-            telling = BeatingProgress(progress, beater)
+            writer = stack.enter_context(HeartbeatWriter(target, shard.name, "shard", slots=options.workers, shard=str(shard)))
+            telling = HeartbeatProgress(progress, writer)
             telling.start(work.clips, work.clips - work.left)
             stack.callback(telling.close)
-            tally = _Tally(progress, beater)
+            tally = _Tally(progress, writer)
             scratch = stack.enter_context(scratch_store(target, shard.name, options.scratch))
             failed = _render(target, work, scratch, options, telling, tally, render) if work.left else {}
     except OSError as error:
@@ -143,8 +143,8 @@ def build_shard(
 class _Tally:
     """What became of the clips of a shard: published, with their CPU seconds, or found to be there."""
 
-    def __init__(self, progress: Progress, beater: HeartbeatWriter) -> None:
-        self._progress, self._beater = progress, beater
+    def __init__(self, progress: Progress, writer: HeartbeatWriter) -> None:
+        self._progress, self._writer = progress, writer
         self.rendered = self.found = 0
         self.cpu_s = 0.0
 
@@ -153,13 +153,13 @@ class _Tally:
         self.rendered += 1
         self.cpu_s += cpu_s
         self._progress.done(clip_id)
-        self._beater.done(clip_id, cpu_s)
+        self._writer.done(clip_id, cpu_s)
 
     def find(self, clips: int) -> None:
         """Count clips that were in the store though no shard had begun their part of the plan: one machine built them."""
         if clips:
             self.found += clips
-            self._beater.assign(-clips)
+            self._writer.assign(-clips)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -265,7 +265,7 @@ def scratch_store(target: Target, name: str, folder: Path | None = None) -> Iter
     place = base / f"{sha256(f'{target.where} {target.parts.digest} {target.blender}'.encode())[:16]}-{name}"
     with ExitStack() as stack:
         try:
-            stack.enter_context(alone(place.with_suffix(".lock"), "busy"))
+            stack.enter_context(exclusive_lock(place.with_suffix(".lock"), "busy"))
         except InputError:
             place = place.with_name(f"{place.name}-{os.getpid()}")
         store = Store(place)
@@ -316,7 +316,7 @@ def _batches(
     found: Callable[[int], None],
 ) -> Generator[list[SceneJob], None, None]:
     """Yield what is to be rendered, part by part, when it is asked for; publish what lies in the scratch store already."""
-    for number, part in zip(work.parts, ahead(target.part, work.parts), strict=True):
+    for number, part in zip(work.parts, prefetch(target.part, work.parts), strict=True):
         mine = work.clips_of(number, part)
         missing_clips = mine if number in work.missing_clips else part.missing(mine)
         found(len(mine) - len(missing_clips))

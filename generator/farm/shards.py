@@ -25,8 +25,8 @@ _PIECES = 8  # a scene is cut where it is more than this part of a shard's fair 
 _SHARD = re.compile(r"(\d{1,7})/(\d{1,7})")
 
 # A render that takes so many times its estimate hangs; the floor covers loading Blender on a slow disk.
-_PATIENCE = 50.0
-_LEAST_PATIENCE_S = 600.0
+_TIMEOUT_FACTOR = 50.0
+_LEAST_TIMEOUT_S = 600.0
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Shard:
 
     @property
     def name(self) -> str:
-        """What its worker is called in beats."""
+        """What its worker is called in heartbeats."""
         return f"shard-{self.index}-of-{self.count}"
 
 
@@ -147,7 +147,7 @@ def time_limit_s(recipe: Recipe, threads: int) -> float:
     """Return how many seconds one clip may take before its render counts as stuck, from the plan's estimate."""
     kinds = {(pyramid, frames) for pyramid, _, frames, _, _ in layer_counts(recipe)}
     most_s = max(render_cpu_s(recipe, pyramid, frames) + finish_cpu_s(recipe, frames) for pyramid, frames in kinds)
-    return max(_LEAST_PATIENCE_S, _PATIENCE * most_s / threads)
+    return max(_LEAST_TIMEOUT_S, _TIMEOUT_FACTOR * most_s / threads)
 
 
 def _cut(costs: SceneCosts, number: int, scenes: Sequence[SceneKey], most_s: float) -> Iterator[Piece]:

@@ -5,7 +5,7 @@ STORE/.stopdown/plan/000042.jsonl   a part of the plan
 STORE/.stopdown/farm/NAME.json  what each worker last said of itself (small, overwritten)
 STORE/.stopdown/objects, records, scenes
 
-Every file but the beats is put only where there is none, so a clip delivered twice, by whichever scheduler, changes nothing.
+Every file but the heartbeats is put only where there is none, so that a clip delivered twice changes nothing.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from generator.remotes.retry import Retry
 from generator.store.objects import ClipRecord, Store
 from scenes.errors import InputError
 
-BEATS = "farm"
+HEARTBEATS = "farm"
 THREADS = 8
 _LOOKUPS = 4  # this many records of one bucket are asked for one by one; a bucket with more is listed,
 _LISTED_PER_LOOKUP = 64  # unless it may hold more than so many for each that is asked for: a shard must not pay for the others
@@ -99,7 +99,7 @@ class Target:
     plan: Plan
     blender: str
     keys: Mapping[str, str]
-    patience: Retry = field(default_factory=Retry)
+    retry: Retry = field(default_factory=Retry)
     parts: StoredParts | None = None
     of: int = 0
 
@@ -134,14 +134,14 @@ class Target:
         record = scratch.record(key)
         if record is None:
             raise DamagedError(f"clip {key[:12]} has no record in {scratch.root}; render it again")
-        return self.patience.of(lambda: self._publish(scratch, record))
+        return self.retry.of(lambda: self._publish(scratch, record))
 
     def record(self, key: str) -> ClipRecord | None:
         """Return a clip's record there, or None; raises DamagedError for one that is no record."""
-        data = self.patience.of(lambda: self.remote.read(record_file(key)))
+        data = self.retry.of(lambda: self.remote.read(record_file(key)))
         return None if data is None else read_record(data, key, self.remote.name)
 
-    def write_beat(self, name: str, data: bytes) -> bool:
+    def write_heartbeat(self, name: str, data: bytes) -> bool:
         """Write what a worker says of itself; return False where it could not be written, which must not stop a build."""
         try:
             self.remote.overwrite(_beat_file(name), data)
@@ -149,12 +149,12 @@ class Target:
             return False
         return True
 
-    def beats(self) -> dict[str, bytes]:
+    def heartbeats(self) -> dict[str, bytes]:
         """Return what every worker last said of itself, by name."""
-        paths = sorted(self.patience.of(lambda: self.remote.sizes(BEATS)))
+        paths = sorted(self.retry.of(lambda: self.remote.sizes(HEARTBEATS)))
         with ThreadPoolExecutor(THREADS) as pool:
-            found = pool.map(lambda path: self.patience.of(lambda: self.remote.read(path)), paths)
-            names = (path.removeprefix(f"{BEATS}/").removesuffix(".json") for path in paths)
+            found = pool.map(lambda path: self.retry.of(lambda: self.remote.read(path)), paths)
+            names = (path.removeprefix(f"{HEARTBEATS}/").removesuffix(".json") for path in paths)
             return {name: data for name, data in zip(names, found, strict=True) if data is not None}
 
     def take_scene(self, folder: Path | None) -> None:
@@ -165,7 +165,7 @@ class Target:
         file, path = folder / scene.file, _scene_file(scene.marks.sha256)
         if file_sha256(file) != scene.marks.sha256:
             raise InputError(f"{file} has changed since it was marked; run `stopdown mark {file}` again")
-        self.patience.of(lambda: self.remote.put(path, file.read_bytes()))
+        self.retry.of(lambda: self.remote.put(path, file.read_bytes()))
 
     def fetch_scene(self, scratch: Store) -> None:
         """Bring the .blend of a recipe that has one into a scratch store, for its render processes."""
@@ -176,7 +176,7 @@ class Target:
         kept = scratch.root / path
         if kept.is_file():
             return
-        data = self.patience.of(lambda: self.remote.read(path))
+        data = self.retry.of(lambda: self.remote.read(path))
         if data is None or sha256(data) != scene.marks.sha256:
             raise DamagedError(f"{path} is missing from {self.remote.name} or damaged; remove it there and build again")
         write_atomic(kept, data, mode=0o444)
@@ -213,14 +213,14 @@ class Target:
     def _bucket(self, keys: list[str]) -> list[str]:
         clips = max(self.of, len(self.plan.clips))
         if len(keys) <= _LOOKUPS or len(keys) * _LISTED_PER_LOOKUP < clips / _BUCKETS:
-            found = ((key, self.patience.of(partial(self.remote.read, record_file(key)))) for key in keys)
+            found = ((key, self.retry.of(partial(self.remote.read, record_file(key)))) for key in keys)
             return [key for key, data in found if data is not None and _is_record(data, key)]
-        sizes = self.patience.of(lambda: self.remote.sizes(record_file(keys[0]).rpartition("/")[0]))
+        sizes = self.retry.of(lambda: self.remote.sizes(record_file(keys[0]).rpartition("/")[0]))
         return [key for key in keys if sizes.get(record_file(key), 0) > 0]  # an empty one was set aside as damaged
 
 
 def open_target(
-    where: str, plan: Plan | Recipe, *, blender: str, options: RemoteOptions | None = None, patience: Retry | None = None
+    where: str, plan: Plan | Recipe, *, blender: str, options: RemoteOptions | None = None, retry: Retry | None = None
 ) -> Target:
     """Open a folder or s3://BUCKET/PREFIX for the clips of a recipe, or of a plan drawn before, and claim it; a folder is made
     where there is none.
@@ -231,15 +231,15 @@ def open_target(
     remote = open_remote(where, options)
     if isinstance(remote, FolderRemote):
         make_folder(remote.path)
-    return target_at(remote, plan, blender=blender, patience=patience)
+    return target_at(remote, plan, blender=blender, retry=retry)
 
 
-def target_at(remote: Remote, plan: Plan | Recipe, *, blender: str, patience: Retry | None = None) -> Target:
+def target_at(remote: Remote, plan: Plan | Recipe, *, blender: str, retry: Retry | None = None) -> Target:
     """Claim a remote for a plan's clips; as `open_target` for a remote that is open already."""
-    patience = patience or Retry()
-    parts = Parts(plan, remote, patience)
-    claim_store(remote, parts, blender, patience)
-    return _target(remote, plan, parts, blender, patience)
+    retry = retry or Retry()
+    parts = Parts(plan, remote, retry)
+    claim_store(remote, parts, blender, retry)
+    return _target(remote, plan, parts, blender, retry)
 
 
 def claimed_target(where: str, plan: Plan | Recipe, *, options: RemoteOptions | None = None) -> Target:
@@ -247,22 +247,22 @@ def claimed_target(where: str, plan: Plan | Recipe, *, options: RemoteOptions | 
 
     Raises InputError where no farm builds, or builds another recipe or with another version of Stopdown, naming both.
     """
-    remote, patience = open_remote(where, options), Retry()
-    claim = read_claim(remote, patience)
-    parts = Parts(plan, remote, patience)
+    remote, retry = open_remote(where, options), Retry()
+    claim = read_claim(remote, retry)
+    parts = Parts(plan, remote, retry)
     check_recipe(remote, claim, parts)
-    return _target(remote, plan, parts, claim.blender, patience)
+    return _target(remote, plan, parts, claim.blender, retry)
 
 
-def look_at(where: str, options: RemoteOptions | None = None, *, patience: Retry | None = None) -> Target:
+def look_at(where: str, options: RemoteOptions | None = None, *, retry: Retry | None = None) -> Target:
     """Return the target that a farm builds at a place, for reading; changes nothing. Raises InputError where there is none."""
-    remote, patience = open_remote(where, options), patience or Retry()
-    claim = read_claim(remote, patience)
-    parts = StoredParts(claim.recipe, claim.parts, claim.clips, remote, patience)
-    return _target(remote, claim.recipe, parts, claim.blender, patience)
+    remote, retry = open_remote(where, options), retry or Retry()
+    claim = read_claim(remote, retry)
+    parts = StoredParts(claim.recipe, claim.parts, claim.clips, remote, retry)
+    return _target(remote, claim.recipe, parts, claim.blender, retry)
 
 
-def _target(remote: Remote, plan: Plan | Recipe, parts: StoredParts, blender: str, patience: Retry) -> Target:
+def _target(remote: Remote, plan: Plan | Recipe, parts: StoredParts, blender: str, retry: Retry) -> Target:
     keys: Mapping[str, str] = StoredKeys(parts, blender)
     if isinstance(plan, Plan):
         keys = ClipKeys(plan, blender)
@@ -273,7 +273,7 @@ def _target(remote: Remote, plan: Plan | Recipe, parts: StoredParts, blender: st
         plan=at_hand,
         blender=blender,
         keys=keys,
-        patience=patience,
+        retry=retry,
         parts=parts,
         of=parts.clips,
     )
@@ -290,7 +290,7 @@ def make_folder(path: Path) -> None:
 def _beat_file(name: str) -> str:
     if not _BEAT.fullmatch(name):
         raise InputError(f"'{name}' cannot name a worker; use 1 to 100 of A-Z a-z 0-9 . _ -, beginning with a letter or digit")
-    return f"{BEATS}/{name}.json"
+    return f"{HEARTBEATS}/{name}.json"
 
 
 def _scene_file(digest: str) -> str:

@@ -23,23 +23,23 @@ _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.E
 
 
 @contextlib.contextmanager
-def alone(place: Path, busy: str) -> Iterator[None]:
+def exclusive_lock(place: Path, busy: str) -> Iterator[None]:
     """Hold a folder, or a lock file that is made where it is not there; the system lets go however the process ends.
 
     Raises InputError with the words `busy` where another process holds it, and where the file system has no locks.
     """
-    with held(place, fcntl.LOCK_EX, busy=busy, patience_s=0.0):
+    with held(place, fcntl.LOCK_EX, busy=busy, timeout_s=0.0):
         yield
 
 
 @contextlib.contextmanager
-def held(place: Path, kind: int, *, busy: str = "", patience_s: float | None = None) -> Iterator[None]:
+def held(place: Path, kind: int, *, busy: str = "", timeout_s: float | None = None) -> Iterator[None]:
     """Hold a lock, shared or exclusive; wait for it without end (None), or so long before InputError says `busy`."""
     if not place.is_dir():
         place.parent.mkdir(parents=True, exist_ok=True)
     descriptor = _opened(place)
     try:
-        _take(descriptor, kind, place, busy, patience_s)
+        _take(descriptor, kind, place, busy, timeout_s)
         yield
     finally:
         os.close(descriptor)
@@ -76,8 +76,8 @@ def _opened(place: Path) -> int:
             raise error from None
 
 
-def _take(descriptor: int, kind: int, place: Path, busy: str, patience_s: float | None) -> None:
-    deadline_s = None if patience_s is None else time.monotonic() + patience_s
+def _take(descriptor: int, kind: int, place: Path, busy: str, timeout_s: float | None) -> None:
+    deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
     while True:
         try:
             fcntl.flock(descriptor, kind if deadline_s is None else kind | fcntl.LOCK_NB)

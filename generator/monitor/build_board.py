@@ -10,7 +10,7 @@ from generator.monitor.board import Board, Grid, Meter, Row, Tone, in_words
 from generator.monitor.watch_build import BuildStatus, State, WorkerStatus
 
 TONES: dict[State, Tone] = {"complete": "good", "building": "busy", "waiting": "warn", "stopped": "bad"}
-COLUMNS = ("worker", "machine", "state", "done", "failed", "clips/min", "CPU s/clip", "last beat", "now")
+COLUMNS = ("worker", "machine", "state", "done", "failed", "clips/min", "CPU s/clip", "last heartbeat", "now")
 NUMERIC = frozenset({3, 4, 5, 6, 7})
 SPARE = (1, 6, 8, 7)
 
@@ -62,7 +62,7 @@ def numbers(status: BuildStatus) -> dict[str, Any]:
         "eta_s": None if status.eta_s is None else round(status.eta_s, 1),
         "workers": [
             {
-                **worker.beat.model_dump(mode="json", exclude={"recent", "failures"}),
+                **worker.heartbeat.model_dump(mode="json", exclude={"recent", "failures"}),
                 "age_s": round(worker.age_s, 1),
                 "stale": worker.stale,
                 "clips_per_min": round(worker.clips_per_min, 3),
@@ -75,17 +75,17 @@ def numbers(status: BuildStatus) -> dict[str, Any]:
 
 def _notes(status: BuildStatus) -> list[tuple[Tone, str]]:
     notes: list[tuple[Tone, str]] = []
-    stale = [worker.beat.name for worker in status.workers if worker.stale]
+    stale = [worker.heartbeat.name for worker in status.workers if worker.stale]
     if stale:
         gone = "killed, or cut off from the store; run the same command again"
-        notes.append(("warn", f"no beat for {STALE_S:.0f} s from {_some(stale)}: {gone}"))
+        notes.append(("warn", f"no heartbeat for {STALE_S:.0f} s from {_some(stale)}: {gone}"))
     if status.state == "stopped":
         words = f"nobody works on the {status.missing:,} clips that are missing; run the same build again to go on"
         notes.append(("bad", words))
     if status.state == "waiting":
         notes.append(("warn", "no worker has begun"))
     if status.unreadable:
-        notes.append(("warn", f"beats that this Stopdown cannot read: {_some(list(status.unreadable))}"))
+        notes.append(("warn", f"heartbeats that this Stopdown cannot read: {_some(list(status.unreadable))}"))
     return notes
 
 
@@ -94,7 +94,7 @@ def _some(names: list[str]) -> str:
 
 
 def _workers_words(status: BuildStatus) -> str:
-    slots = sum(worker.beat.slots for worker in status.workers if worker.alive)
+    slots = sum(worker.heartbeat.slots for worker in status.workers if worker.alive)
     stale = sum(worker.stale for worker in status.workers)
     ended = len(status.workers) - status.alive - stale
     words = [f"{status.alive} at work ({slots} slots)" if status.alive else "0 at work"]
@@ -105,27 +105,29 @@ def _workers_words(status: BuildStatus) -> str:
 
 def _shards_words(status: BuildStatus) -> str:
     """Return how many shards have begun and finished, where the build has shards."""
-    shards = {worker.beat.shard: worker for worker in status.workers if worker.beat.shard is not None}
+    shards = {worker.heartbeat.shard: worker for worker in status.workers if worker.heartbeat.shard is not None}
     if not shards:
         return ""
     total = max(int(shard.rpartition("/")[2]) for shard in shards)
-    finished = sum(worker.beat.state == "finished" for worker in shards.values())
+    finished = sum(worker.heartbeat.state == "finished" for worker in shards.values())
     return f"{finished} finished, {len(shards)} begun of {total}"
 
 
 def _row(worker: WorkerStatus) -> Row:
-    beat = worker.beat
-    state = "silent" if worker.stale else beat.state
-    tone: Tone = "warn" if worker.stale or beat.state == "interrupted" else "bad" if beat.state == "failed" else "plain"
-    now = [f"{clip_id} {in_words((beat.beat_at - since).total_seconds())}" for clip_id, since in beat.current.items()]
+    heartbeat = worker.heartbeat
+    state = "silent" if worker.stale else heartbeat.state
+    tone: Tone = (
+        "warn" if worker.stale or heartbeat.state == "interrupted" else "bad" if heartbeat.state == "failed" else "plain"
+    )
+    now = [f"{clip_id} {in_words((heartbeat.beat_at - since).total_seconds())}" for clip_id, since in heartbeat.current.items()]
     cells = (
-        beat.name,
-        f"{beat.host}:{beat.pid}",
+        heartbeat.name,
+        f"{heartbeat.host}:{heartbeat.pid}",
         state,
-        f"{beat.done:,}/{beat.assigned:,}" if beat.assigned else f"{beat.done:,}",
-        str(beat.failed) if beat.failed else "",
+        f"{heartbeat.done:,}/{heartbeat.assigned:,}" if heartbeat.assigned else f"{heartbeat.done:,}",
+        str(heartbeat.failed) if heartbeat.failed else "",
         f"{worker.clips_per_min:.1f}" if worker.alive else "",
-        f"{beat.cpu_s / beat.done:.2f}" if beat.done else "",
+        f"{heartbeat.cpu_s / heartbeat.done:.2f}" if heartbeat.done else "",
         f"{in_words(worker.age_s)} ago",
         ", ".join(now[:2]) + (f" and {len(now) - 2} more" if len(now) > 2 else ""),
     )
@@ -133,10 +135,10 @@ def _row(worker: WorkerStatus) -> Row:
 
 
 def _interest(worker: WorkerStatus) -> tuple[int, list[tuple[int, str]]]:
-    troubled = worker.stale or worker.beat.state in ("failed", "interrupted")
-    return (0 if troubled else 1 if worker.alive else 2), _natural(worker.beat)
+    troubled = worker.stale or worker.heartbeat.state in ("failed", "interrupted")
+    return (0 if troubled else 1 if worker.alive else 2), _natural(worker.heartbeat)
 
 
-def _natural(beat: Heartbeat) -> list[tuple[int, str]]:
+def _natural(heartbeat: Heartbeat) -> list[tuple[int, str]]:
     """Sort shard-2 before shard-10."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", beat.name) if part]
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", heartbeat.name) if part]

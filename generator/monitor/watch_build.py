@@ -1,4 +1,4 @@
-"""Looking at a build from any machine that sees its store: records say what is done, beats say who works and how fast."""
+"""Looking at a build from any machine that sees its store: records say what is done, heartbeats say who works and how fast."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
-from generator.building.heartbeat import STALE_S, Heartbeat, read_beats
+from generator.building.heartbeat import STALE_S, Heartbeat, read_heartbeats
 from generator.farm.claim import FARM_FILE
 from generator.farm.missing import LISTED_FROM, lookup, record_paths
 from generator.farm.parts import HeldParts
@@ -28,21 +28,21 @@ State = Literal["complete", "building", "waiting", "stopped"]
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerStatus:
-    """A worker as seen now: its beat, the seconds since it, whether it is likely gone, and its rate."""
+    """A worker as seen now: its heartbeat, the seconds since it, whether it is likely gone, and its rate."""
 
-    beat: Heartbeat
+    heartbeat: Heartbeat
     age_s: float
     clips_per_min: float
 
     @property
     def stale(self) -> bool:
         """Whether it says that it runs and has said nothing for too long."""
-        return self.beat.state == "running" and self.age_s > STALE_S
+        return self.heartbeat.state == "running" and self.age_s > STALE_S
 
     @property
     def alive(self) -> bool:
         """Whether it runs."""
-        return self.beat.state == "running" and not self.stale
+        return self.heartbeat.state == "running" and not self.stale
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,15 +89,15 @@ class BuildStatus:
     @property
     def cpu_s_per_clip(self) -> float | None:
         """CPU seconds of a clip, over all that the workers rendered."""
-        done = sum(worker.beat.done for worker in self.workers)
-        return sum(worker.beat.cpu_s for worker in self.workers) / done if done else None
+        done = sum(worker.heartbeat.done for worker in self.workers)
+        return sum(worker.heartbeat.cpu_s for worker in self.workers) / done if done else None
 
 
 @dataclass(kw_only=True)
 class BuildWatch:
     """Looks at one build again and again; it holds numbers and one part of the plan, not the plan.
 
-    A worker's silence is measured by this machine's clock once a beat of it was seen to come in, before that by both clocks.
+    A worker's silence is measured by this machine's clock once one of its heartbeats was seen to come in, else by both clocks.
     """
 
     target: Target
@@ -106,14 +106,16 @@ class BuildWatch:
     _records: int = 0  # in the store when `_done` clips were counted
     _whole: dict[int, int] = field(default_factory=dict)  # parts of the plan that are all there, and how many clips they have
     _keys: dict[str, str | None] = field(default_factory=dict)  # of clips that a worker says failed
-    _seen: dict[str, tuple[datetime, float, bool]] = field(default_factory=dict)  # beat, when it was first seen, seen to come
+    _seen: dict[str, tuple[datetime, float, bool]] = field(
+        default_factory=dict
+    )  # heartbeat, when it was first seen, seen to come
 
     def look(self, now: datetime | None = None) -> BuildStatus:
         """Return the state of the build; raises InputError where the store cannot be reached."""
         at = now if now is not None else datetime.now(UTC)
-        beats, unreadable = read_beats(self.target.beats())
+        heartbeats, unreadable = read_heartbeats(self.target.heartbeats())
         done = self._count()
-        workers = tuple(self._worker(beat, at) for beat in beats)
+        workers = tuple(self._worker(heartbeat, at) for heartbeat in heartbeats)
         return BuildStatus(
             where=self.target.where,
             name=self.target.plan.name,
@@ -121,7 +123,7 @@ class BuildWatch:
             clips=self.target.of,
             missing=self.target.of - done,
             workers=workers,
-            failed=self._failed({name: words for beat in beats for name, words in beat.failures.items()}),
+            failed=self._failed({name: words for heartbeat in heartbeats for name, words in heartbeat.failures.items()}),
             unreadable=unreadable,
             at=at,
         )
@@ -168,15 +170,15 @@ class BuildWatch:
         except DamagedError:
             return False
 
-    def _worker(self, beat: Heartbeat, now: datetime) -> WorkerStatus:
+    def _worker(self, heartbeat: Heartbeat, now: datetime) -> WorkerStatus:
         clock_s = self.clock_s()
-        before = self._seen.get(beat.name)
-        if before is None or before[0] != beat.beat_at:
-            before = self._seen[beat.name] = (beat.beat_at, clock_s, before is not None)
+        before = self._seen.get(heartbeat.name)
+        if before is None or before[0] != heartbeat.beat_at:
+            before = self._seen[heartbeat.name] = (heartbeat.beat_at, clock_s, before is not None)
         _, seen_s, came = before
-        age_s = clock_s - seen_s if came else beat.age_s(now)
-        there = beat.beat_at + timedelta(seconds=age_s)  # what the worker's own clock says now
-        return WorkerStatus(beat=beat, age_s=age_s, clips_per_min=beat.clips_per_min(there))
+        age_s = clock_s - seen_s if came else heartbeat.age_s(now)
+        there = heartbeat.beat_at + timedelta(seconds=age_s)  # what the worker's own clock says now
+        return WorkerStatus(heartbeat=heartbeat, age_s=age_s, clips_per_min=heartbeat.clips_per_min(there))
 
 
 def watch_build(where: str, options: RemoteOptions | None = None) -> BuildWatch:
@@ -187,7 +189,7 @@ def watch_build(where: str, options: RemoteOptions | None = None) -> BuildWatch:
             raise InputError(f"{where} does not exist; give the folder of a dataset or of a run, or s3://BUCKET/PREFIX")
         if not (remote.root / FARM_FILE).is_file():
             return BuildWatch(target=_own_build(remote))
-    return BuildWatch(target=look_at(where, options, patience=AT_ONCE))
+    return BuildWatch(target=look_at(where, options, retry=AT_ONCE))
 
 
 def _own_build(remote: FolderRemote) -> Target:
@@ -199,10 +201,14 @@ def _own_build(remote: FolderRemote) -> Target:
         )
     parts = HeldParts(plan, remote, AT_ONCE)
     target = Target(
-        where=remote.name, remote=remote, plan=plan, blender="", keys={}, patience=AT_ONCE, parts=parts, of=parts.clips
+        where=remote.name, remote=remote, plan=plan, blender="", keys={}, retry=AT_ONCE, parts=parts, of=parts.clips
     )
-    beats, _ = read_beats(target.beats())
-    told = max((beat for beat in beats if beat.blender is not None), key=lambda beat: beat.beat_at, default=None)
+    heartbeats, _ = read_heartbeats(target.heartbeats())
+    told = max(
+        (heartbeat for heartbeat in heartbeats if heartbeat.blender is not None),
+        key=lambda heartbeat: heartbeat.beat_at,
+        default=None,
+    )
     if told is None or told.blender is None:
         raise InputError(
             f"{remote.path}: no build is in progress and none was ever recorded; `stopdown status` and `stopdown log` tell "

@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 def _drawn() -> float:
-    return random.SystemRandom().random()  # a function, so that a patience can be sent to another process
+    return random.SystemRandom().random()  # a function, so that a retry can be sent to another process
 
 
 @dataclass(frozen=True, kw_only=True)

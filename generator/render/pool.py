@@ -62,7 +62,7 @@ class _Worker:
     ready: bool = False
     job: SceneJob | None = None
     current: str | None = None
-    settled: set[str] = field(default_factory=set)
+    finished: set[str] = field(default_factory=set)
     retries: list[str] = field(default_factory=list)
     clips: int = 0
 
@@ -110,7 +110,7 @@ class RenderPool:
         self._fresh = iter(jobs)
         while self._has_work() or any(worker.job for worker in self._workers.values()):
             self._assign()
-            audible = wait([worker.pipe for worker in self._workers.values()], timeout=self._patience_s())
+            audible = wait([worker.pipe for worker in self._workers.values()], timeout=self._timeout_s())
             for worker in [worker for worker in self._workers.values() if worker.pipe in audible]:
                 self._listen(worker, on_done)
             self._stop_silent()
@@ -152,10 +152,10 @@ class RenderPool:
                 self._queue.appendleft(job)
                 continue
             worker.job, worker.current, worker.heard_s = job, None, time.monotonic()
-            worker.settled.clear()
+            worker.finished.clear()
             worker.retries = []
 
-    def _patience_s(self) -> float | None:
+    def _timeout_s(self) -> float | None:
         """Return the seconds until the first process has been silent for too long, or None when none is at work."""
         waits = [worker.heard_s for worker in self._workers.values() if worker.job or not worker.ready]
         return max(0.0, min(waits) + self._options.silence_s - time.monotonic()) if waits else None
@@ -182,12 +182,12 @@ class RenderPool:
                 worker.current = clip_id
                 self._progress.worker(worker.number, f"rendering {clip_id}")
             case Done(clip_id, cpu_s):
-                worker.settled.add(clip_id)
+                worker.finished.add(clip_id)
                 worker.clips += 1
                 on_done(clip_id, cpu_s)
                 self._progress.done(clip_id)
             case Failed(clip_id, message):
-                worker.settled.add(clip_id)
+                worker.finished.add(clip_id)
                 if self._try_again(clip_id, message):
                     worker.retries.append(clip_id)
             case NoSpace(message):
@@ -218,7 +218,7 @@ class RenderPool:
             if self._dead_starts >= MAX_DEAD_STARTS:
                 raise RenderError(f"Blender does not come up: {words}; try `python -c 'import bpy'`")
         if worker.job is not None:
-            left = [clip.clip_id for clip in worker.job.clips if clip.clip_id not in worker.settled]
+            left = [clip.clip_id for clip in worker.job.clips if clip.clip_id not in worker.finished]
             guilty = worker.current if worker.current in left else next(iter(left), None)
             if guilty is not None and self._try_again(guilty, words):
                 worker.retries.append(guilty)

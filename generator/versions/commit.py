@@ -63,12 +63,12 @@ class Origin:
 def commit(
     history: History,
     labels: pa.Table | LabelRows,
-    evidence: Mapping[str, RecordReference],
+    references: Mapping[str, RecordReference],
     origin: Origin,
     *,
     ready: Ready | None = None,
 ) -> Version:
-    """Commit a whole label table as the next version, or its rows in order of clip id; `evidence` is by clip id.
+    """Commit a whole label table as the next version, or its rows in order of clip id; `references` is by clip id.
 
     Another process may commit meanwhile: this version then follows that one. Rows, plans and files equal to the head's make no
     new version. `ready` is called with the version before the head is moved to it, when nothing can refuse it any more, and
@@ -78,7 +78,7 @@ def commit(
 
     def build(head: Version | None) -> Manifest:
         rows = _rows(
-            history, labels if isinstance(labels, LabelRows) else LabelRows.of(labels), evidence, _ratios(head, origin)
+            history, labels if isinstance(labels, LabelRows) else LabelRows.of(labels), references, _ratios(head, origin)
         )
         first = next(rows)
         return store_tables(history.store, first.schema, chain([first], rows))
@@ -122,7 +122,7 @@ def commit_shown(
 def extend(
     history: History,
     added: pa.Table | None,
-    evidence: Mapping[str, RecordReference],
+    references: Mapping[str, RecordReference],
     origin: Origin,
     *,
     removed: Iterable[str] = (),
@@ -134,7 +134,7 @@ def extend(
     gone = tuple(removed)
 
     def build(head: Version | None) -> Manifest:
-        rows = None if added is None else make_rows(added, evidence, _ratios(head, origin))
+        rows = None if added is None else make_rows(added, references, _ratios(head, origin))
         if rows is not None:
             _check_objects(history, rows)
         if head is None:
@@ -249,12 +249,12 @@ def _says_the_same(version: Version, head: Version) -> bool:
 
 
 def _rows(
-    history: History, labels: LabelRows, evidence: Mapping[str, RecordReference], splits: SplitRatios
+    history: History, labels: LabelRows, references: Mapping[str, RecordReference], splits: SplitRatios
 ) -> Iterator[pa.Table]:
     """Yield the rows of labels, checked; raises InputError for rows that cannot be, DamagedError for a missing object."""
     last: str | None = None
     for table in labels.tables():
-        rows = make_rows(table, evidence, splits)
+        rows = make_rows(table, references, splits)
         check_follows(last, rows)
         _check_objects(history, rows)
         last = rows["clip_id"][-1].as_py() if rows.num_rows else last

@@ -176,18 +176,18 @@ def _caption(history: History, clip_id: str, label: str, known: _Known, present:
 
 def _evidence(history: History, labels: pa.Table, known: _Known) -> dict[str, RecordReference]:
     """Return what the store knows of every clip: from the version that the folder shows, else from records."""
-    evidence: dict[str, RecordReference] = {}
+    references: dict[str, RecordReference] = {}
     unknown: dict[str, str] = {}
     for clip_id, digest in zip(labels["clip_id"].to_pylist(), labels["sha256_bytes"].to_pylist(), strict=True):
         row = known.rows.get(clip_id)
         if row is not None and row["sha256_bytes"] == digest:
-            evidence[clip_id] = RecordReference(key=str(row["key"]), lossless=dict(row["lossless"]))
+            references[clip_id] = RecordReference(key=str(row["key"]), lossless=dict(row["lossless"]))
         else:
             unknown[clip_id] = digest
     if unknown:
         records = {record.sha256_bytes: record for record in _records(history)}
-        evidence |= {clip_id: RecordReference.of(records[digest]) for clip_id, digest in unknown.items() if digest in records}
-    return evidence
+        references |= {clip_id: RecordReference.of(records[digest]) for clip_id, digest in unknown.items() if digest in records}
+    return references
 
 
 def _records(history: History) -> list[ClipRecord]:

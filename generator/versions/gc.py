@@ -45,7 +45,7 @@ class GcReport:
 
 @reported
 def gc(
-    history: History, *, grace_s: float = GRACE_S, uncommitted: bool = False, dry_run: bool = False, patience_s: float = 10.0
+    history: History, *, grace_s: float = GRACE_S, uncommitted: bool = False, dry_run: bool = False, timeout_s: float = 10.0
 ) -> GcReport:
     """Remove what nothing reaches. `uncommitted` also drops finished clips that neither a version nor labels.parquet names.
 
@@ -54,7 +54,7 @@ def gc(
     """
     if grace_s < 0:
         raise InputError(f"a grace period of {grace_s:g} s is none; give 0 or more")
-    with build_lock(history.path), collecting(history.root, patience_s=patience_s):
+    with build_lock(history.path), collecting(history.root, timeout_s=timeout_s):
         sweep = _Sweep(history, grace_s, dry_run)
         reached = history.reached()
         if not reached and version_ids(history.root):

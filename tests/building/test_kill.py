@@ -26,7 +26,7 @@ from generator.store.objects import ClipRecord, Store
 ROOT = Path(__file__).parent.parent.parent
 PLAN = tiny.plan()
 KEYS = {clip.clip_id: clip_key(PLAN, clip, blender_version()) for clip in PLAN.clips}
-PATIENCE_S = 600.0
+TIMEOUT_S = 600.0
 HELD = 3  # clips after which the parent waits to be killed: two render processes finish two scenes by then, of five
 pytestmark = pytest.mark.timeout(1800)  # dozens of processes that load Blender, on a machine that may be busy
 
@@ -64,7 +64,7 @@ class Build:
                 if hook is not None:
                     hook(self, self.events[-1])
         self.errors = self.process.stderr.read()
-        code = self.process.wait(PATIENCE_S)
+        code = self.process.wait(TIMEOUT_S)
         self.process.stdout.close()
         self.process.stderr.close()
         return code
@@ -146,7 +146,7 @@ def kill_parent(build: Build) -> None:
     """Kill the parent alone; its render processes must end by themselves."""
     orphans = build.workers()
     build.process.kill()
-    _, alive = psutil.wait_procs(orphans, timeout=PATIENCE_S)
+    _, alive = psutil.wait_procs(orphans, timeout=TIMEOUT_S)
     assert not alive
 
 

@@ -16,7 +16,7 @@ from many_commands import run_commands
 from versions.versions_support import built
 
 from generator.io.atomic import write_atomic
-from generator.io.file_lock import alone
+from generator.io.file_lock import exclusive_lock
 from generator.io.scratch import scratch_folder
 from scenes.errors import InputError
 
@@ -198,7 +198,7 @@ def test_modes_follow_the_umask(tmp_path: Path, mask: int) -> None:
     try:
         write_atomic(tmp_path / "file", b"x")
         write_atomic(tmp_path / "object", b"x", mode=0o444)
-        with alone(tmp_path / "lock", "busy"), scratch_folder(tmp_path / "made") as scratch:
+        with exclusive_lock(tmp_path / "lock", "busy"), scratch_folder(tmp_path / "made") as scratch:
             scratch.rename(tmp_path / "made")
     finally:
         os.umask(before)
@@ -218,5 +218,9 @@ def test_scratch_of_the_dead_is_swept_and_that_of_the_living_stays(tmp_path: Pat
 
 
 def test_a_lock_that_is_held_is_refused(tmp_path: Path) -> None:
-    with alone(tmp_path / "lock", "busy"), pytest.raises(InputError, match="busy"), alone(tmp_path / "lock", "busy"):
+    with (
+        exclusive_lock(tmp_path / "lock", "busy"),
+        pytest.raises(InputError, match="busy"),
+        exclusive_lock(tmp_path / "lock", "busy"),
+    ):
         pass

@@ -92,7 +92,7 @@ def quiet() -> Progress:
 
 
 def hasty() -> Retry:
-    """Return a patience that tries as often as any but waits for nothing."""
+    """Return a retry that tries as often as any but waits for nothing."""
     return Retry(sleep=lambda _: None)
 
 

@@ -174,7 +174,7 @@ class Schedule:
 
     def target(self, remote: SimulatedRemote) -> Target:
         """Open the store for a client."""
-        target = target_at(remote, plan(), blender=BLENDER, patience=remote.patience)
+        target = target_at(remote, plan(), blender=BLENDER, retry=remote.retry)
         return replace(target, keys=keys())  # computing them anew for every client would take most of the time
 
     def _reported(self, act: Callable[[], object]) -> bool:

@@ -1,4 +1,4 @@
-"""Beats and clips for the monitor's tests: clips of made-up bytes, published as real ones are."""
+"""Heartbeats and clips for the monitor's tests: clips of made-up bytes, published as real ones are."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ def publish(target: Target, clips: list[ClipPlan], scratch: Path) -> None:
         target.publish(store, record.key)
 
 
-def beat(name: str, *, age_s: float = 0.0, **more: Any) -> Heartbeat:
-    """Return the beat of a worker that began ten minutes before it."""
+def heartbeat_of(name: str, *, age_s: float = 0.0, **more: Any) -> Heartbeat:
+    """Return the heartbeat of a worker that began ten minutes before it."""
     at = datetime.now(UTC) - timedelta(seconds=age_s)
     own = {"kind": "shard", "host": "node-1", "pid": 4242, "slots": 2, "state": "running", "assigned": 5, "done": 0}
     own |= {"failed": 0, "cpu_s": 0.0, "started_at": at - timedelta(minutes=10), "beat_at": at}
     return Heartbeat.model_validate({"name": name, **own, **more})
 
 
-def put_beat(target: Target, written: Heartbeat) -> None:
-    """Write a beat as a worker would."""
-    assert target.write_beat(written.name, written.model_dump_json().encode())
+def put_heartbeat(target: Target, written: Heartbeat) -> None:
+    """Write a heartbeat as a worker would."""
+    assert target.write_heartbeat(written.name, written.model_dump_json().encode())

@@ -173,8 +173,8 @@ class SimulatedRemote:
         self._dead = False
 
     @property
-    def patience(self) -> Retry:
-        """The farm's own patience, in virtual time."""
+    def retry(self) -> Retry:
+        """The farm's own retry, in virtual time."""
         return Retry(sleep=self._scheduler.wait, uniform=self._uniform)
 
     @property

@@ -126,7 +126,7 @@ def test_a_driver_of_a_cluster_holds_a_few_parts_and_what_its_slots_do(store: st
     for job in iter(work.take, None):
         for clip in job.clips:
             seen.append(clip.clip_id)
-            work.settle(clip.clip_id)
+            work.finish(clip.clip_id)
     assert sorted(seen) == sorted(PLAN.clip_by_id) and work.left == 0
     assert alive.most <= PARTS_ALIVE
     assert sum(missing_counts(target).values()) == len(PLAN.clips)  # nothing was put

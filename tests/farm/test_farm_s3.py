@@ -224,7 +224,7 @@ def test_busy_storage_is_waited_for(proxy: Proxy, prefix: str, tmp_path: Path) -
 
 def test_what_is_damaged_on_its_way_is_found_before_the_record_is_written(proxy: Proxy, prefix: str, tmp_path: Path) -> None:
     options = RemoteOptions(endpoint=proxy.endpoint)
-    target = open_target(prefix, PLAN, blender=BLENDER, options=options, patience=hasty())
+    target = open_target(prefix, PLAN, blender=BLENDER, options=options, retry=hasty())
     scratch = fill(target, tmp_path / "scratch")
     first, second = list(target.keys.values())[:2]
     damaged: list[str] = []
@@ -265,7 +265,7 @@ def test_a_credential_that_is_revoked_ends_in_one_line_at_once(storage: Storage,
     with storage.guarded() as (key, secret), pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_ACCESS_KEY_ID", key)
         patch.setenv("AWS_SECRET_ACCESS_KEY", secret)
-        target = open_target(prefix, PLAN, blender=BLENDER, options=RemoteOptions(endpoint=storage.endpoint), patience=hasty())
+        target = open_target(prefix, PLAN, blender=BLENDER, options=RemoteOptions(endpoint=storage.endpoint), retry=hasty())
         scratch = fill(target, tmp_path / "scratch")
         first, second = list(target.keys.values())[:2]
         assert target.publish(scratch, first)

@@ -11,7 +11,7 @@ from farm_support import BLENDER, RECIPE, begin, fake_clips, farm_plan, hasty, m
 from generator.building.local import clip_keys
 from generator.farm import parts
 from generator.farm.finish import finish_target
-from generator.farm.prefetch import ahead
+from generator.farm.prefetch import prefetch
 from generator.farm.shard_build import Publisher, ShardOptions, build_shard, scratch_store
 from generator.farm.shards import Shard
 from generator.farm.target import Target, claimed_target, look_at, open_target, target_at
@@ -33,7 +33,7 @@ PLAN = farm_plan()
 
 @pytest.fixture
 def target(tmp_path: Path) -> Target:
-    return target_at(FolderRemote(made(tmp_path / "store")), PLAN, blender=BLENDER, patience=hasty())
+    return target_at(FolderRemote(made(tmp_path / "store")), PLAN, blender=BLENDER, retry=hasty())
 
 
 class Troubled(FolderRemote):
@@ -75,8 +75,8 @@ def test_a_clip_is_published_once_with_its_record_last(target: Target, tmp_path:
 
 def test_publishing_waits_out_trouble_and_mends_what_was_torn(tmp_path: Path) -> None:
     remote, waits = Troubled(made(tmp_path / "store")), []
-    patience = Retry(attempts=5, first_s=1.0, most_s=3.0, sleep=waits.append, uniform=lambda: 0.5)
-    target = target_at(remote, PLAN, blender=BLENDER, patience=patience)
+    retry = Retry(attempts=5, first_s=1.0, most_s=3.0, sleep=waits.append, uniform=lambda: 0.5)
+    target = target_at(remote, PLAN, blender=BLENDER, retry=retry)
     scratch = Store(tmp_path / "scratch")
     first, second, third = fake_clips(target, scratch, 3)
     remote.failures = 4
@@ -122,7 +122,7 @@ def test_clips_with_the_same_bytes_are_published_though_the_scratch_store_droppe
 
 def test_no_more_clips_wait_to_be_published_than_allowed(tmp_path: Path) -> None:
     remote = Troubled(made(tmp_path / "store"))
-    target = target_at(remote, PLAN, blender=BLENDER, patience=hasty())
+    target = target_at(remote, PLAN, blender=BLENDER, retry=hasty())
     scratch, published, added = Store(tmp_path / "scratch"), [], []
     ids = fake_clips(target, scratch, 20)
     remote.gate = threading.Semaphore(0)
@@ -146,7 +146,7 @@ def test_no_more_clips_wait_to_be_published_than_allowed(tmp_path: Path) -> None
 
 def test_a_store_that_refuses_for_good_ends_the_shard_and_keeps_what_was_rendered(tmp_path: Path) -> None:
     remote = Troubled(made(tmp_path / "store"))
-    target = target_at(remote, PLAN, blender=BLENDER, patience=hasty())
+    target = target_at(remote, PLAN, blender=BLENDER, retry=hasty())
     shard, options = Shard(1, 40), ShardOptions(scratch=made(tmp_path / "scratch"))
     clips = shard_clips(PLAN, shard)
 
@@ -195,8 +195,8 @@ def test_the_end_names_what_lacks_and_commits_nothing(target: Target, tmp_path: 
     scratch = Store(tmp_path / "scratch")
     for clip_id in fake_clips(target, scratch, 5):
         target.publish(scratch, target.keys[clip_id])
-    target.write_beat("shard-2-of-7", b"{}")
-    target.write_beat("ray-somewhere", b"{}")
+    target.write_heartbeat("shard-2-of-7", b"{}")
+    target.write_heartbeat("ray-somewhere", b"{}")
     report = finish_target(target, message="m")
     assert not report.complete and report.version is None and report.count == 7
     assert len(report.missing) == len(PLAN.clips) - 5
@@ -333,7 +333,7 @@ class Overwriting(FolderRemote):
 
 def test_a_store_that_overwrites_what_is_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RemoteError, match="cannot put conditionally"):
-        target_at(Overwriting(made(tmp_path / "store")), PLAN, blender=BLENDER, patience=hasty())
+        target_at(Overwriting(made(tmp_path / "store")), PLAN, blender=BLENDER, retry=hasty())
     assert not (tmp_path / "store" / ".stopdown" / "farm.json").exists()
 
 
@@ -354,7 +354,7 @@ def test_who_stops_asking_for_parts_does_not_wait_for_the_one_that_is_being_read
         assert number == 0 or gate.wait()
         return number
 
-    parts_ahead = ahead(read, range(3))
+    parts_ahead = prefetch(read, range(3))
     assert next(parts_ahead) == 0
     parts_ahead.close()
     gate.set()

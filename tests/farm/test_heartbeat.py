@@ -1,4 +1,4 @@
-"""The beat of a worker: what it says, how seldom it is written, and that no store can stop a build through it."""
+"""The heartbeat of a worker: what it says, how seldom it is written, and that no store can stop a build through it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from monitor_support import beat
+from monitor_support import heartbeat_of
 
 from generator.building import heartbeat
-from generator.building.heartbeat import FAILURES, RECENT, BeatingProgress, Heartbeat, HeartbeatWriter, read_beats
+from generator.building.heartbeat import FAILURES, RECENT, Heartbeat, HeartbeatProgress, HeartbeatWriter, read_heartbeats
 from generator.console.progress import JsonProgress
 from generator.remotes.base import RemoteError
 
@@ -20,34 +20,36 @@ NEVER_S = 3600.0
 
 
 class Kept:
-    """A store that keeps every beat it was given, and tells when the first came."""
+    """A store that keeps every heartbeat it was given, and tells when the first came."""
 
     def __init__(self) -> None:
         self.written: list[Heartbeat] = []
         self.first = threading.Event()
 
-    def write_beat(self, name: str, data: bytes) -> bool:
+    def write_heartbeat(self, name: str, data: bytes) -> bool:
         self.written.append(Heartbeat.model_validate_json(data))
         self.first.set()
         return True
 
 
-def seldom(store: heartbeat.BeatStore, **more: object) -> HeartbeatWriter:
-    """Return a beater that writes at its start and at its end only."""
-    return HeartbeatWriter(store, "shard-1-of-2", "shard", shard="1/2", write_every_s=NEVER_S, beat_every_s=NEVER_S, **more)
+def seldom(store: heartbeat.HeartbeatStore, **more: object) -> HeartbeatWriter:
+    """Return a writer that writes at its start and at its end only."""
+    return HeartbeatWriter(
+        store, "shard-1-of-2", "shard", shard="1/2", write_every_s=NEVER_S, heartbeat_every_s=NEVER_S, **more
+    )
 
 
 def test_a_thousand_clips_are_two_writes_and_the_last_one_tells_all() -> None:
     store = Kept()
-    with seldom(store, slots=3) as beater:
+    with seldom(store, slots=3) as writer:
         assert store.first.wait(60)
-        beater.assign(1001)
+        writer.assign(1001)
         for number in range(1000):
-            beater.started(f"clip-{number}")
-            beater.done(f"clip-{number}", 0.25)
-        beater.started("bad")
-        beater.failed("bad", "mesh of\n two   lines")
-        beater.started("at hand")
+            writer.started(f"clip-{number}")
+            writer.done(f"clip-{number}", 0.25)
+        writer.started("bad")
+        writer.failed("bad", "mesh of\n two   lines")
+        writer.started("at hand")
     first, last = store.written
     assert (first.state, first.done, first.slots, first.shard) == ("running", 0, 3, "1/2")
     assert (last.state, last.done, last.failed, last.cpu_s, last.assigned) == ("failed", 1000, 1, 250.0, 1001)
@@ -57,11 +59,11 @@ def test_a_thousand_clips_are_two_writes_and_the_last_one_tells_all() -> None:
 
 def test_news_is_written_while_the_worker_goes_on() -> None:
     store = Kept()
-    with HeartbeatWriter(store, "build", "build", write_every_s=0.01, beat_every_s=NEVER_S) as beater:
-        beater.done("a", 1.0)
+    with HeartbeatWriter(store, "build", "build", write_every_s=0.01, heartbeat_every_s=NEVER_S) as writer:
+        writer.done("a", 1.0)
         while not any(one.done for one in store.written):
             time.sleep(0.01)
-        beater.started("b")
+        writer.started("b")
         while "b" not in store.written[-1].current:
             time.sleep(0.01)
     assert store.written[-1].state == "finished" and [one.done for one in store.written][-1] == 1
@@ -69,7 +71,7 @@ def test_news_is_written_while_the_worker_goes_on() -> None:
 
 def test_a_worker_in_a_long_render_is_seen_to_live() -> None:
     store = Kept()
-    with HeartbeatWriter(store, "build", "build", write_every_s=0.01, beat_every_s=0.02):
+    with HeartbeatWriter(store, "build", "build", write_every_s=0.01, heartbeat_every_s=0.02):
         while len(store.written) < 4:  # with nothing new to tell
             time.sleep(0.01)
 
@@ -87,27 +89,27 @@ def test_how_it_ended_is_told(error: BaseException, state: str) -> None:
 @pytest.mark.parametrize("error", [RemoteError("the store is gone"), OSError(28, "No space left"), ValueError("torn")])
 def test_a_store_that_fails_stops_nothing(error: Exception) -> None:
     class Failing:
-        def write_beat(self, name: str, data: bytes) -> bool:
+        def write_heartbeat(self, name: str, data: bytes) -> bool:
             raise error
 
-    with seldom(Failing()) as beater:
-        beater.done("a", 1.0)
-    assert beater.beat().done == 1 and beater.trouble is not None and str(error) in beater.trouble
+    with seldom(Failing()) as writer:
+        writer.done("a", 1.0)
+    assert writer.heartbeat().done == 1 and writer.trouble is not None and str(error) in writer.trouble
 
 
 def test_a_store_that_refuses_is_trouble_until_it_takes_a_beat() -> None:
     answers = iter([False, True])
 
     class Refusing(Kept):
-        def write_beat(self, name: str, data: bytes) -> bool:
-            super().write_beat(name, data)
+        def write_heartbeat(self, name: str, data: bytes) -> bool:
+            super().write_heartbeat(name, data)
             return next(answers)
 
     store = Refusing()
-    with seldom(store) as beater:
-        while beater.trouble is None:
+    with seldom(store) as writer:
+        while writer.trouble is None:
             time.sleep(0.01)
-    assert beater.trouble is None and len(store.written) == 2
+    assert writer.trouble is None and len(store.written) == 2
 
 
 def test_a_store_that_hangs_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,40 +117,40 @@ def test_a_store_that_hangs_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -
     free = threading.Event()
 
     class Hanging:
-        def write_beat(self, name: str, data: bytes) -> bool:
+        def write_heartbeat(self, name: str, data: bytes) -> bool:
             return free.wait(600)
 
-    with seldom(Hanging()) as beater:
+    with seldom(Hanging()) as writer:
         for number in range(100):
-            beater.done(str(number), 1.0)
-    assert beater.beat().done == 100 and not free.is_set()
+            writer.done(str(number), 1.0)
+    assert writer.heartbeat().done == 100 and not free.is_set()
     free.set()
 
 
 def test_failures_are_bounded_to_the_last() -> None:
-    beater = seldom(Kept())
+    writer = seldom(Kept())
     for number in range(FAILURES + 30):
-        beater.failed(f"clip-{number}", "x" * 5000)
-    told = beater.beat()
+        writer.failed(f"clip-{number}", "x" * 5000)
+    told = writer.heartbeat()
     assert told.failed == FAILURES + 30 and len(told.failures) == FAILURES and f"clip-{FAILURES + 29}" in told.failures
     assert len(told.model_dump_json()) < 20_000
 
 
 def test_a_progress_tells_the_beater_what_is_at_hand() -> None:
-    stream, beater = io.StringIO(), seldom(Kept())
-    progress = BeatingProgress(JsonProgress(stream), beater)
+    stream, writer = io.StringIO(), seldom(Kept())
+    progress = HeartbeatProgress(JsonProgress(stream), writer)
     progress.start(10, 4)
     progress.worker(0, "loading Blender")
     progress.worker(0, "rendering a-1")
     progress.worker(1, "rendering b-1")
-    assert set(beater.beat().current) == {"a-1", "b-1"} and beater.beat().assigned == 6
+    assert set(writer.heartbeat().current) == {"a-1", "b-1"} and writer.heartbeat().assigned == 6
     progress.done("a-1")
-    beater.done("a-1", 0.5)
+    writer.done("a-1", 0.5)
     progress.worker(0, "rendering a-2")
     progress.worker(0, "idle")
     progress.failed("b-1", "no such mesh")
     progress.close()
-    told = beater.beat()
+    told = writer.heartbeat()
     assert told.current == {} and (told.done, told.failed) == (1, 1) and told.failures == {"b-1": "no such mesh"}
     events = [json.loads(line)["event"] for line in stream.getvalue().splitlines()]
     assert events == ["start", "worker", "worker", "worker", "done", "worker", "worker", "failed"]
@@ -157,17 +159,19 @@ def test_a_progress_tells_the_beater_what_is_at_hand() -> None:
 def test_a_rate_is_of_the_time_that_it_speaks_of() -> None:
     now = datetime.now(UTC)
     recent = tuple(now - timedelta(seconds=6 * number) for number in reversed(range(10)))
-    young = beat("a", started_at=now - timedelta(minutes=1), recent=recent, done=10)
+    young = heartbeat_of("a", started_at=now - timedelta(minutes=1), recent=recent, done=10)
     assert young.clips_per_min(now) == pytest.approx(10.0)
-    old = beat("a", started_at=now - timedelta(hours=5), recent=recent, done=10)
+    old = heartbeat_of("a", started_at=now - timedelta(hours=5), recent=recent, done=10)
     assert old.clips_per_min(now) == pytest.approx(1.0)  # ten in the last ten minutes
     full = tuple(now - timedelta(seconds=number) for number in reversed(range(RECENT)))
-    assert beat("a", started_at=now - timedelta(hours=5), recent=full).clips_per_min(now) == pytest.approx(61.0, abs=0.1)
-    assert beat("a", started_at=now - timedelta(hours=5), recent=full).clips_per_min(now + timedelta(hours=1)) == 0.0
+    assert heartbeat_of("a", started_at=now - timedelta(hours=5), recent=full).clips_per_min(now) == pytest.approx(
+        61.0, abs=0.1
+    )
+    assert heartbeat_of("a", started_at=now - timedelta(hours=5), recent=full).clips_per_min(now + timedelta(hours=1)) == 0.0
 
 
 def test_what_is_no_beat_is_named_and_the_others_are_read() -> None:
-    good = beat("shard-2-of-9").model_dump_json().encode()
+    good = heartbeat_of("shard-2-of-9").model_dump_json().encode()
     torn, other = good[:-20], json.dumps({**json.loads(good), "speed": 3}).encode()
-    beats, unreadable = read_beats({"b": good, "a": torn, "c": other, "d": b"\xff\x00", "e": b""})
-    assert [one.name for one in beats] == ["shard-2-of-9"] and unreadable == ("a", "c", "d", "e")
+    heartbeats, unreadable = read_heartbeats({"b": good, "a": torn, "c": other, "d": b"\xff\x00", "e": b""})
+    assert [one.name for one in heartbeats] == ["shard-2-of-9"] and unreadable == ("a", "c", "d", "e")

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import tiny
 from farm_support import ROOT
-from monitor_support import beat, farm, publish, put_beat
+from monitor_support import farm, heartbeat_of, publish, put_heartbeat
 from rich.console import Console
 from textual.widgets import DataTable, Static
 from versions.versions_remote_storage import BUCKET, Storage, storage_fixture  # noqa: F401
@@ -70,13 +70,15 @@ def test_a_build_on_one_machine_is_seen_while_it_goes_on_and_after(tmp_path: Pat
     assert [status.done for status in progress.seen] == [1, 2, 3]
     for status in progress.seen:
         (worker,) = status.workers
-        assert status.state == "building" and worker.alive and worker.beat.pid == os.getpid()
-        assert (worker.beat.name, worker.beat.slots) == ("build", 1)
-        assert worker.beat.assigned in (0, 6) and worker.beat.done <= status.done  # a beat is up to three seconds old
+        assert status.state == "building" and worker.alive and worker.heartbeat.pid == os.getpid()
+        assert (worker.heartbeat.name, worker.heartbeat.slots) == ("build", 1)
+        assert (
+            worker.heartbeat.assigned in (0, 6) and worker.heartbeat.done <= status.done
+        )  # a heartbeat is up to three seconds old
     after = watch_build(str(out)).look()
     assert (after.state, after.done, after.clips, after.alive) == ("stopped", 3, 6, 0)
-    assert set(after.failed) == set(report.failed) and after.workers[0].beat.state == "failed"
-    assert (after.workers[0].beat.assigned, after.workers[0].beat.done) == (6, 3)
+    assert set(after.failed) == set(report.failed) and after.workers[0].heartbeat.state == "failed"
+    assert (after.workers[0].heartbeat.assigned, after.workers[0].heartbeat.done) == (6, 3)
     assert after.cpu_s_per_clip == pytest.approx(report.cpu_s / 3, abs=0.01)
     words = text(build_board(after))
     assert "3/6" in words and "nobody works on the 3 clips" in words and "no-such-kind" in words
@@ -91,18 +93,21 @@ def test_shards_are_counted_and_trouble_comes_first(tmp_path: Path) -> None:
     now = datetime.now(UTC)
     recent = tuple(now - timedelta(seconds=60 * number) for number in reversed(range(3)))
     started = now - timedelta(minutes=3)
-    put_beat(target, beat("shard-10-of-12", shard="10/12", done=3, cpu_s=4.5, recent=recent, started_at=started))
-    put_beat(target, beat("shard-2-of-12", shard="2/12", done=3, cpu_s=1.5, state="finished"))
-    put_beat(
-        target, beat("shard-3-of-12", shard="3/12", age_s=45.0, host="node-9", current={"tiny-4-2": now - timedelta(minutes=2)})
+    put_heartbeat(target, heartbeat_of("shard-10-of-12", shard="10/12", done=3, cpu_s=4.5, recent=recent, started_at=started))
+    put_heartbeat(target, heartbeat_of("shard-2-of-12", shard="2/12", done=3, cpu_s=1.5, state="finished"))
+    put_heartbeat(
+        target,
+        heartbeat_of(
+            "shard-3-of-12", shard="3/12", age_s=45.0, host="node-9", current={"tiny-4-2": now - timedelta(minutes=2)}
+        ),
     )
-    put_beat(target, beat("shard-1-of-12", shard="1/12", age_s=20.0))
+    put_heartbeat(target, heartbeat_of("shard-1-of-12", shard="1/12", age_s=20.0))
     failed = {target.plan.clips[0].clip_id: "was there in the end", target.plan.clips[-1].clip_id: "a <b>mesh</b> is missing"}
-    put_beat(target, beat("shard-4-of-12", shard="4/12", state="failed", failed=2, failures=failed))
-    assert target.write_beat("shard-5-of-12", b"{}")
+    put_heartbeat(target, heartbeat_of("shard-4-of-12", shard="4/12", state="failed", failed=2, failures=failed))
+    assert target.write_heartbeat("shard-5-of-12", b"{}")
     status = watch.look()
     assert (status.state, status.done, status.missing, status.alive) == ("building", 6, 9, 2)
-    assert [worker.beat.name for worker in status.workers if worker.stale] == ["shard-3-of-12"]
+    assert [worker.heartbeat.name for worker in status.workers if worker.stale] == ["shard-3-of-12"]
     assert status.clips_per_min == pytest.approx(1.0, rel=0.02) and status.eta_s == pytest.approx(540.0, rel=0.02)
     assert status.failed == {target.plan.clips[-1].clip_id: "a <b>mesh</b> is missing"}
     assert status.cpu_s_per_clip == 1.0 and status.unreadable == ("shard-5-of-12",)
@@ -114,7 +119,7 @@ def test_shards_are_counted_and_trouble_comes_first(tmp_path: Path) -> None:
     assert facts["shards"] == "1 finished, 5 begun of 12" and facts["left"].startswith(("8 min", "9 min"))
     silent, *_ = board.grids[0].rows
     assert silent.cells[2] == "silent" and silent.cells[1] == "node-9:4242" and silent.tone == "warn"
-    assert any("no beat for 30 s from shard-3-of-12" in words for _, words in board.notes)
+    assert any("no heartbeat for 30 s from shard-3-of-12" in words for _, words in board.notes)
     words = text(board)
     assert "6/15  40.0 %" in words and "tiny-4-2 1 min 15 s" in words and "a <b>mesh</b>" in words
     assert "and 3 more workers" in text(board, rows=2)
@@ -132,16 +137,16 @@ def test_a_worker_whose_clock_is_wrong_is_judged_by_ours(tmp_path: Path) -> None
     clock = iter(float(second) for second in (0, 10, 25, 45))
     watch = watch_build(target.where)
     watch.clock_s = lambda: next(clock)
-    put_beat(target, beat("a", age_s=3600.0))
+    put_heartbeat(target, heartbeat_of("a", age_s=3600.0))
     assert watch.look().workers[0].stale  # by both clocks: it may have been dead for an hour
-    put_beat(target, beat("a", age_s=3595.0))
+    put_heartbeat(target, heartbeat_of("a", age_s=3595.0))
     ages = [(worker.age_s, worker.stale) for _ in range(3) for worker in watch.look().workers]
     assert ages == [(0.0, False), (15.0, False), (35.0, True)]
 
 
 def test_a_beat_from_the_future_is_new(tmp_path: Path) -> None:
     target = farm(tmp_path / "store")
-    put_beat(target, beat("a", age_s=-500.0))
+    put_heartbeat(target, heartbeat_of("a", age_s=-500.0))
     (worker,) = watch_build(target.where).look().workers
     assert worker.alive and worker.age_s == 0.0
 
@@ -150,14 +155,14 @@ def test_storage_is_watched_as_a_folder_is(tmp_path: Path, storage: Storage) -> 
     where, options = f"s3://{BUCKET}/{tmp_path.name}", RemoteOptions(endpoint=storage.endpoint)
     target = farm(where, options)
     publish(target, target.plan.clips[:2], tmp_path / "scratch")
-    with HeartbeatWriter(target, "ray-head", "ray", slots=4) as beater:
-        beater.assign(15)
-        beater.started("tiny-3-0")
-        put_beat(target, beater.beat())
+    with HeartbeatWriter(target, "ray-head", "ray", slots=4) as writer:
+        writer.assign(15)
+        writer.started("tiny-3-0")
+        put_heartbeat(target, writer.heartbeat())
         status = watch_build(where, options).look()
-        assert (status.state, status.done, status.workers[0].beat.slots) == ("building", 2, 4)
+        assert (status.state, status.done, status.workers[0].heartbeat.slots) == ("building", 2, 4)
     ended = watch_build(where, options).look()
-    assert beater.trouble is None and ended.workers[0].beat.state == "finished" and ended.state == "stopped"
+    assert writer.trouble is None and ended.workers[0].heartbeat.state == "finished" and ended.state == "stopped"
 
 
 class Page(HTMLParser):
@@ -229,8 +234,8 @@ def head(app: MonitorApp) -> str:
 
 def test_the_live_view_follows_the_build_to_its_end(tmp_path: Path) -> None:
     target = farm(tmp_path / "store")
-    put_beat(target, beat("shard-1-of-2", shard="1/2"))
-    put_beat(target, beat("shard-2-of-2", shard="2/2", age_s=300.0))
+    put_heartbeat(target, heartbeat_of("shard-1-of-2", shard="1/2"))
+    put_heartbeat(target, heartbeat_of("shard-2-of-2", shard="2/2", age_s=300.0))
     watch = watch_build(target.where)
     app = MonitorApp(lambda: build_board(watch.look()), every_s=0.05)
 
@@ -250,7 +255,7 @@ def test_the_live_view_follows_the_build_to_its_end(tmp_path: Path) -> None:
             await until(app.looks + 2)
             assert "5/15  33.3 %" in head(app) and rows_of(app, "workers") == ["shard-2-of-2", "shard-1-of-2"]
             publish(target, target.plan.clips[5:], tmp_path / "scratch")
-            put_beat(target, beat("shard-1-of-2", shard="1/2", state="finished"))
+            put_heartbeat(target, heartbeat_of("shard-1-of-2", shard="1/2", state="finished"))
             while app.board is None or not app.board.over:
                 await pilot.pause(0.02)
             assert "complete" in head(app)
@@ -291,7 +296,7 @@ def test_the_live_view_outlives_a_store_that_is_gone_for_a_while() -> None:
 def test_one_look_as_text_as_json_and_as_a_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     target = farm(tmp_path / "store")
     publish(target, target.plan.clips[:4], tmp_path / "scratch")
-    put_beat(target, beat("shard-1-of-2", shard="1/2", done=4))
+    put_heartbeat(target, heartbeat_of("shard-1-of-2", shard="1/2", done=4))
     monitor(target.where, once=True, html=tmp_path / "pages" / "m.html")
     words = capsys.readouterr().out
     assert "4/15" in words and "shard-1-of-2" in words and "building" in words
@@ -306,7 +311,7 @@ def test_one_look_as_text_as_json_and_as_a_page(tmp_path: Path, capsys: pytest.C
 def test_a_watched_page_is_written_until_the_build_is_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     target = farm(tmp_path / "store")
     publish(target, target.plan.clips, tmp_path / "scratch")
-    put_beat(target, beat("shard-1-of-1", shard="1/1", done=15, state="finished"))
+    put_heartbeat(target, heartbeat_of("shard-1-of-1", shard="1/1", done=15, state="finished"))
     monitor(target.where, html=tmp_path / "m.html", watch=True, every=0.5)
     page = Page((tmp_path / "m.html").read_text())
     assert "complete" in page.words and not any("http-equiv" in attributes for _, attributes in page.tags)

@@ -41,7 +41,7 @@ ROOT = Path(__file__).parent.parent.parent
 PATHS = os.pathsep.join([str(ROOT), str(ROOT / "tests"), *filter(None, [os.environ.get("PYTHONPATH")])])
 PLAN = tiny.plan()
 CLIPS = sorted(PLAN.clip_by_id)
-PATIENCE_S = 240.0
+TIMEOUT_S = 240.0
 ACTOR = "ray::StopdownRender"
 
 Hook = Callable[["Build", dict[str, object]], None]
@@ -77,7 +77,7 @@ class Build:
             if hook is not None:
                 hook(self, self.events[-1])
         self.errors = self.process.stderr.read()
-        code = self.process.wait(PATIENCE_S)
+        code = self.process.wait(TIMEOUT_S)
         self.process.stdout.close()
         self.process.stderr.close()
         return code
@@ -93,7 +93,7 @@ class Build:
 
     def check_gone(self) -> None:
         """Hold that nothing it started lives on."""
-        _, alive = psutil.wait_procs([child for child in self.family if child.is_running()], timeout=PATIENCE_S)
+        _, alive = psutil.wait_procs([child for child in self.family if child.is_running()], timeout=TIMEOUT_S)
         assert not [child for child in alive if child.status() != psutil.STATUS_ZOMBIE]
 
 
@@ -221,7 +221,7 @@ def kill_in_turn(store: Path, cluster: Cluster, gate: Path) -> dict[str, ClipRec
         assert code == {signal.SIGKILL: -9, signal.SIGINT: 130, signal.SIGTERM: 143}[number], run.errors
         assert not run.words and not run.errors
         run.check_gone()
-        psutil.wait_procs(cluster.actors(), timeout=PATIENCE_S)
+        psutil.wait_procs(cluster.actors(), timeout=TIMEOUT_S)
         assert not cluster.actors()
         after = records(look(store))
         assert before.items() <= after.items()  # what is finished is never rendered again, nor lost
@@ -365,7 +365,7 @@ def test_every_clip_is_settled_once_or_fails_three_times(data: st.DataObject) ->
                 assert work.fail(one(job, clip), "poison") is (failures[clip_id] < MAX_ATTEMPTS)
             else:
                 settled[clip_id] += 1
-                work.settle(clip_id)
+                work.finish(clip_id)
     assert work.take() is None
     assert settled == {clip: 1 for clip in CLIPS if clip not in poisoned}
     assert failures == dict.fromkeys(poisoned, MAX_ATTEMPTS)

@@ -196,8 +196,8 @@ class Quiet:
         """End."""
 
 
-class PromptBeater:
-    """Stands for `HeartbeatWriter`, whose thread writes now and then: every piece of news is one beat, written at once."""
+class PromptHeartbeatWriter:
+    """Stands for `HeartbeatWriter`, whose thread writes now and then: every piece of news is one heartbeat, written at once."""
 
     def __init__(self, store: Target, name: str, kind: str, **_: object) -> None:
         self._store, self._name, self._kind = store, name, kind
@@ -228,7 +228,7 @@ class PromptBeater:
         """A clip failed."""
 
     def _beat(self, words: str) -> None:
-        self._store.write_beat(self._name, f"{self._kind} {words}".encode())
+        self._store.write_heartbeat(self._name, f"{self._kind} {words}".encode())
 
 
 @contextmanager
@@ -242,5 +242,5 @@ def virtual(scheduler: Scheduler, *, listing: bool) -> Iterator[None]:
             patch.setattr(module, "wait", threads.wait)
         if listing:
             patch.setattr(target, "_LOOKUPS", 0)
-        patch.setattr(shard_build, "HeartbeatWriter", PromptBeater)
+        patch.setattr(shard_build, "HeartbeatWriter", PromptHeartbeatWriter)
         yield

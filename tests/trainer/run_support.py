@@ -62,7 +62,7 @@ steps = 1
 guidance = 1.0
 text_tokens = 16
 """
-PATIENCE_S = 600.0  # a busy machine is slow and not broken
+TIMEOUT_S = 600.0  # a busy machine is slow and not broken
 LOADED = [
     "stopdown",
     "trainer.commands.run",
@@ -95,15 +95,15 @@ class Started:
 
     def end(self) -> int:
         """Wait for its end and return its exit code."""
-        self.process.join(PATIENCE_S)
-        assert self.process.exitcode is not None, f"still at work after {PATIENCE_S} s:\n{self.said}"
+        self.process.join(TIMEOUT_S)
+        assert self.process.exitcode is not None, f"still at work after {TIMEOUT_S} s:\n{self.said}"
         return self.process.exitcode
 
     def kill_when(self, mark: Callable[[], bool]) -> None:
         """Kill it once a mark is seen."""
-        deadline_s = time.monotonic() + PATIENCE_S
+        deadline_s = time.monotonic() + TIMEOUT_S
         while self.process.is_alive() and not mark():
-            assert time.monotonic() < deadline_s, f"nothing to see after {PATIENCE_S} s:\n{self.said}"
+            assert time.monotonic() < deadline_s, f"nothing to see after {TIMEOUT_S} s:\n{self.said}"
             time.sleep(0.005)
         self.process.kill()
         assert self.end() < 0, f"it ended before it was killed:\n{self.said}"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import typer
 from typer.testing import CliRunner
-from versions_support import built, changed, commit_clips, evidence, make_clips, origin, table, without
+from versions_support import built, changed, commit_clips, make_clips, origin, references, table, without
 
 from generator.versions.commit import commit
 from generator.versions.history.history import History
@@ -41,7 +41,7 @@ def dataset(tmp_path: Path) -> Path:
     ids = list(clips)
     later = changed(without({**clips, **make_clips(history.store, 1, seed=5)}, ids[0]), ids[2], caption="[bold]words")
     plan = '{"clips":[],"recipe":{"name":"synthetic","render":{"samples":8}}}'
-    commit(history, table(later), evidence(later), origin("the [second]", plan=plan))
+    commit(history, table(later), references(later), origin("the [second]", plan=plan))
     history.tag("v1", "latest~1")
     return history.path
 

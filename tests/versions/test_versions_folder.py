@@ -11,10 +11,10 @@ from versions_support import (
     built,
     changed,
     commit_clips,
-    evidence,
     folder_bytes,
     make_clips,
     origin,
+    references,
     table,
     without,
     write_folder,
@@ -42,7 +42,7 @@ def two_versions(path: Path) -> tuple[History, dict[str, bytes], dict[str, bytes
     later = changed(without({**clips, **make_clips(history.store, 4, seed=5)}, ids[0]), ids[3], caption="new words")
     plan = '{"clips":[],"recipe":{"name":"second","render":{"samples":8}}}'
     commit(
-        history, table(later), evidence(later), origin("second", files={"README.md": b"# 2\n", "card.json": b"{}"}, plan=plan)
+        history, table(later), references(later), origin("second", files={"README.md": b"# 2\n", "card.json": b"{}"}, plan=plan)
     )
     restore(history, "latest")
     return history, first, folder_bytes(path)

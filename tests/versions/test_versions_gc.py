@@ -91,7 +91,7 @@ def test_beside_a_build_or_a_writer_nothing_is_removed(tmp_path: Path) -> None:
     with build_lock(tmp_path), pytest.raises(InputError, match="another build"):
         gc(history, grace_s=0)
     with writing(history.root), pytest.raises(InputError, match="nothing was collected"):
-        gc(history, grace_s=0, patience_s=0.05)
+        gc(history, grace_s=0, timeout_s=0.05)
     assert history.store.has(digest)
 
 
@@ -129,10 +129,10 @@ def test_what_is_damaged_stops_it(tmp_path: Path, victim: str, damage: str) -> N
 
 def test_an_orphaned_manifest_goes(tmp_path: Path) -> None:
     history, clips, _ = built(tmp_path, 6)
-    from versions_support import evidence, table
+    from versions_support import references, table
 
     other = without(clips, next(iter(clips)))
-    store_rows(history.store, make_rows(table(other), evidence(other), SplitRatios(train=0.5, validation=0.25, test=0.25)))
+    store_rows(history.store, make_rows(table(other), references(other), SplitRatios(train=0.5, validation=0.25, test=0.25)))
     assert gc(history, grace_s=0).objects == 1 and sha(b"x")
 
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from versions_support import built, changed, commit_clips, evidence, make_clips, origin, table, without
+from versions_support import built, changed, commit_clips, make_clips, origin, references, table, without
 
 from generator.io.atomic import DamagedError
 from generator.store.splits import SplitRatios
@@ -45,13 +45,13 @@ def test_the_content_id_knows_no_time_machine_message_or_parent(tmp_path: Path) 
     same = make_clips(other.store, 12)
     commit_clips(other, without(same, next(iter(same))), "an earlier one")
     elsewhen = dataclasses.replace(origin("other words"), time=datetime(2001, 2, 3, tzinfo=UTC))
-    later = commit(other, table(same), evidence(same), elsewhen)
+    later = commit(other, table(same), references(same), elsewhen)
     assert later.content == first.content and later.id != first.id and later.parents
     assert later.time == "2001-02-03T00:00:00+00:00"
     newer = dataclasses.replace(origin(), software=Software(stopdown="0.2.0", python="3.11.0"))
-    assert commit(other, table(same), evidence(same), newer).content != first.content
+    assert commit(other, table(same), references(same), newer).content != first.content
     split = dataclasses.replace(origin(), splits=SplitRatios(train=0.5, validation=0.5, test=0.0))
-    assert commit(history, table(clips), evidence(clips), split).content != first.content
+    assert commit(history, table(clips), references(clips), split).content != first.content
 
 
 def test_extending_equals_committing_the_whole(tmp_path: Path) -> None:
@@ -60,10 +60,10 @@ def test_extending_equals_committing_the_whole(tmp_path: Path) -> None:
     make_clips(other.store, 9), make_clips(other.store, 6, seed=1)
     gone = next(iter(clips))
     commit_clips(history, clips)
-    step = extend(history, table(more), evidence(more), origin("more"), removed=[gone, "no-such-clip"])
+    step = extend(history, table(more), references(more), origin("more"), removed=[gone, "no-such-clip"])
     whole = commit_clips(other, without({**clips, **more}, gone))
     assert step.content == whole.content and step.manifest == whole.manifest and step.summary == whole.summary
-    assert extend(history, table(more), evidence(more), origin("again")) == step
+    assert extend(history, table(more), references(more), origin("again")) == step
 
 
 def test_a_removed_clip_stays_removed_when_its_pending_record_is_replayed(tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_a_removed_clip_stays_removed_when_its_pending_record_is_replayed(tmp_pa
     second = commit_clips(history, without(clips, gone), "removed")
     history.store.put_record(record)  # a killed writer's record arrives after the removal
     more = make_clips(history.store, 3, seed=9)
-    third = extend(history, table(more), evidence(more), origin("more"))
+    third = extend(history, table(more), references(more), origin("more"))
     assert gone in _ids(history, first.id)
     assert gone not in _ids(history, second.id) and gone not in _ids(history, third.id)
     assert third.summary.clips == 8 + 3 and history.store.finished(record.key) == record
@@ -144,7 +144,7 @@ def test_a_short_prefix_of_two_versions_shows_both(tmp_path: Path) -> None:
     number = 0
     while not (twins := next((ids for ids in by_prefix.values() if len(ids) > 1), None)):
         files = {"README.md": bytes([number % 2])}
-        version = commit(history, table(clips), evidence(clips), origin(f"m{number}", files=files))
+        version = commit(history, table(clips), references(clips), origin(f"m{number}", files=files))
         by_prefix.setdefault(version.id[:1], []).append(version.id)
         number += 1
     # Four hexadecimal digits collide too rarely to wait for: a copy of a version's file under a near name will do.
@@ -232,7 +232,7 @@ def test_diff_names_every_field(tmp_path: Path) -> None:
     more = make_clips(history.store, 2, seed=4)
     edited = changed(changed(without({**clips, **more}, ids[0]), ids[1], caption="new", layer=7), ids[2], aperture_error=None)
     plan = '{"clips":[],"recipe":{"name":"synthetic","render":{"samples":8}}}'
-    second = commit(history, table(edited), evidence(edited), origin("second", plan=plan))
+    second = commit(history, table(edited), references(edited), origin("second", plan=plan))
     found = diff(history, first.id, "latest")
     assert found.added == tuple(sorted(more)) and found.removed == (ids[0],) and found.after == second
     changes = {(clip.clip_id, field.field): (field.before, field.after) for clip in found.changed for field in clip.fields}
@@ -247,7 +247,7 @@ def test_diff_names_every_field(tmp_path: Path) -> None:
 def test_lineage_of_an_older_version_that_was_committed_again(tmp_path: Path) -> None:
     history, clips, first = built(tmp_path)
     second = commit_clips(history, without(clips, next(iter(clips))), "second")
-    third = commit(history, table(clips), evidence(clips), dataclasses.replace(origin("back"), base=first.id))
+    third = commit(history, table(clips), references(clips), dataclasses.replace(origin("back"), base=first.id))
     assert third.parents == (second.id, first.id) and third.content == first.content
     assert {version.id for version in history.ancestors(third.id)} == {first.id, second.id, third.id}
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import versions_kill_ops as operations
-from versions_support import built, commit_clips, evidence, folder_bytes, make_clips, origin, table, without
+from versions_support import built, commit_clips, folder_bytes, make_clips, origin, references, table, without
 
 from generator.versions.check import check
 from generator.versions.commit import extend
@@ -65,7 +65,7 @@ def _next_command_works(history: History, operation: str, number: int, clips: di
     assert damages == []
     if operation in ("commit", "whole"):
         more = make_clips(history.store, 1, seed=500_000 + number)
-        assert extend(history, table(more), evidence(more), origin("after the kill")).id == history.refs.head()
+        assert extend(history, table(more), references(more), origin("after the kill")).id == history.refs.head()
     elif operation == "restore":
         restore(history, "latest~1")  # without force: a kill is no uncommitted work
         now = folder_bytes(history.path)

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from versions_support import SOFTWARE, evidence, make_clips, schema, sha, table
+from versions_support import SOFTWARE, make_clips, references, schema, sha, table
 
 from generator.io.atomic import DamagedError
 from generator.store.objects import Store
@@ -104,7 +104,7 @@ def test_order_of_rows_and_columns_changes_no_content(tmp_path: Path, large: pa.
 
 def test_readings_are_no_content_and_labels_are(tmp_path: Path) -> None:
     clips = make_clips(Store(tmp_path), 9)
-    rows = make_rows(table(clips), evidence(clips), SplitRatios())
+    rows = make_rows(table(clips), references(clips), SplitRatios())
     same, other = rows, rows
     for name in ("shutter_measured", "aperture_error"):
         same = same.set_column(rows.column_names.index(name), name, pa.array([0.5] * 9))
@@ -117,7 +117,7 @@ def test_readings_are_no_content_and_labels_are(tmp_path: Path) -> None:
 @settings(max_examples=30, deadline=None)
 def test_any_changed_label_changes_the_content(tmp_path_factory: pytest.TempPathFactory, column: str, row: int) -> None:
     clips = make_clips(Store(tmp_path_factory.mktemp("store")), 9)
-    rows = make_rows(table(clips), evidence(clips), SplitRatios())
+    rows = make_rows(table(clips), references(clips), SplitRatios())
     values = rows[column].to_pylist()
     old = values[row]
     values[row] = 0.125 if column == "shutter_control" else 4 if column == "layer" else f"{old}x"
@@ -136,7 +136,7 @@ def test_what_lies_under_nulls_changes_no_byte(tmp_path: Path) -> None:
     validity = pa.py_buffer(np.packbits(~mask, bitorder="little"))
     garbage = pa.Array.from_buffers(pa.float64(), 9, [validity, pa.py_buffer(kept)])
     dirty = clean.set_column(clean.column_names.index("shutter_exposure_s"), clean.schema.field("shutter_exposure_s"), garbage)
-    one, other = (make_rows(labels, evidence(clips), SplitRatios()) for labels in (clean, dirty))
+    one, other = (make_rows(labels, references(clips), SplitRatios()) for labels in (clean, dirty))
     assert one.equals(other) and _leaf_bytes(one) == _leaf_bytes(other)
 
 
@@ -179,7 +179,7 @@ def test_ids_that_are_no_file_names_are_refused(tmp_path: Path, bad: str) -> Non
     row, record = clips.popitem()[1]
     clips[bad] = ({**row, "clip_id": bad}, record)
     with pytest.raises(InputError, match="is not a clip id"):
-        make_rows(table(clips), evidence(clips), SplitRatios())
+        make_rows(table(clips), references(clips), SplitRatios())
 
 
 @pytest.mark.parametrize("bad", ["../../../etc/cron.d/x", "/etc/passwd", "a/../../b", ".."])
@@ -187,7 +187,7 @@ def test_ids_that_are_no_file_names_are_refused(tmp_path: Path, bad: str) -> Non
 def test_a_manifest_from_elsewhere_with_paths_is_refused(tmp_path: Path, bad: str, where: str) -> None:
     store = Store(tmp_path)
     clips = make_clips(store, 1)
-    rows = make_rows(table(clips), evidence(clips), SplitRatios())
+    rows = make_rows(table(clips), references(clips), SplitRatios())
     value = pa.array([bad]) if where == "clip_id" else pa.array([[(bad, sha("x"))]], rows.schema.field("lossless").type)
     manifest = store_rows(store, rows.set_column(rows.column_names.index(where), where, value))
     with pytest.raises(DamagedError, match="is not a"):
@@ -245,14 +245,14 @@ def test_a_manifest_survives_its_file(tmp_path: Path, large: pa.Table) -> None:
 def test_rows_that_cannot_be_are_refused(tmp_path: Path, change: object, words: str) -> None:
     clips = make_clips(Store(tmp_path), 4)
     with pytest.raises(InputError, match=words):
-        make_rows(change(table(clips)), evidence(clips), SplitRatios())  # type: ignore[operator]
+        make_rows(change(table(clips)), references(clips), SplitRatios())  # type: ignore[operator]
 
 
 def test_schema_of_the_support_module_is_read_back(tmp_path: Path) -> None:
     store = Store(tmp_path)
     clips = make_clips(store, 5, lossless=True)
-    manifest = store_rows(store, make_rows(table(clips), evidence(clips), SplitRatios()))
+    manifest = store_rows(store, make_rows(table(clips), references(clips), SplitRatios()))
     rows = read_rows(store, read_manifest(store, write_manifest(store, manifest)))
     assert rows.schema.metadata == schema().metadata
     assert rows.schema.field("shutter_exposure_s").metadata == schema().field("shutter_exposure_s").metadata
-    assert dict(rows["lossless"][0].as_py()) == evidence(clips)[rows["clip_id"][0].as_py()].lossless
+    assert dict(rows["lossless"][0].as_py()) == references(clips)[rows["clip_id"][0].as_py()].lossless

@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 
 import pytest
-from versions_support import PLAN, built, changed, commit_clips, evidence, make_clips, origin, table, without
+from versions_support import PLAN, built, changed, commit_clips, make_clips, origin, references, table, without
 
 from generator.io.atomic import DamagedError
 from generator.store.splits import SplitRatios
@@ -26,7 +26,7 @@ def test_a_union_has_the_clips_plans_and_history_of_both(tmp_path: Path) -> None
     one, clips, mine = built(tmp_path / "one", 9, lossless=True)
     two, others, _ = built(tmp_path / "two", 6, seed=1, lossless=True)
     plan = PLAN.replace('"samples":4', '"samples":8')
-    theirs = commit(two, table(others), evidence(others), origin("their second", plan=plan))
+    theirs = commit(two, table(others), references(others), origin("their second", plan=plan))
     both = merge(one, two, message="both")
     assert both.parents == (mine.id, theirs.id) and both.summary.clips == 15
     assert both.plans == (*mine.plans, *theirs.plans) and len(both.recipes) == 2
@@ -69,7 +69,10 @@ def test_other_splits_are_refused(tmp_path: Path) -> None:
     two = History(tmp_path / "two")
     clips = make_clips(two.store, 3, seed=1)
     commit(
-        two, table(clips), evidence(clips), dataclasses.replace(origin(), splits=SplitRatios(train=0.5, validation=0.5, test=0))
+        two,
+        table(clips),
+        references(clips),
+        dataclasses.replace(origin(), splits=SplitRatios(train=0.5, validation=0.5, test=0)),
     )
     with pytest.raises(InputError, match="split differently"):
         merge(one, two)
@@ -92,7 +95,7 @@ def test_merging_a_dataset_with_fewer_axes_keeps_its_nulls(tmp_path: Path) -> No
     more = make_clips(two.store, 3, seed=1)
     labels = table(more)
     kept = [name for name in labels.column_names if not name.startswith("aperture")]
-    commit(two, labels.select(kept), evidence(more), origin())
+    commit(two, labels.select(kept), references(more), origin())
     merge(one, two)
     row = Dataset.open(one.path)[next(iter(more))].labels
     assert row["aperture_f_number"] is None and len(Dataset.open(one.path)) == 6

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_versions_manifest import many_rows
-from versions_support import PLAN, Clips, built, changed, evidence, folder_bytes, make_clips, origin, sha, table
+from versions_support import PLAN, Clips, built, changed, folder_bytes, make_clips, origin, references, sha, table
 
 from generator.io.atomic import DamagedError
 from generator.remotes.folder import FolderRemote
@@ -92,9 +92,9 @@ def test_a_commit_in_pieces_and_of_files_is_the_commit_of_the_whole(tmp_path: Pa
         clips = make_clips(history.store, 60, lossless=True)
         largest = noted(monkeypatch)
         files = replace(origin(), plans=(plan,), files={"README.md": tmp_path / "README.md"})
-        version = commit(history, in_pieces(table(clips), step), evidence(clips), files)
+        version = commit(history, in_pieces(table(clips), step), references(clips), files)
         assert max(largest) <= step and sum(largest) == 60
-        ids |= {version.id, commit(History(tmp_path / f"{step}"), table(clips), evidence(clips), origin()).id}
+        ids |= {version.id, commit(History(tmp_path / f"{step}"), table(clips), references(clips), origin()).id}
         assert history.store.read(version.plans[0]) == PLAN.encode()
     assert len(ids) == 1
 
@@ -117,7 +117,7 @@ def test_rows_that_come_out_of_order_are_refused(tmp_path: Path, order: list[int
     history = History(tmp_path)
     clips = make_clips(history.store, 4)
     with pytest.raises(InputError, match="stands twice or out of order"):
-        commit(history, in_pieces(table(clips).take(order), 1), evidence(clips), origin())
+        commit(history, in_pieces(table(clips).take(order), 1), references(clips), origin())
     assert history.refs.head() is None
 
 

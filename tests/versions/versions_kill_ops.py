@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 
-from versions_support import changed, commit_clips, evidence, make_clips, origin, table, without
+from versions_support import changed, commit_clips, make_clips, origin, references, table, without
 
 from generator.versions.commit import extend
 from generator.versions.gc import gc
@@ -30,7 +30,7 @@ def commits(path: Path, notes: Path, seed: int) -> None:
     for number in range(10**6):
         clips = make_clips(history.store, 3, seed=seed * 1000 + number)
         note(notes, f"try {seed * 1000 + number}")
-        version = extend(history, table(clips), evidence(clips), origin(f"{seed} {number}"))
+        version = extend(history, table(clips), references(clips), origin(f"{seed} {number}"))
         note(notes, f"done {version.id} {seed * 1000 + number}")
 
 
@@ -60,7 +60,7 @@ def collects(path: Path, notes: Path, seed: int) -> None:
         for part in range(8):
             history.store.put(f"garbage {seed} {number} {part}".encode())
         try:
-            report = gc(history, grace_s=0, patience_s=2)
+            report = gc(history, grace_s=0, timeout_s=2)
             note(notes, f"collected {report.objects}")
         except InputError:
             note(notes, "waited in vain")
@@ -87,7 +87,7 @@ def extends(path: Path, notes: Path, seed: int, count: int) -> None:
     history = History(path)
     for number in range(count):
         clips = make_clips(history.store, 2, seed=seed * 1000 + number)
-        version = extend(history, table(clips), evidence(clips), origin(f"{seed} {number}"))
+        version = extend(history, table(clips), references(clips), origin(f"{seed} {number}"))
         note(notes, f"done {version.id} {seed * 1000 + number}")
 
 

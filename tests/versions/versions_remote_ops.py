@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from versions_kill_ops import note
-from versions_support import evidence, make_clips, origin, table
+from versions_support import make_clips, origin, references, table
 
 from generator.remotes.base import Remote, RemoteOptions, open_remote
 from generator.versions.check import Damage, check
@@ -54,7 +54,7 @@ def pushes(path: Path, where: str, options: RemoteOptions, notes: Path, seed: in
     history, remote = History(path), open_remote(where, options)
     for number in range(10**6):
         clips = make_clips(history.store, 4, seed=seed * 1000 + number, lossless=True)
-        extend(history, table(clips), evidence(clips), origin(f"{seed} {number}"))
+        extend(history, table(clips), references(clips), origin(f"{seed} {number}"))
         history.tag("newest", move=True)
         note(notes, "pushing")
         push(history, remote)
@@ -71,4 +71,4 @@ def pulls(path: Path, where: str, options: RemoteOptions, notes: Path, seed: int
 
 def more(history: History, seed: int, count: int = 3) -> str:
     clips = make_clips(history.store, count, seed=seed)
-    return extend(history, table(clips), evidence(clips), origin(f"more {seed}")).id
+    return extend(history, table(clips), references(clips), origin(f"more {seed}")).id

@@ -98,7 +98,7 @@ def table(clips: Clips) -> pa.Table:
     return pa.Table.from_pylist([row for row, _ in clips.values()], schema=schema())
 
 
-def evidence(clips: Clips) -> dict[str, RecordReference]:
+def references(clips: Clips) -> dict[str, RecordReference]:
     return {clip_id: RecordReference.of(record) for clip_id, (_, record) in clips.items()}
 
 
@@ -126,7 +126,7 @@ def write_folder(path: Path, clips: Clips, *, plan: str = PLAN) -> None:
 
 
 def commit_clips(history: History, clips: Clips, message: str = "a version") -> Version:
-    return commit(history, table(clips), evidence(clips), origin(message))
+    return commit(history, table(clips), references(clips), origin(message))
 
 
 def built(path: Path, count: int = 12, *, seed: int = 0, lossless: bool = False) -> tuple[History, Clips, Version]:

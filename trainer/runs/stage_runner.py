@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from generator.io.atomic import DamagedError, write_atomic
 from generator.io.checked_model import checked, verified
-from generator.io.file_lock import alone
+from generator.io.file_lock import exclusive_lock
 from scenes.errors import InputError, closest
 from trainer.weights.full_disk import full_disk_in_words
 
@@ -93,7 +93,7 @@ def run_stages(
     if first is not None and until is not None and names.index(first) > names.index(until):
         raise InputError(f"stage {first} comes after {until}; nothing would be done")
     busy = f"{folder} is being worked on by another `stopdown run`; wait, or give another run"
-    with alone(folder / ".lock", busy):
+    with exclusive_lock(folder / ".lock", busy):
         for leftover in folder.rglob(".tmp-*"):  # of a run that was killed while it wrote
             leftover.unlink(missing_ok=True)
         done = dict(read_state(folder).stages)

@@ -10,7 +10,7 @@ from pathlib import Path
 from accelerate import Accelerator
 
 from generator.console.terminal import Console
-from generator.io.file_lock import alone
+from generator.io.file_lock import exclusive_lock
 from trainer.data.encoding import rich_report
 from trainer.training.add_callbacks import watch
 from trainer.training.checkpoints.best import best_checkpoints
@@ -47,7 +47,7 @@ def _run(opened: Opened, folder: Path, accelerator: Accelerator, console: Consol
     with ExitStack() as stack:
 
         def begin(_still: Callable[[], None]) -> None:
-            stack.enter_context(alone(folder / ".lock", busy))
+            stack.enter_context(exclusive_lock(folder / ".lock", busy))
             watch(loop, run, folder, sys.stderr)
 
         first_does(accelerator, begin)

@@ -39,7 +39,7 @@ from trainer.training.tasks.flow import Flow
 from trainer.training.tasks.transformer import TextParts
 from trainer.training.together import all_do
 
-PATIENCE = timedelta(hours=2)  # other processes wait while the first one validates and makes previews
+TIMEOUT = timedelta(hours=2)  # other processes wait while the first one validates and makes previews
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 KNOWN_KINDS = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU, DistributedType.FSDP)
 RESULT = {"control": "adapter", "transformer": "model", "vae": "model"}  # the folder of what a user takes away
@@ -67,7 +67,7 @@ def make_accelerator(settings: TrainSettings) -> Accelerator:
     if ":" in settings.device:
         torch.cuda.set_device(settings.device)
     accelerator = Accelerator(
-        cpu=settings.device == "cpu", mixed_precision="no", kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)]
+        cpu=settings.device == "cpu", mixed_precision="no", kwargs_handlers=[InitProcessGroupKwargs(timeout=TIMEOUT)]
     )
     _check_launched(accelerator)
     check_parallel(settings, accelerator.distributed_type, second=getattr(accelerator, "is_fsdp2", False))

@@ -55,7 +55,7 @@ class ActorSettings:
 
 @dataclass(frozen=True)
 class StoreTrouble:
-    """The store did not take a clip, after all patience; no other clip would fare better."""
+    """The store did not take a clip, after all retries; no other clip would fare better."""
 
     message: str
 

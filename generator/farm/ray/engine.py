@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from generator.building.heartbeat import RENDERING, BeatingProgress, HeartbeatWriter
+from generator.building.heartbeat import RENDERING, HeartbeatProgress, HeartbeatWriter
 from generator.card.origin import engine_version
 from generator.console.progress import Progress
 from generator.farm.parts import header
@@ -88,17 +88,17 @@ def build_on_ray(
     limit_s = time_limit_s if time_limit_s is not None else estimated_limit_s(target.plan.recipe, threads)
     local = min(missing, slots or max(1, allowed_processors() // threads)) if address is None else None
     with ExitStack() as stack:
-        beater = stack.enter_context(
+        writer = stack.enter_context(
             HeartbeatWriter(target, f"ray-{_plain(socket.gethostname())}", "ray", slots=local or slots or 1)
         )
-        telling = BeatingProgress(progress, beater)
+        telling = HeartbeatProgress(progress, writer)
         telling.start(target.of, target.of - missing)
         stack.callback(telling.close)
         folder = stack.enter_context(connected(address, (local or 1) * threads))
         settings = _settings(target, folder, threads)
         work = Work(target, counts)
         stack.callback(work.close)
-        driver = Driver(target, settings, work, telling, beater, slots=local or slots, limit_s=limit_s)
+        driver = Driver(target, settings, work, telling, writer, slots=local or slots, limit_s=limit_s)
         driver.run()
         rendered = missing - len(work.failed)
         return EngineReport(rendered=rendered, failed=work.failed, cpu_s=driver.cpu_s, wall_s=time.monotonic() - start_s)
@@ -134,7 +134,7 @@ class Driver:
         settings: ActorSettings,
         work: Work,
         progress: Progress,
-        beater: HeartbeatWriter,
+        writer: HeartbeatWriter,
         *,
         slots: int | None,
         limit_s: float,
@@ -144,7 +144,7 @@ class Driver:
         self.work = work
         self.cpu_s = 0.0
         self._ray: Any = ray  # half typed
-        self._progress, self._beater = progress, beater
+        self._progress, self._writer = progress, writer
         self._wanted_slots, self._limit_s = slots, limit_s
         self._threads, self._blender = settings.worker.threads, target.blender
         self._arguments = ray.put(_without_clips(target)), ray.put(settings)
@@ -177,8 +177,8 @@ class Driver:
         """Return the calls that have come back, after waiting for one or for something else to do."""
         now = time.monotonic()
         deadlines = [slot.deadline_s for slot in self._slots.values() if slot.deadline_s is not None]
-        patience_s = min([LOOK_EVERY_S, *(max(0.0, deadline_s - now) for deadline_s in deadlines)])
-        first, _ = self._ray.wait(calls, num_returns=1, timeout=patience_s)
+        timeout_s = min([LOOK_EVERY_S, *(max(0.0, deadline_s - now) for deadline_s in deadlines)])
+        first, _ = self._ray.wait(calls, num_returns=1, timeout=timeout_s)
         if not first:
             return []
         return list(self._ray.wait(calls, num_returns=len(calls), timeout=0)[0])
@@ -265,10 +265,10 @@ class Driver:
         self._progress.worker(slot.number, "idle")
         match outcome:
             case Done(clip_id, cpu_s):
-                self.work.settle(clip_id)
+                self.work.finish(clip_id)
                 self.cpu_s += cpu_s
                 self._progress.done(clip_id)
-                self._beater.done(clip_id, cpu_s)
+                self._writer.done(clip_id, cpu_s)
             case Failed(_, message):
                 self._fail(job, message)
             case NoSpace(message):

@@ -11,7 +11,7 @@ from collections.abc import Generator, Mapping
 from generator.building.local import scene_jobs, spread
 from generator.farm.missing import lookup
 from generator.farm.parts import Parts
-from generator.farm.prefetch import ahead
+from generator.farm.prefetch import prefetch
 from generator.farm.shards import SceneCosts
 from generator.farm.target import Target
 from generator.render.messages import ClipJob, SceneJob
@@ -57,7 +57,7 @@ class Work:
         if job.clips:
             self._returned.append(job)
 
-    def settle(self, clip_id: str) -> None:
+    def finish(self, clip_id: str) -> None:
         """Count a clip that is in the store."""
         self._attempts.pop(clip_id, None)
         self.left -= 1
@@ -84,7 +84,7 @@ class Work:
         costs, keys = SceneCosts(target.parts.recipe), target.parts.keys
         dearest = {number: max(costs.of(key)[0] for key in keys(number)) for number in counts}
         order = sorted(counts, key=lambda number: -dearest[number])
-        for number, part in zip(order, ahead(target.part, order), strict=True):
+        for number, part in zip(order, prefetch(target.part, order), strict=True):
             missing = part.missing()
             self.left -= counts[number] - len(missing)
             yield from scene_jobs(part.plan, missing, {clip.clip_id: part.keys[clip.clip_id] for clip in missing})

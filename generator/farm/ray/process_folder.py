@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from generator.io.file_lock import alone
+from generator.io.file_lock import exclusive_lock
 from scenes.errors import InputError
 
 YOUNG_S = 60.0  # one made just now may not hold its lock yet
@@ -27,11 +27,11 @@ def process_folder(kind: str, base: Path | None = None) -> Iterator[Path]:
     for other in base.glob(f"{prefix}*"):
         with suppress(OSError, InputError):
             if time.time() - other.stat().st_mtime > YOUNG_S:
-                with alone(other / LOCK, "its process lives"):
+                with exclusive_lock(other / LOCK, "its process lives"):
                     shutil.rmtree(other, ignore_errors=True)
     folder = Path(tempfile.mkdtemp(prefix=prefix, dir=base))
     try:
-        with alone(folder / LOCK, "its process lives"):
+        with exclusive_lock(folder / LOCK, "its process lives"):
             yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)

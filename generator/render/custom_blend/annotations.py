@@ -20,7 +20,7 @@ from generator.render.custom_blend.camera_view import Look, Viewer, look, spot_o
 from generator.render.custom_blend.external_files import refuse_outside_files
 from generator.render.custom_blend.frame_walk import MESH, SHAPE, STEPS, Track, Walk, all_things, set_moment, vec3, walk
 from generator.render.custom_blend.object_checks import blocked_words, refuse_blocked_drivers, refuse_unblurred, refuse_unseen
-from generator.render.custom_blend.opening import Settled, load_unscripted, settle
+from generator.render.custom_blend.opening import NormalisedScene, load_unscripted, normalise
 from generator.render.custom_blend.simulations import refuse_unbaked
 from scenes.blender import depth_of, set_exposure, set_lens
 from scenes.camera import project
@@ -64,35 +64,35 @@ def annotation_of(file: Path, sha256: str, caption: str, names: Names) -> Annota
     open_s = time.process_time() - start_s
     scene = _scene(file, names.scene)
     camera = _camera(scene, file, names.camera)
-    settled = settle(scene, camera)
+    normalised = normalise(scene, camera)
     refuse_outside_files(scene, file.name)
     subjects = [_object(scene, file, name) for name in dict.fromkeys(names.subjects)]
     patch = _object(scene, file, names.patch) if names.patch is not None else None
     focus = _object(scene, file, names.focus) if names.focus is not None else camera.data.dof.focus_object
     first, last, fps = scene.frame_start, scene.frame_end, _fps(scene, file)
     named = [*subjects, *([patch] if patch is not None and patch not in subjects else [])]
-    _refuse_what_renders_otherwise(settled, named, [*subjects, camera, focus], (first, last))
-    _try_optics(settled, fps)
-    walked = walk(scene, settled.layer, camera, named, first, last)
-    _refuse_overruled_optics(settled, fps)
-    _refuse_hidden_between(settled, named, first, last)
+    _refuse_what_renders_otherwise(normalised, named, [*subjects, camera, focus], (first, last))
+    _try_optics(normalised, fps)
+    walked = walk(scene, normalised.layer, camera, named, first, last)
+    _refuse_overruled_optics(normalised, fps)
+    _refuse_hidden_between(normalised, named, first, last)
     for track in walked.named[: len(subjects)]:
         refuse_unblurred(track.thing, track.how in (SHAPE, MESH))
     set_moment(scene, first)
-    annotation = _annotation(file, sha256, words, settled, walked, focus, fps, (first, last), len(subjects), patch)
-    viewer = Viewer(settled, fps, annotation.focus_distance_m)
+    annotation = _annotation(file, sha256, words, normalised, walked, focus, fps, (first, last), len(subjects), patch)
+    viewer = Viewer(normalised, fps, annotation.focus_distance_m)
     still = [patch] if patch is not None else []
     seen = look(viewer, subjects, still, _frames(annotation, viewer), open_s, _extremes(walked, (first, last)))
     annotation = _with_spot(annotation, seen)
-    notes = (*settled.notes, *blocked_words(), *_notes(annotation, seen))
+    notes = (*normalised.notes, *blocked_words(), *_notes(annotation, seen))
     return AnnotationResult(annotation=annotation, cost=seen.cost, notes=notes)
 
 
 def _annotation(
-    file: Path, sha256: str, caption: str, settled: Settled, walked: Walk, focus: Any, fps: int,
+    file: Path, sha256: str, caption: str, normalised: NormalisedScene, walked: Walk, focus: Any, fps: int,
     frames: tuple[int, int], subjects: int, patch: Any,
 ) -> Annotation:  # fmt: skip
-    camera, lens = settled.camera, settled.camera.data
+    camera, lens = normalised.camera, normalised.camera.data
     place = camera.matrix_world.translation
     ahead = place - AHEAD_M * camera.matrix_world.normalized().to_3x3().col[2]
     found = {track.thing.name: track.annotated() for track in walked.named}
@@ -101,7 +101,7 @@ def _annotation(
         format=ANNOTATION_FORMAT,
         sha256=sha256,
         file=file.name,
-        scene=settled.scene.name,
+        scene=normalised.scene.name,
         camera=camera.name,
         caption=caption,
         fps=fps,
@@ -123,28 +123,30 @@ def _annotation(
     )
 
 
-def _refuse_what_renders_otherwise(settled: Settled, named: list[Any], leading: list[Any], frames: tuple[int, int]) -> None:
+def _refuse_what_renders_otherwise(
+    normalised: NormalisedScene, named: list[Any], leading: list[Any], frames: tuple[int, int]
+) -> None:
     """Raise InputError for what would not be in the clips as it is in the file: hidden, not run, not baked."""
-    refuse_content_that_reads_controls(settled.scene, settled.camera)
+    refuse_content_that_reads_controls(normalised.scene, normalised.camera)
     for thing in named:
-        refuse_unseen(thing, settled.scene, settled.layer)
+        refuse_unseen(thing, normalised.scene, normalised.layer)
     refuse_blocked_drivers(leading)
-    things = [thing for thing in all_things(settled.scene) if not thing.hide_render]
-    refuse_unbaked(settled.scene, things, *frames)
+    things = [thing for thing in all_things(normalised.scene) if not thing.hide_render]
+    refuse_unbaked(normalised.scene, things, *frames)
 
 
-def _try_optics(settled: Settled, fps: int) -> None:
-    set_exposure(settled.scene, TRIED_SHARE / fps, fps)
-    dof = settled.camera.data.dof
+def _try_optics(normalised: NormalisedScene, fps: int) -> None:
+    set_exposure(normalised.scene, TRIED_SHARE / fps, fps)
+    dof = normalised.camera.data.dof
     kept = (dof.focus_object, dof.focus_distance)
-    set_lens(settled.camera, TRIED_F_NUMBER, dof.focus_distance)
+    set_lens(normalised.camera, TRIED_F_NUMBER, dof.focus_distance)
     dof.focus_object, dof.focus_distance = kept
 
 
-def _refuse_overruled_optics(settled: Settled, fps: int) -> None:
+def _refuse_overruled_optics(normalised: NormalisedScene, fps: int) -> None:
     """Raise InputError where going through the frames changed what was set: a label would not hold."""
     graph = bpy.context.evaluated_depsgraph_get()
-    render, dof = graph.scene_eval.render, settled.camera.evaluated_get(graph).data.dof
+    render, dof = graph.scene_eval.render, normalised.camera.evaluated_get(graph).data.dof
     for what, value, wanted in (
         ("the shutter", render.motion_blur_shutter, TRIED_SHARE),
         ("the f-number", dof.aperture_fstop, TRIED_F_NUMBER),
@@ -156,9 +158,9 @@ def _refuse_overruled_optics(settled: Settled, fps: int) -> None:
             )
 
 
-def _refuse_hidden_between(settled: Settled, named: Sequence[Any], first: int, last: int) -> None:
+def _refuse_hidden_between(normalised: NormalisedScene, named: Sequence[Any], first: int, last: int) -> None:
     for frame in range(first, last + 1) if any(thing.animation_data for thing in named) else ():
-        graph = set_moment(settled.scene, frame)
+        graph = set_moment(normalised.scene, frame)
         for thing in named:
             if thing.evaluated_get(graph).hide_render:
                 raise InputError(

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from generator.recipe.render_settings import RenderSettings
-from generator.render.custom_blend.opening import Settled
+from generator.render.custom_blend.opening import NormalisedScene
 from generator.render.engine import cycles
 from generator.render.engine.regions import Box
 from scenes.axes.temperature.probe import nearest_to
@@ -59,21 +59,21 @@ class Look:
 
 
 class Viewer:
-    """Renders frames of a settled scene, sharp and small, in the proportions that it is set to."""
+    """Renders frames of a normalised scene, sharp and small, in the proportions that it is set to."""
 
-    def __init__(self, settled: Settled, fps: int, focus_m: float, longest_px: int = LONGEST_PX) -> None:
+    def __init__(self, normalised: NormalisedScene, fps: int, focus_m: float, longest_px: int = LONGEST_PX) -> None:
         """Set the scene's format and samples; `focus_m` is the distance of the plane of focus."""
-        self.settled, self._focus_m = settled, focus_m
-        self.shot = _shot(settled.scene, fps, longest_px)
-        set_format(settled.scene, self.shot)
-        set_exposure(settled.scene, None, fps)
-        set_lens(settled.camera, None, focus_m)
-        cycles.set_output(settled.scene, RenderSettings(fidelity="pbr"), 0, 1)
+        self.normalised, self._focus_m = normalised, focus_m
+        self.shot = _shot(normalised.scene, fps, longest_px)
+        set_format(normalised.scene, self.shot)
+        set_exposure(normalised.scene, None, fps)
+        set_lens(normalised.camera, None, focus_m)
+        cycles.set_output(normalised.scene, RenderSettings(fidelity="pbr"), 0, 1)
         self._whole = Box(left=0, top=0, right=self.shot.width, bottom=self.shot.height)
 
     def resized(self, longest_px: int) -> Viewer:
         """Return a viewer of the same scene at another size; this one is of no use from then on."""
-        return Viewer(self.settled, self.shot.fps, self._focus_m, longest_px)
+        return Viewer(self.normalised, self.shot.fps, self._focus_m, longest_px)
 
     @property
     def megapixels(self) -> float:
@@ -83,8 +83,8 @@ class Viewer:
     def picture(self, frame: int, samples: int = SAMPLES[0]) -> Floats:
         """Return a frame's linear pixels `[H, W, 3]`, with the file's exposure."""
         with cycles.Scratch() as scratch:
-            made_HW3 = cycles.render_frame(self.settled.scene, frame, self._whole, samples, scratch)
-        return made_HW3 * np.float32(self.settled.gain)
+            made_HW3 = cycles.render_frame(self.normalised.scene, frame, self._whole, samples, scratch)
+        return made_HW3 * np.float32(self.normalised.gain)
 
     def of_thing(self, thing: Any, frame: int, with_it_HW3: Floats) -> Mask:
         """Return which pixels of a frame show a thing `[H, W]`."""
@@ -124,7 +124,7 @@ def look(
         share = _clipped(pixels_3)
         if share > MOST_CLIPPED:
             brightest = float(np.quantile(pixels_3.max(axis=-1), 1 - MOST_CLIPPED / 5))
-            stops = float(np.floor(10 * np.log2(viewer.settled.gain / brightest)) / 10)
+            stops = float(np.floor(10 * np.log2(viewer.normalised.gain / brightest)) / 10)
             raise InputError(
                 f"{share:.1%} of {what} is clipped (at most {MOST_CLIPPED:.0%} may be): pictures are plain sRGB, no filmic "
                 f"view; set Color Management > Exposure to about {stops:.1f}, save, and mark the file again"

@@ -21,7 +21,7 @@ WORKING_SPACE = "Linear Rec.709"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settled:
+class NormalisedScene:
     """A scene as it is rendered: its one view layer, the factor of its exposure, and what was switched off, in words."""
 
     scene: Any
@@ -37,11 +37,11 @@ def open_custom(path: Path, spec: SceneSpec, source: BlendSource) -> tuple[Handl
     No script in it is run. Raises InputError where it cannot be rendered as it was marked.
     """
     load_unscripted(path)
-    settled = settle(bpy.data.scenes[source.scene], bpy.data.objects[source.camera])
-    set_format(settled.scene, spec.shot)
-    handle = Handle(spec=spec, fidelity="pbr", scene=settled.scene, camera=settled.camera, objects={})
+    normalised = normalise(bpy.data.scenes[source.scene], bpy.data.objects[source.camera])
+    set_format(normalised.scene, spec.shot)
+    handle = Handle(spec=spec, fidelity="pbr", scene=normalised.scene, camera=normalised.camera, objects={})
     set_optics(handle, Optics())
-    return handle, settled.gain
+    return handle, normalised.gain
 
 
 def load_unscripted(path: Path) -> None:
@@ -60,7 +60,7 @@ def load_unscripted(path: Path) -> None:
         raise InputError(f"{path.name} holds no scene; it is damaged or a library: save it again from Blender")
 
 
-def settle(scene: Any, camera: Any) -> Settled:
+def normalise(scene: Any, camera: Any) -> NormalisedScene:
     """Make a scene render from one camera and one view layer, without animation of what the engine sets.
 
     Raises InputError where its colours are not linear Rec.709 or no view layer is rendered.
@@ -91,7 +91,7 @@ def settle(scene: Any, camera: Any) -> Settled:
     notes += _dropped(scene)
     set_color(scene)
     scene.cycles.use_guiding = False  # it learns in an order that depends on the threads
-    return Settled(scene=scene, camera=camera, layer=layer, gain=gain, notes=tuple(notes))
+    return NormalisedScene(scene=scene, camera=camera, layer=layer, gain=gain, notes=tuple(notes))
 
 
 def _one_layer(scene: Any) -> Any:

@@ -24,10 +24,10 @@ def reading(root: Path) -> AbstractContextManager[None]:
     return shared_if_possible(root / "gc.lock")
 
 
-def collecting(root: Path, *, patience_s: float = 10.0) -> AbstractContextManager[None]:
-    """Have the store alone; raises InputError when writers do not let go within `patience_s`."""
+def collecting(root: Path, *, timeout_s: float = 10.0) -> AbstractContextManager[None]:
+    """Have the store alone; raises InputError when writers do not let go within `timeout_s`."""
     busy = f"others are writing to {root.parent}, so nothing was collected; try again when they are done"
-    return held(root / "gc.lock", fcntl.LOCK_EX, busy=busy, patience_s=patience_s)
+    return held(root / "gc.lock", fcntl.LOCK_EX, busy=busy, timeout_s=timeout_s)
 
 
 def swapping(root: Path) -> AbstractContextManager[None]:

@@ -45,12 +45,12 @@ class RecordReference:
 
     @classmethod
     def of(cls, record: ClipRecord) -> RecordReference:
-        """Return the evidence that a record gives."""
+        """Return the reference to a record."""
         return cls(key=record.key, lossless=record.frames)
 
 
 class Evidences(Mapping[str, RecordReference]):
-    """The evidence that records give, by clip id, made when it is asked for."""
+    """The record references, by clip id, made when it is asked for."""
 
     def __init__(self, records: Mapping[str, ClipRecord]) -> None:
         self._records = records
@@ -78,8 +78,8 @@ def reading_columns(names: Sequence[str]) -> frozenset[str]:
     return frozenset(f"{axis}_{reading}" for axis in axes_of(names) for reading in READINGS)
 
 
-def make_rows(labels: pa.Table, evidence: Mapping[str, RecordReference], splits: SplitRatios) -> pa.Table:
-    """Return the rows of a label table, sorted and checked; `evidence` is by clip id. Raises InputError."""
+def make_rows(labels: pa.Table, references: Mapping[str, RecordReference], splits: SplitRatios) -> pa.Table:
+    """Return the rows of a label table, sorted and checked; `references` is by clip id. Raises InputError."""
     labels = labels.select([name for name in labels.column_names if name not in EXTRA_NAMES])
     for name in REQUIRED:
         if name not in labels.column_names:
@@ -88,10 +88,10 @@ def make_rows(labels: pa.Table, evidence: Mapping[str, RecordReference], splits:
         raise InputError(f"the labels cannot be committed: {fault}; restore the version, or build again")
     ids = labels["clip_id"].to_pylist()
     for clip_id in ids:
-        if clip_id not in evidence:
+        if clip_id not in references:
             raise InputError(f"nothing in the store is known of clip '{clip_id}'; build it before committing it")
     split = {scene: split_of(scene, splits) for scene in set(labels["scene_id"].to_pylist())}
-    known = ((one.key, sorted(one.lossless.items())) for one in map(evidence.__getitem__, ids))
+    known = ((one.key, sorted(one.lossless.items())) for one in map(references.__getitem__, ids))
     keys, lossless = zip(*known, strict=True) if ids else ((), ())
     columns = (
         pa.array(keys, pa.string()),

@@ -89,7 +89,7 @@ class Working:
         tree = read_checksummed(self._state) or {"version": None, "restoring": None, "labels": None}
         write_checksummed(self._state, {**tree, "next": {"version": version_id, "labels": labels}})
 
-    def settle(self) -> None:
+    def finish_announced(self) -> None:
         """Write the note of a commit that was killed before it wrote its own. `state` knows it either way, so a disk that
         refuses is no failure."""
         tree = read_checksummed(self._state)

@@ -43,7 +43,7 @@ def status(history: History, *, thorough: bool = False) -> Status:
     if found.unnoted:
         with contextlib.suppress(OSError):  # on a disk that refuses, it is found out anew each time
             working.remember(found.version.id, labels=file_digest(history.path / LABELS))
-    working.settle()
+    working.finish_announced()
     working.save_index()
     return Status(
         version=found.version,

@@ -30,7 +30,7 @@ from generator.card.files import lineage_files
 from generator.card.origin import Origin, plan_origin
 from generator.io.atomic import DamagedError, write_atomic, write_pieces
 from generator.io.checksummed_json import read_checksummed
-from generator.io.file_lock import alone
+from generator.io.file_lock import exclusive_lock
 from generator.media.video import decode
 from generator.recipe.plan import PLAN_FORMATS, ClipPlan, Plan, plan_format, rounded
 from generator.recipe.schema import Recipe
@@ -210,7 +210,7 @@ def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
 
 def build_lock(path: Path) -> AbstractContextManager[None]:
     """Hold a dataset's build lock; a second build of the same folder on this machine is refused. A kill releases it."""
-    return alone(path / INTERNAL / "lock", f"another build is writing {path}; wait for it to end or stop it")
+    return exclusive_lock(path / INTERNAL / "lock", f"another build is writing {path}; wait for it to end or stop it")
 
 
 def finish(path: Path, plan: Plan, records: Mapping[str, ClipRecord], *, splits: SplitRatios | None = None) -> WorkingFolder:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from generator.building.heartbeat import BeatFolder, HeartbeatWriter
+from generator.building.heartbeat import HeartbeatFolder, HeartbeatWriter
 from generator.io.atomic import write_atomic
 from generator.monitor.board import Board, board_text
 from generator.versions.working.working_folder import create_or_resume
@@ -107,8 +107,8 @@ def test_a_run_that_has_done_nothing_has_its_build_at_hand(run: Path) -> None:
 def test_a_build_within_a_run_is_seen(run: Path, tmp_path: Path) -> None:
     plan = load_run_recipe(tmp_path / "recipe.toml").plan()
     root = create_or_resume(tmp_path / "tints", plan).root
-    with HeartbeatWriter(BeatFolder(root), "build", "build", slots=2, blender="5.0.1") as beater:
-        beater.started("clip")
+    with HeartbeatWriter(HeartbeatFolder(root), "build", "build", slots=2, blender="5.0.1") as writer:
+        writer.started("clip")
         while not (root / "farm" / "build.json").exists():
             time.sleep(0.01)
         board = RunWatch(run).look()

@@ -18,7 +18,7 @@ import torch
 from dataset_support import TWO_AXES, make_dataset
 from safetensors.torch import load_file
 
-from generator.io.file_lock import alone
+from generator.io.file_lock import exclusive_lock
 from scenes.errors import InputError
 from trainer.adapters.card import read_card
 from trainer.backbones.quantize import Quantization
@@ -297,6 +297,6 @@ def test_the_shipped_recipe_reads() -> None:
 
 def test_two_trainings_never_share_a_folder(place: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    with alone(out / ".lock", "held by the test"), pytest.raises(InputError, match="another training is writing"):
+    with exclusive_lock(out / ".lock", "held by the test"), pytest.raises(InputError, match="another training is writing"):
         train(place, out)
     assert [path.name for path in out.iterdir()] == [".lock"]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from playwright.sync_api import Browser, sync_playwright
 from test_gallery import CHROMIUM, FLAGS, STATES, Watched, luminance, needs_chromium
 from test_versions_commands import call
-from versions_support import Clips, evidence, make_row, origin, sha, table
+from versions_support import Clips, make_row, origin, references, sha, table
 
 from generator.io.atomic import DamagedError
 from generator.media.video import encode, frames_digest
@@ -74,7 +74,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     for number, clip_id in enumerate((SHUTTER, CAPTION, SAME, GONE)):
         first = add(history.store, first, clip_id, square(FRAMES, 6 + number, 16), shutter_exposure_s=1 / 80)
     first = add(history.store, first, STILL, square(1, 6, 16), shutter_exposure_s=1 / 80)
-    commit(history, table(first), evidence(first), origin("the <i>first</i>"))
+    commit(history, table(first), references(first), origin("the <i>first</i>"))
     later = {clip_id: clip for clip_id, clip in first.items() if clip_id != GONE}
     later = add(history.store, later, SHUTTER, square(FRAMES, 6, 26), shutter_exposure_s=1 / 40, shutter_measured=0.0251)
     later = add(history.store, later, STILL, square(1, 6, 30), shutter_exposure_s=1 / 40)
@@ -82,7 +82,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     row, record = later[CAPTION]
     later[CAPTION] = ({**row, "caption": "<b>other</b> words & more"}, record)
     plan = '{"clips":[],"recipe":{"name":"synthetic","render":{"samples":8}}}'
-    commit(history, table(later), evidence(later), origin("second", plan=plan))
+    commit(history, table(later), references(later), origin("second", plan=plan))
     history.tag("v1", "latest~1")
     page = path.parent / "diff.html"
     report = diff_page(history, diff(history, "v1", "latest"), page)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from versions_support import built, commit_clips, evidence, make_clips, make_row, origin, sha, table, without
+from versions_support import built, commit_clips, make_clips, make_row, origin, references, sha, table, without
 
 from generator.commands.query import fitting
 from generator.io.atomic import DamagedError
@@ -49,7 +49,7 @@ def film(path: Path, scenes: int, *, copies: dict[int, int] | None = None) -> tu
             data[clip_id] = bytes_
     history = History(path)
     ratios = SplitRatios(train=0.5, validation=0.25, test=0.25)
-    commit(history, table(clips), evidence(clips), origin().__class__(**{**origin().__dict__, "splits": ratios}))
+    commit(history, table(clips), references(clips), origin().__class__(**{**origin().__dict__, "splits": ratios}))
     return history, data
 
 
