@@ -126,7 +126,7 @@ def _place(out: Path, entry: Entry, source: ExportSource, written: Written, copy
         case TextFile():
             _place_bytes(target, entry.path, entry.data, written)
         case StillFile():
-            data = proven_bytes(source, entry.clip_id, entry.sha256)
+            data = verified_bytes(source, entry.clip_id, entry.sha256)
             _place_bytes(target, entry.path, iio.imwrite("<bytes>", decode(data)[entry.frame], extension=".png"), written)
         case LongerClipFile():
             frames_THW3 = decode(verified_bytes(source, entry.clip_id, entry.sha256))

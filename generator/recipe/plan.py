@@ -307,7 +307,7 @@ def _family(recipe: Recipe, name: str) -> Family:
 
 
 def _caption(recipe: Recipe, spec: SceneSpec, rng: np.random.Generator, effect: str | None) -> str:
-    """Return the words for a scene: drawn from its spec or, for a scene of one's own, those it was marked with."""
+    """Return the words for a scene: drawn from its spec or, for a custom .blend, those it was marked with."""
     if recipe.captions.two_parts:
         return caption_parts(spec, rng, effect).whole
     if recipe.scene is None or recipe.scene.marks is None or spec.blend is None:

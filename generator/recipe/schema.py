@@ -310,7 +310,7 @@ class Recipe(Section):
     def _captions_can_be_parted(self) -> Recipe:
         if self.captions.two_parts and self.scene is not None:
             raise ValueError(
-                "captions.two_parts needs scenes whose words are drawn; a scene of your own (family 'blend') has the one "
+                "captions.two_parts needs scenes whose words are drawn; a custom .blend (family 'blend') has the one "
                 "caption that `stopdown mark` was given; leave captions.two_parts out"
             )
         return self

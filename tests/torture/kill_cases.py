@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow.parquet as pq
 from kills import Case
 from squares import build as build_squares
-from versions_support import PLAN, built, changed, commit_clips, evidence, make_clips, origin, table, without, write_folder
+from versions_support import PLAN, built, changed, commit_clips, make_clips, origin, references, table, without, write_folder
 
 from generator.export import EXPORTS
 from generator.remotes.base import RemoteOptions, open_remote
@@ -53,7 +53,7 @@ def dataset(path: Path) -> Path:
     later = changed(without({**clips, **make_clips(history.store, 2, seed=5)}, ids[0]), ids[2], caption="new words")
     plan = '{"clips":[],"recipe":{"name":"second","render":{"samples":8}}}'
     files = {"README.md": b"# 2\n", "card.json": b"{}"}
-    commit(history, table(later), evidence(later), origin("second", files=files, plan=plan))
+    commit(history, table(later), references(later), origin("second", files=files, plan=plan))
     restore(history, "latest")
     return path / "ds"
 
@@ -99,7 +99,7 @@ def behind(path: Path) -> None:
     clone(open_remote(str(path / "remote"), RemoteOptions()), path / "clone")
     for seed in (21, 22):
         clips = make_clips(history.store, 2, seed=seed, lossless=True)
-        extend(history, table(clips), evidence(clips), origin(f"more {seed}"))
+        extend(history, table(clips), references(clips), origin(f"more {seed}"))
     history.tag("v2", move=True, ref="latest")
     push(history, open_remote(str(path / "remote"), RemoteOptions()))
 
@@ -110,7 +110,7 @@ def ahead(path: Path) -> None:
     history = History(path / "ds")
     push(history, open_remote(str(path / "remote"), RemoteOptions()))
     clips = make_clips(history.store, 2, seed=21, lossless=True)
-    extend(history, table(clips), evidence(clips), origin("more"))
+    extend(history, table(clips), references(clips), origin("more"))
     restore(history, "latest")
     history.tag("v2", move=True, ref="latest")
 
@@ -128,7 +128,7 @@ def two(path: Path) -> None:
     history, clips, _ = built(path / "other", 4, seed=1, lossless=True)
     plan = PLAN.replace('"samples":4', '"samples":16')
     commit_clips(history, clips, "same")
-    commit(history, table(clips), evidence(clips), origin("other", plan=plan))
+    commit(history, table(clips), references(clips), origin("other", plan=plan))
 
 
 def tagged(path: Path) -> None:
