@@ -44,10 +44,12 @@ def attached(folder: Path) -> tuple[Hashable, bool]:
     from trainer_support import tiny_transformer
 
     from trainer.adapters.folder import attach_saved
+    from trainer.adapters.saved import SavedAdapter
 
-    card, adapters = attach_saved({"transformer": tiny_transformer()}, folder / "a")
+    saved = SavedAdapter.open(folder / "a")
+    adapters = attach_saved({"transformer": tiny_transformer()}, saved)
     parameters = {name: tensor.detach().numpy().tobytes() for name, tensor in adapters["transformer"].parameters().items()}
-    return (card.model_dump_json(), tuple(sorted(parameters.items()))), False
+    return (saved.card.model_dump_json(), tuple(sorted(parameters.items()))), False
 
 
 def a_training(path: Path) -> None:

@@ -36,10 +36,12 @@ def adapter_outcome(folder: Path) -> dict[str, Any]:
     from trainer_support import tiny_transformer
 
     from trainer.adapters.folder import attach_saved
+    from trainer.adapters.saved import SavedAdapter
 
-    step = attach_saved({"transformer": tiny_transformer()}, folder / "a")[0].step
+    saved = SavedAdapter.open(folder / "a")
+    attach_saved({"transformer": tiny_transformer()}, saved)
     files = {path.relative_to(folder).as_posix(): digest(path) for path in folder.rglob("*") if path.is_file()}
-    return {"step": step, "files": files, "folders": sorted(path.name for path in folder.iterdir())}
+    return {"step": saved.card.step, "files": files, "folders": sorted(path.name for path in folder.iterdir())}
 
 
 def adapter_sound(folder: Path) -> list[str]:
@@ -47,9 +49,10 @@ def adapter_sound(folder: Path) -> list[str]:
     from trainer_support import tiny_transformer
 
     from trainer.adapters.folder import attach_saved
+    from trainer.adapters.saved import SavedAdapter
 
     if (folder / "a").exists():
-        attach_saved({"transformer": tiny_transformer()}, folder / "a", allow_other_backbone=True)
+        attach_saved({"transformer": tiny_transformer()}, SavedAdapter.open(folder / "a"), allow_other_backbone=True)
     return []
 
 

@@ -87,27 +87,26 @@ def installed_versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in PACKAGES}
 
 
-def read_card(folder: Path) -> AdapterCard:
-    """Read a folder's `control.json`, held against its own checksum where it has one (format 2).
-
-    Raises InputError if the folder is no adapter or the file is not as it should be.
-    """
+def read_card_file(folder: Path) -> bytes:
+    """Return the bytes of a folder's `control.json`; raises InputError where the folder is no adapter."""
     path = folder / CARD
     try:
         kind = path.stat()
         if not stat.S_ISREG(kind.st_mode) or kind.st_size > CARD_BYTES:
             raise InputError(f"{path} is no card of an adapter (no file, or one beyond {CARD_BYTES:,} bytes)")
-        data = path.read_bytes()
+        return path.read_bytes()
     except (OSError, ValueError) as error:
         if isinstance(error, FileNotFoundError | NotADirectoryError) or not isinstance(error, OSError):
             state = f"has no {CARD}" if folder.is_dir() else "does not exist"
             raise InputError(f"adapter {folder} {state}; give an adapter's folder, or owner/name@revision") from None
         raise InputError(f"{path} cannot be read ({error.strerror}); check its permissions") from None
-    return parse_card(data, path)
 
 
 def parse_card(data: bytes, path: Path) -> AdapterCard:
-    """Return the card of a `control.json`'s bytes; raises InputError naming the first entry that is wrong."""
+    """Return the card of a `control.json`'s bytes, held against its own checksum where it has one (format 2).
+
+    Raises InputError naming the first entry that is wrong.
+    """
     advice = "restore the file that the trainer wrote"
     try:
         tree = json.loads(data)

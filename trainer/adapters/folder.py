@@ -12,7 +12,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,22 +24,14 @@ from torch import Tensor
 from generator.io.atomic import file_digest, fsync_folder, share
 from generator.io.scratch import scratch_folder
 from scenes.errors import InputError
+from trainer.adapters.adapter_weights import CONTROL_FILE, LORA_FILE, expert_folder
 from trainer.adapters.card import CARD, AdapterCard, BackboneId, card_bytes, installed_versions, model_card, parse_card
-from trainer.adapters.verify import (
-    CONTROL_FILE,
-    LORA_FILE,
-    LORA_PREFIX,
-    expert_folder,
-    peft_names,
-    read_weights,
-    verify_adapter,
-)
+from trainer.adapters.saved import SavedAdapter
 from trainer.backbones.load import EXPERTS, fingerprint
 from trainer.control.attach import WanAdapter, attach
 from trainer.control.lora import LORA_NAME
 from trainer.weights.strict import check_exact, printable
 
-__all__ = ["CONTROL_FILE", "LORA_FILE", "LORA_PREFIX", "attach_saved", "peft_names", "save_adapter"]
 PLAIN_SETTINGS = ("peft_type", "r", "lora_alpha", "target_modules", "lora_dropout", "bias")
 
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of linux/fcntl.h and linux/fs.h
@@ -100,21 +92,18 @@ def save_adapter(
 
 def attach_saved(
     transformers: Mapping[str, WanTransformer3DModel],
-    folder: Path,
+    saved: SavedAdapter,
     *,
-    axes: Sequence[str] | None = None,
     allow_other_backbone: bool = False,
     dtype: torch.dtype | None = None,
-) -> tuple[AdapterCard, dict[str, WanAdapter]]:
-    """Put a saved adapter on a pipeline's transformers, frozen; returns its card and an adapter per expert.
+) -> dict[str, WanAdapter]:
+    """Put a saved adapter on a pipeline's transformers, frozen; returns an adapter per expert.
 
-    The files are held against their card before anything is allocated (`trainer.adapters.verify`).
-    Raises InputError that says which: no such folder, another backbone than it was trained on (unless allowed), axes other
-    than the ones asked for, an expert the pipeline lacks, missing or unexpected weights, wrong shapes.
+    Raises InputError that says which: another backbone than it was trained on (unless allowed), an expert the pipeline lacks,
+    missing or unexpected weights, wrong shapes.
     """
-    card = verify_adapter(folder)
-    _check_axes(card, folder, axes)
-    check_experts(card, folder, transformers)
+    card, folder = saved.card, saved.folder
+    check_experts(saved, transformers)
     for expert, expected in card.backbone.fingerprints.items():
         if not allow_other_backbone and fingerprint(transformers[expert]) != expected:
             raise InputError(
@@ -123,7 +112,7 @@ def attach_saved(
             )
     adapters: dict[str, WanAdapter] = {}
     try:
-        for name, read in read_weights(folder, card).items():
+        for name, read in saved.weights().items():
             adapters[name] = attach(transformers[name], card.config, dtype=dtype)
             adapters[name].load(read.control, read.lora, str(folder))
             for parameter in adapters[name].parameters().values():
@@ -132,24 +121,17 @@ def attach_saved(
         for adapter in adapters.values():
             adapter.detach()
         raise
-    return card, adapters
+    return adapters
 
 
-def check_experts(card: AdapterCard, folder: Path, transformers: Mapping[str, WanTransformer3DModel]) -> None:
+def check_experts(saved: SavedAdapter, transformers: Mapping[str, WanTransformer3DModel]) -> None:
     """Raise InputError for an adapter of a transformer that a backbone lacks."""
-    for expert in card.backbone.fingerprints:
+    backbone = saved.card.backbone
+    for expert in backbone.fingerprints:
         if expert not in transformers:
             raise InputError(
-                f"adapter {folder} adapts '{expert}', which this backbone lacks; it was trained on {card.backbone.id}"
+                f"adapter {saved.folder} adapts '{expert}', which this backbone lacks; it was trained on {backbone.id}"
             )
-
-
-def _check_axes(card: AdapterCard, folder: Path, axes: Sequence[str] | None) -> None:
-    own = [axis.name for axis in card.config.control.axes] if card.config.control is not None else []
-    if axes is not None and list(axes) != own:
-        raise InputError(
-            f"adapter {folder} controls {', '.join(own) or 'no axis'}, asked for was {', '.join(axes)}; use those axes"
-        )
 
 
 def _cpu(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -25,9 +25,9 @@ from peft.tuners.lora import LoraLayer
 from generator.io.atomic import share
 from generator.io.scratch import scratch_folder
 from scenes.errors import InputError
-from trainer.adapters.card import AdapterCard, read_card
-from trainer.adapters.digest import adapter_digest
+from trainer.adapters.card import AdapterCard
 from trainer.adapters.folder import attach_saved, save_adapter
+from trainer.adapters.saved import SavedAdapter
 from trainer.backbones.hub import repository
 from trainer.backbones.load import MERGED, experts, fingerprint, forget_written
 from trainer.control.attach import WanAdapter, attach
@@ -52,7 +52,7 @@ class Merged:
 
 def merge(
     pipe: WanPipeline,
-    folder: Path,
+    saved: SavedAdapter,
     out: Path,
     *,
     backbone: str,
@@ -68,12 +68,12 @@ def merge(
     """
     if os.path.lexists(out):
         raise InputError(f"{out} exists; give a new folder")
-    card = read_card(folder)
+    card = saved.card
     chosen = mode if mode is not None else default_mode(card.config)
     parts = check_mode(chosen, card.config)
     if parts.lora == "none" or strength == 0:
         raise InputError(f"mode '{chosen}' at strength {strength:g} has no LoRA to merge; use decoupled, joint or lora_only")
-    _, adapters = attach_saved(experts(pipe), folder, allow_other_backbone=allow_other_backbone, dtype=torch.float32)
+    adapters = attach_saved(experts(pipe), saved, allow_other_backbone=allow_other_backbone, dtype=torch.float32)
     changed: list[str] = []
     kept: dict[str, WanAdapter] = {}
     for name, adapter in adapters.items():
@@ -81,16 +81,16 @@ def merge(
         before = fingerprint(adapter.transformer)
         forget_written(adapter.transformer)  # what is saved has the values in memory
         changed += fold(adapter, all_blocks=parts.lora == "all")
-        identity = f"{before} {adapter_digest(folder)} {chosen} {strength!r}"
+        identity = f"{before} {saved.digest} {chosen} {strength!r}"
         adapter.transformer.register_to_config(**{MERGED: hashlib.sha256(identity.encode()).hexdigest()})
         weights = {key: parameter.detach().clone() for key, parameter in adapter.control_parameters().items()}
         adapter.detach()
         if parts.control:
             config = AdapterConfig(control=card.config.control, lora=None)
             kept[name] = attach(adapter.transformer, config, dtype=torch.float32)
-            kept[name].load(weights, {}, str(folder))
+            kept[name].load(weights, {}, str(saved.folder))
     blocks = tuple(sorted({block_of(name) for name in changed}))
-    facts = {"adapter": adapter_digest(folder), "backbone": backbone, "mode": str(chosen), "strength": strength}
+    facts = {"adapter": saved.digest, "backbone": backbone, "mode": str(chosen), "strength": strength}
     recipe = {**(card.recipe or {}), "merged": {**facts, "blocks": list(blocks)}}
     _save(pipe, kept, card, recipe, out, backbone)
     return Merged(

@@ -146,16 +146,15 @@ def merge(
     _prepare()
     from dataclasses import asdict
 
-    from trainer.adapters.card import read_card
     from trainer.adapters.merge import merge as fold
-    from trainer.adapters.place import adapter_place
+    from trainer.adapters.saved import SavedAdapter
     from trainer.backbones.load import load_backbone
     from trainer.generation.load_pipeline import checked_dtype
 
-    adapter = adapter_place(adapter)
-    name = backbone if backbone is not None else read_card(adapter).backbone.id
+    saved = SavedAdapter.open(adapter)
+    name = backbone if backbone is not None else saved.card.backbone.id
     pipe = load_backbone(name, dtype=checked_dtype(dtype))
-    done = fold(pipe, adapter, out, backbone=name, mode=mode, strength=strength, allow_other_backbone=allow_other_backbone)
+    done = fold(pipe, saved, out, backbone=name, mode=mode, strength=strength, allow_other_backbone=allow_other_backbone)
     if json:
         print(json_module.dumps(asdict(done), default=str))
         return

@@ -93,28 +93,31 @@ def _request(
 
     quiet_libraries()
     from generator.recipe.load import validate
-    from trainer.adapters.place import adapter_place
+    from trainer.adapters.saved import SavedAdapter
     from trainer.backbones.hub import locate_dataset
     from trainer.config.evaluate import EvaluateSettings
     from trainer.evaluation.run import EvaluateRequest
     from trainer.generation.load_pipeline import Loading
+    from trainer.training.checkpoints.checkpoint import checkpoint_steps
 
     told = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items() if value is not None}
     checked = validate(EvaluateSettings, told, "evaluate")
     found = {**sources, "dataset": None if sources["dataset"] is None else locate_dataset(sources["dataset"])}
-    found["adapter_only"] = None if sources["adapter_only"] is None else adapter_place(sources["adapter_only"])
-    return EvaluateRequest(adapter=adapter_place(adapter), out=out, settings=checked, loading=Loading(**loading), **found)
+    found["adapter_only"] = None if sources["adapter_only"] is None else SavedAdapter.open(sources["adapter_only"])
+    found["drift"] = tuple(source if checkpoint_steps(source) else SavedAdapter.open(source) for source in sources["drift"])
+    return EvaluateRequest(adapter=SavedAdapter.open(adapter), out=out, settings=checked, loading=Loading(**loading), **found)
 
 
 def _repeated_by(request: EvaluateRequest, settings: dict[str, Any], loading: dict[str, Any], card: bool) -> str:
     """Return the command that was given, without what it says by default."""
-    words = ["stopdown", "evaluate", "--adapter", str(request.adapter), "--out", str(request.out)]
-    sources: dict[str, Any] = {"prompts": request.prompts, "dataset": request.dataset, "adapter_only": request.adapter_only}
+    words = ["stopdown", "evaluate", "--adapter", str(request.adapter.folder), "--out", str(request.out)]
+    only = None if request.adapter_only is None else request.adapter_only.folder
+    sources: dict[str, Any] = {"prompts": request.prompts, "dataset": request.dataset, "adapter_only": only}
     sources["ref"] = request.ref if request.dataset is not None and request.ref != "latest" else None
     plain = {**sources, **{name: value for name, value in loading.items() if value != "none"}, **settings}
     plain["modes"] = ",".join(settings["modes"]) if settings["modes"] else None
     plain["axis"] = plain.pop("axes")
-    plain["drift"] = list(request.drift)
+    plain["drift"] = [source if isinstance(source, Path) else source.folder for source in request.drift]
     for name, value in plain.items():
         option = f"--{name.replace('_', '-')}"
         if isinstance(value, bool):
@@ -145,10 +148,10 @@ def _run(request: EvaluateRequest, card: bool, command: str) -> EvaluationReport
         if dataset is not None and stored_plan(dataset) is None:  # a clone that was never restored, or other people's clips
             watch.note(f"{dataset} has no plan beside its history; the report leaves its plots out")
             dataset = None
-        parts = ReportParts(title=request.adapter.resolve().name, evaluation=request.out, dataset=dataset, command=command)
+        parts = ReportParts(title=request.adapter.name, evaluation=request.out, dataset=dataset, command=command)
         write_report(parts, request.out / "report.html")
     if card:
-        put_on_card(request.adapter, report)
+        put_on_card(request.adapter.folder, report)
     return report
 
 

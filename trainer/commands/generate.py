@@ -15,7 +15,7 @@ from trainer.config.requirements import require_training_stack
 if TYPE_CHECKING:
     from diffusers import WanPipeline
 
-    from trainer.adapters.card import AdapterCard
+    from trainer.adapters.saved import SavedAdapter
     from trainer.control.laws import AxisControl
     from trainer.generation.make_videos import Report
     from trainer.generation.plan import Point, Row
@@ -67,7 +67,7 @@ def command(
     """
     swept = {**axes, "control": control or ()}
     drawn = {"seed": seed, "seeds": seeds, "negative": negative, "strength": strength}
-    adapter, card, rows = _plan(adapter, swept, limit, zip, {"words": prompt or (), "file": prompts}, mode or (), drawn)
+    saved, rows = _plan(adapter, swept, limit, zip, {"words": prompt or (), "file": prompts}, mode or (), drawn)
     sampling: dict[str, float | None] = {
         "frames": frames,
         "width": width,
@@ -86,10 +86,10 @@ def command(
     loading |= {"loras": _loras(lora or ())}
     rest = {"out": out, "fps": fps, "batch": batch, "force": force}
     if dry_run:
-        _check(adapter, card, rows, sampling, loading, rest)
+        _check(saved, rows, sampling, loading, rest)
         _show(rows, out, json)
         return
-    print(_told(_run(adapter, card, rows, sampling, loading, rest), json))
+    print(_told(_run(saved, rows, sampling, loading, rest), json))
 
 
 def _plan(
@@ -100,30 +100,29 @@ def _plan(
     prompts: Mapping[str, Any],
     modes: Sequence[str],
     drawn: Mapping[str, Any],
-) -> tuple[Path, AdapterCard, tuple[Row, ...]]:
-    """Return the adapter's folder and card and the rows to make, checking all that needs no backbone."""
+) -> tuple[SavedAdapter, tuple[Row, ...]]:
+    """Return the opened adapter and the rows to make, checking all that needs no backbone."""
     require_training_stack()
     from trainer.commands.quiet import quiet_libraries
 
     quiet_libraries()
-    from trainer.adapters.card import read_card
-    from trainer.adapters.place import adapter_place
+    from trainer.adapters.saved import SavedAdapter
     from trainer.control.modes import check_mode, default_mode
     from trainer.generation.plan import make_points, make_rows
     from trainer.generation.prompts import gather_prompts
     from trainer.generation.values import given_controls
 
-    adapter = adapter_place(adapter)
-    card = read_card(adapter)
+    saved = SavedAdapter.open(adapter)
+    card = saved.card
     axes = card.config.control.axes if card.config.control is not None else ()
     for mode in modes:
         check_mode(mode, card.config)
     written = {name: text for name, text in swept.items() if name != "control" and text is not None}
-    controls = given_controls(axes, written, swept["control"], limit=limit, source=f"adapter {adapter}")
+    controls = given_controls(axes, written, swept["control"], limit=limit, source=f"adapter {saved.folder}")
     points = make_points(controls, zipped=zipped)
     _note_extrapolation(axes, points)
     rows = make_rows(axes, gather_prompts(**prompts), points, modes or [default_mode(card.config)], **drawn)
-    return adapter, card, rows
+    return saved, rows
 
 
 def _loras(words: Sequence[str]) -> tuple[ExtraLora, ...]:
@@ -133,8 +132,7 @@ def _loras(words: Sequence[str]) -> tuple[ExtraLora, ...]:
 
 
 def _check(
-    adapter: Path,
-    card: AdapterCard,
+    adapter: SavedAdapter,
     rows: tuple[Row, ...],
     sampling: Mapping[str, float | None],
     loading: Mapping[str, Any],
@@ -142,7 +140,6 @@ def _check(
 ) -> None:
     """Raise InputError for all that a generation would refuse and that no weight is needed to tell."""
     from trainer.adapters.folder import check_experts
-    from trainer.adapters.verify import verify_adapter
     from trainer.backbones.load import experts
     from trainer.backbones.weightless import weightless_pipeline
     from trainer.control.attach import check_backbone
@@ -150,27 +147,27 @@ def _check(
     from trainer.generation.make_videos import Request, check_guided, check_request, request_notes
     from trainer.pipelines.extra_loras import check_loras
 
-    used = resolved(Loading(**loading), card)
-    verify_adapter(adapter)
+    used = resolved(Loading(**loading), adapter.card)
     pipe = weightless_pipeline(str(used.backbone))
-    check_experts(card, adapter, experts(pipe))
+    check_experts(adapter, experts(pipe))
     for expert in experts(pipe).values():
-        check_backbone(expert, card.config)
+        check_backbone(expert, adapter.card.config)
     check_loras(used.loras, pipe)
-    request = Request(adapter=adapter, rows=rows, sampling=_asked(pipe, card, sampling), **rest)
+    request = Request(adapter=adapter, rows=rows, sampling=_asked(pipe, adapter, sampling), **rest)
     check_request(pipe, request)
-    check_guided([card.config], request)
+    check_guided([adapter.card.config], request)
     for words in request_notes(pipe, request):
         print(f"stopdown: note: {words}", file=sys.stderr)
 
 
-def _asked(pipe: WanPipeline, card: AdapterCard, sampling: Mapping[str, Any]) -> Sampling:
+def _asked(pipe: WanPipeline, adapter: SavedAdapter, sampling: Mapping[str, Any]) -> Sampling:
     """Return the sampling: what was asked for, else the backbone's usual."""
     from dataclasses import replace
 
     from trainer.generation.load_pipeline import default_sampling
 
-    return replace(default_sampling(pipe, card), **{name: value for name, value in sampling.items() if value is not None})
+    told = {name: value for name, value in sampling.items() if value is not None}
+    return replace(default_sampling(pipe, adapter.card), **told)
 
 
 def _note_extrapolation(axes: Sequence[AxisControl], points: Sequence[Point]) -> None:
@@ -184,8 +181,7 @@ def _note_extrapolation(axes: Sequence[AxisControl], points: Sequence[Point]) ->
 
 
 def _run(
-    adapter: Path,
-    card: AdapterCard,
+    adapter: SavedAdapter,
     rows: tuple[Row, ...],
     sampling: Mapping[str, Any],
     loading: Mapping[str, Any],
@@ -196,13 +192,13 @@ def _run(
     from trainer.generation.video_progress import GenerateProgress
     from trainer.weights.full_disk import full_disk_in_words
 
-    used = resolved(Loading(**loading), card)
+    used = resolved(Loading(**loading), adapter.card)
     with GenerateProgress(sys.stderr) as watch:
         watch.note(f"loading {used.backbone} ({used.dtype} on {used.device})")
-        if card.weights is None:
-            watch.note(f"adapter {adapter} has no hashes, not verified")
+        if adapter.card.weights is None:
+            watch.note(f"adapter {adapter.folder} has no hashes, not verified")
         pipe = load_controlled(adapter, used, note=watch.note)
-        how = _asked(pipe, card, sampling)
+        how = _asked(pipe, adapter, sampling)
         watch.note(
             f"{how.width}x{how.height}, {how.frames} frames, {how.steps} steps, guidance {how.guidance:g}, "
             f"control guidance {how.control_guidance:g}, {how.text_tokens} text tokens"
@@ -212,7 +208,7 @@ def _run(
             watch.note(f"note: {words}")
         try:
             with full_disk_in_words(request.out, "free some and run the same command again: finished videos are kept"):
-                return generate(pipe, card, request, used, watch)
+                return generate(pipe, request, used, watch)
         except KeyboardInterrupt:
             watch.note(f"{watch.finished} of {watch.videos} videos are finished in {request.out} and are kept")
             raise

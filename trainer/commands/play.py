@@ -86,23 +86,21 @@ def _session(adapter: Path, folder: Path, sampling: Mapping[str, Any], loading: 
     quiet_libraries()
     from dataclasses import replace
 
-    from trainer.adapters.card import read_card
-    from trainer.adapters.place import adapter_place
+    from trainer.adapters.saved import SavedAdapter
     from trainer.generation.load_pipeline import Loading, default_sampling, load_controlled, resolved
     from trainer.generation.sampler import check_sampling
     from trainer.play.play_session import Session
 
-    adapter = adapter_place(adapter)
-    card = read_card(adapter)
-    used = resolved(Loading(**loading), card)
+    saved = SavedAdapter.open(adapter)
+    used = resolved(Loading(**loading), saved.card)
     if not 1 <= fps <= 240:
         raise InputError(f"{fps} fps cannot be; give 1 to 240, datasets have 16")
     print(f"stopdown: loading {used.backbone} ({used.dtype} on {used.device})", file=sys.stderr)
-    pipe = load_controlled(adapter, used)
+    pipe = load_controlled(saved, used)
     asked = {name: value for name, value in sampling.items() if value is not None}
-    how = replace(default_sampling(pipe, card), **asked)
+    how = replace(default_sampling(pipe, saved.card), **asked)
     check_sampling(pipe, how)
-    return Session(pipe=pipe, card=card, adapter=adapter, loading=used, sampling=how, folder=folder, fps=fps)
+    return Session(pipe=pipe, adapter=saved, loading=used, sampling=how, folder=folder, fps=fps)
 
 
 def _size(written: str | None) -> tuple[int | None, int | None]:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from scenes.errors import InputError
 from trainer.adapters.card import AdapterCard
+from trainer.adapters.saved import SavedAdapter
 from trainer.config.evaluate import EvaluateSettings, parse_controls
 from trainer.control.laws import AxisControl
 from trainer.control.modes import PARTS, Mode, check_mode, default_mode
@@ -28,7 +28,7 @@ class Arm:
 
     name: str
     mode: str
-    adapter: Path
+    adapter: SavedAdapter
     folder: str  # of its videos, within the evaluation's folder
     words: bool = False
 
@@ -63,25 +63,27 @@ class EvaluationPlan:
     rows: Mapping[str, tuple[Row, ...]]
 
 
-def chosen_axes(card: AdapterCard, names: Sequence[str] | None, source: str) -> tuple[AxisControl, ...]:
+def chosen_axes(adapter: SavedAdapter, names: Sequence[str] | None = None) -> tuple[AxisControl, ...]:
     """Return the axes to sweep; raises InputError for one that the adapter lacks, and for an adapter without control."""
-    axes = card.config.control.axes if card.config.control is not None else ()
+    control = adapter.card.config.control
+    axes = control.axes if control is not None else ()
     if not axes:
-        raise InputError(f"adapter {source} controls nothing (it is a LoRA alone); evaluate one with a control adapter")
+        raise InputError(f"adapter {adapter.folder} controls nothing (it is a LoRA alone); evaluate one with a control adapter")
     by_name = {axis.name: axis for axis in axes}
     for name in names or ():
         if name not in by_name:
-            raise InputError(f"adapter {source} does not control '{name}'; it controls {', '.join(by_name)}")
+            raise InputError(f"adapter {adapter.folder} does not control '{name}'; it controls {', '.join(by_name)}")
     if names is not None and len(set(names)) != len(names):
         raise InputError(f"axes {', '.join(names)}: one stands twice; name each once")
     return tuple(by_name[name] for name in names) if names is not None else axes
 
 
-def chosen_arms(card: AdapterCard, adapter: Path, settings: EvaluateSettings, adapter_only: Path | None) -> tuple[Arm, ...]:
+def chosen_arms(adapter: SavedAdapter, settings: EvaluateSettings, adapter_only: SavedAdapter | None) -> tuple[Arm, ...]:
     """Return the arms to compare: modes that the adapter has, the clean backbone, words, and another adapter's control.
 
     The adapter's own mode and the backbone are always among them. Raises InputError for a mode that needs what it lacks.
     """
+    card = adapter.card
     own = str(default_mode(card.config))
     # An adapter without LoRA has no joint or decoupled mode; the default settings name them all the same.
     default = EvaluateSettings.model_fields["modes"].default
@@ -99,7 +101,7 @@ def chosen_arms(card: AdapterCard, adapter: Path, settings: EvaluateSettings, ad
 
 def make_evaluation_plan(
     axes: Sequence[AxisControl],
-    every_axis: Mapping[Path, Sequence[AxisControl]],
+    every_axis: Mapping[SavedAdapter, Sequence[AxisControl]],
     arms: Sequence[Arm],
     prompts: Mapping[str, Sequence[str]],
     settings: EvaluateSettings,

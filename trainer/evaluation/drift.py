@@ -17,8 +17,7 @@ import numpy as np
 import torch
 
 from scenes.errors import InputError
-from trainer.adapters.card import read_card
-from trainer.adapters.place import adapter_place
+from trainer.adapters.saved import SavedAdapter
 from trainer.config.evaluate import EvaluateSettings
 from trainer.control.modes import default_mode
 from trainer.evaluation.arms import Arm
@@ -110,8 +109,8 @@ def fast_table(
 
 
 @contextmanager
-def carrying(pipe: ControlledWan, own: Path, other: Path, loading: Loading) -> Iterator[None]:
-    """Let a pipeline carry another adapter's folder for a while, and its own again afterwards."""
+def carrying(pipe: ControlledWan, own: SavedAdapter, other: SavedAdapter, loading: Loading) -> Iterator[None]:
+    """Let a pipeline carry another adapter for a while, and its own again afterwards."""
     _exchange(pipe, other, loading)
     try:
         yield
@@ -145,18 +144,15 @@ def at_checkpoint(pipe: ControlledWan, run: Path, step: int) -> Iterator[None]:
 
 def drift(
     pipe: ControlledWan,
-    adapter: Path,
-    sources: Sequence[Path],
+    adapter: SavedAdapter,
+    sources: Sequence[Path | SavedAdapter],
     fast: FastSet,
     backbone: Arm,
     extractor: VideoFeatures,
     loading: Loading,
 ) -> Drift:
-    """Return SSF and SS-FD at each training step: of runs' checkpoints, and of adapters' folders, in the adapter's own mode.
-
-    Raises InputError for a source that is neither.
-    """
-    mode = str(default_mode(read_card(adapter).config))
+    """Return SSF and SS-FD at each training step: of runs' checkpoints, and of adapters, in the adapter's own mode."""
+    mode = str(default_mode(adapter.card.config))
     arm = Arm(name=mode, mode=mode, adapter=adapter, folder="")
     clean = fast_features(pipe, backbone, fast, [extractor])[extractor.name]
     points: dict[int, DriftPoint] = {}
@@ -166,17 +162,15 @@ def drift(
         points[step] = DriftPoint(step=step, ssf=scores.ssf, ss_fd=scores.ss_fd)
 
     for source in sources:
-        steps = checkpoint_steps(source)
-        for step in steps:
+        if isinstance(source, SavedAdapter):
+            with carrying(pipe, adapter, source, loading):
+                measure(source.card.step)
+            continue
+        for step in checkpoint_steps(source):
             with at_checkpoint(pipe, source, step):
                 measure(step)
-        if not steps:  # an adapter's folder or a checkpoint's, or neither, which read_card says
-            folder = adapter_place(source)
-            with carrying(pipe, adapter, folder, loading):
-                measure(read_card(folder).step)
-    own_step = read_card(adapter).step
-    if own_step not in points:
-        measure(own_step)
+    if adapter.card.step not in points:
+        measure(adapter.card.step)
     ordered = tuple(points[step] for step in sorted(points))
     return Drift(mode=mode, extractor=extractor.name, points=ordered, per_1000_steps=drift_rate(ordered))
 
@@ -194,13 +188,13 @@ def _effect(pipe: ControlledWan, controls_A: Sequence[float]) -> str:
     return ", ".join(axis.axis.effect_words[control > 0] for axis, control in zip(pipe.axes, controls_A, strict=True))
 
 
-def _exchange(pipe: ControlledWan, folder: Path, loading: Loading) -> None:
-    """Take a pipeline's adapters off and put another folder's on; what asks the pipeline for its adapters sees the new ones."""
+def _exchange(pipe: ControlledWan, saved: SavedAdapter, loading: Loading) -> None:
+    """Take a pipeline's adapters off and put another's on; what asks the pipeline for its adapters sees the new ones."""
     assert loading.device is not None
     for adapter in pipe.adapters.values():
         adapter.detach()
     pipe.adapters = {}
-    carrier = ControlledWan.from_pipeline(pipe, folder, allow_other_backbone=loading.allow_other_backbone)
+    carrier = ControlledWan.from_pipeline(pipe, saved, allow_other_backbone=loading.allow_other_backbone)
     carrier.set_progress_bar_config(disable=True)
     place(carrier, loading.device, loading.offload)
     pipe.adapters = carrier.adapters

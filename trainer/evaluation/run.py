@@ -19,8 +19,9 @@ from generator.io.checked_model import checked
 from scenes.axes import AXES
 from scenes.control_axis import PROBES_VERSION
 from scenes.errors import InputError
-from trainer.adapters.card import AdapterCard, installed_versions, read_card
-from trainer.adapters.place import adapter_place, run_of
+from trainer.adapters.card import AdapterCard, installed_versions
+from trainer.adapters.place import run_of
+from trainer.adapters.saved import SavedAdapter
 from trainer.config.evaluate import EvaluateSettings
 from trainer.control.laws import AxisControl
 from trainer.control.modes import Mode, default_mode
@@ -80,17 +81,17 @@ class Watch(Protocol):
 class EvaluateRequest:
     """What to evaluate with what; prompts come from `settings`, or else from `prompts` or `dataset`, one of them.
 
-    `drift` are training runs with checkpoints, or adapters' folders of several steps.
+    `drift` are training runs with checkpoints, or adapters of several steps.
     """
 
-    adapter: Path
+    adapter: SavedAdapter
     out: Path
     settings: EvaluateSettings = field(default_factory=EvaluateSettings)
     prompts: Path | None = None
     dataset: Path | None = None
     ref: str = "latest"
-    adapter_only: Path | None = None
-    drift: tuple[Path, ...] = ()
+    adapter_only: SavedAdapter | None = None
+    drift: tuple[Path | SavedAdapter, ...] = ()
     replace_others: bool = False  # videos of other settings in `out` are made anew instead of refused
     loading: Loading = field(default_factory=Loading)
     cache: Path | None = None
@@ -100,7 +101,6 @@ class EvaluateRequest:
 class Prepared:
     """A request with everything decided that needs no backbone."""
 
-    card: AdapterCard
     axes: tuple[AxisControl, ...]
     arms: tuple[Arm, ...]
     prompts: EvaluationPrompts
@@ -111,19 +111,18 @@ class Prepared:
 
 def prepare(request: EvaluateRequest) -> Prepared:
     """Check a request and decide its arms, prompts and videos; raises InputError for all that needs no backbone to be wrong."""
-    card = read_card(request.adapter)
-    axes = chosen_axes(card, request.settings.axes, str(request.adapter))
-    arms = chosen_arms(card, request.adapter, request.settings, request.adapter_only)
+    card = request.adapter.card
+    axes = chosen_axes(request.adapter, request.settings.axes)
+    arms = chosen_arms(request.adapter, request.settings, request.adapter_only)
     if request.adapter_only is not None:
-        chosen_axes(read_card(request.adapter_only), [axis.name for axis in axes], str(request.adapter_only))
+        chosen_axes(request.adapter_only, [axis.name for axis in axes])
     prompts = gather(request.settings, [axis.name for axis in axes], request.prompts, request.dataset, request.ref)
     if request.settings.fast:
         check_prompts(prompts.all)
     elif request.drift:
         raise InputError("--drift is measured in one denoising step and --no-fast leaves that out; give one of them")
-    every_axis = {arm.adapter: chosen_axes(read_card(arm.adapter), None, str(arm.adapter)) for arm in arms}
+    every_axis = {arm.adapter: chosen_axes(arm.adapter) for arm in arms}
     return Prepared(
-        card=card,
         axes=axes,
         arms=arms,
         prompts=prompts,
@@ -140,7 +139,7 @@ def generate_videos(request: EvaluateRequest, watch: Watch) -> int:
     """
     ready = prepare(request)
     pipe = _load(request, ready, watch)
-    _generate(pipe, request, ready, _sampling(pipe, ready.card, request.settings), watch)
+    _generate(pipe, request, ready, _sampling(pipe, request.adapter.card, request.settings), watch)
     return sum(len(row.videos) for rows in ready.plan.rows.values() for row in rows)
 
 
@@ -151,21 +150,22 @@ def evaluate(request: EvaluateRequest, watch: Watch) -> EvaluationReport:
     """
     begun = time.monotonic()
     ready = prepare(request)
-    own = {str(name): digest for name, digest in ready.card.backbone.fingerprints.items()}
-    held = held_out(request.adapter, ready.card.step, own)  # a log that cannot be read ends it early, too
+    card = request.adapter.card
+    own = {str(name): digest for name, digest in card.backbone.fingerprints.items()}
+    held = held_out(request.adapter.folder, card.step, own)  # a log that cannot be read ends it early, too
     named = _named_extractors(request.settings, str(ready.loading.device))  # before the backbone: a missing one ends it early
     pipe = _load(request, ready, watch)
     extractors = [*named, *([BackboneFeatures(pipe)] if "tiny" in request.settings.features else [])]
-    sampling = _sampling(pipe, ready.card, request.settings)
+    sampling = _sampling(pipe, card, request.settings)
     _generate(pipe, request, ready, sampling, watch)
     fast, drifted = _prior(pipe, request, ready, sampling, extractors, watch)
     for adapter in pipe.adapters.values():
         adapter.set_mode(Mode.BACKBONE_ONLY)  # as the backbone's own features want it, once instead of for each video
-    found = measure(ready.plan.sweeps, other_axes(ready.card), request.out, request.settings.fps, extractors, watch.note)
+    found = measure(ready.plan.sweeps, other_axes(card), request.out, request.settings.fps, extractors, watch.note)
     report = EvaluationReport(
-        adapter=str(request.adapter),
-        adapter_step=ready.card.step,
-        dataset_version=ready.card.dataset_version,
+        adapter=str(request.adapter.folder),
+        adapter_step=card.step,
+        dataset_version=card.dataset_version,
         backbone=str(ready.loading.backbone),
         axes=tuple(axis.name for axis in ready.axes),
         laws={axis.name: axis.law.model_dump(mode="json") for axis in ready.axes},
@@ -197,14 +197,14 @@ def evaluate(request: EvaluateRequest, watch: Watch) -> EvaluationReport:
     return report
 
 
-def held_out(adapter: Path, step: int, fingerprints: Mapping[str, str] | None = None) -> dict[str, Validated]:
+def held_out(folder: Path, step: int, fingerprints: Mapping[str, str] | None = None) -> dict[str, Validated]:
     """Return what the training in whose folder an adapter lies found on held-out clips, by axis, up to the adapter's step.
 
     The log is that of the run whose result or checkpoint the adapter is, by the folders' names and, where `fingerprints` are
     given, by the backbone that the run's checkpoints record. Nothing where there is none, or the training did not validate.
     Raises DamagedError for a log that is none.
     """
-    run = run_of(adapter_place(adapter).resolve())
+    run = run_of(folder.resolve())
     if run is None or not (run / METRICS).is_file():
         return {}
     log, identity = run / METRICS, latest_identity(run)
@@ -253,11 +253,11 @@ def _generate(pipe: ControlledWan, request: EvaluateRequest, ready: Prepared, sa
             batch=request.settings.batch,
             replace_others=request.replace_others,
         )
-        if adapter == request.adapter:
-            make_videos(pipe, ready.card, wanted, ready.loading, watch)
+        if adapter is request.adapter:
+            make_videos(pipe, wanted, ready.loading, watch)
         else:
             with carrying(pipe, request.adapter, adapter, ready.loading):
-                make_videos(pipe, read_card(adapter), wanted, ready.loading, watch)
+                make_videos(pipe, wanted, ready.loading, watch)
 
 
 def _prior(
@@ -276,7 +276,7 @@ def _prior(
     fast = FastSet.of(ready.prompts.all, [axis.name for axis in pipe.axes], request.settings, sampling)
     features: dict[str, Mapping[str, Floats]] = {}
     for arm in ready.arms:
-        if arm.adapter == request.adapter:
+        if arm.adapter is request.adapter:
             features[arm.name] = fast_features(pipe, arm, fast, extractors)
         else:
             with carrying(pipe, request.adapter, arm.adapter, ready.loading):

@@ -12,6 +12,7 @@ from diffusers import AutoencoderKLWan, WanPipeline
 
 from scenes.errors import InputError, closest
 from trainer.adapters.card import AdapterCard
+from trainer.adapters.saved import SavedAdapter
 from trainer.backbones.load import experts, load_component
 from trainer.backbones.quantize import check_quantization, load_quantized
 from trainer.generation.sampler import Sampling
@@ -75,7 +76,7 @@ def checked_dtype(word: str) -> torch.dtype:
 
 
 def load_controlled(
-    adapter: Path, loading: Loading, *, cache: Path | None = None, note: Callable[[str], None] | None = None
+    adapter: SavedAdapter, loading: Loading, *, cache: Path | None = None, note: Callable[[str], None] | None = None
 ) -> ControlledWan:
     """Return the pipeline of a resolved loading, on its device or under its offloading, without progress bars of its own.
 

@@ -15,7 +15,7 @@ from generator.io.atomic import write_atomic
 from generator.media.images import png_bytes
 from generator.media.video import decode, encode
 from scenes.errors import InputError
-from trainer.adapters.card import AdapterCard
+from trainer.adapters.saved import SavedAdapter
 from trainer.backbones.load import experts, fingerprint
 from trainer.backbones.text_length import length_notes
 from trainer.control.config import AdapterConfig
@@ -82,7 +82,7 @@ class Request:
     """What to generate where: `rows` from `trainer.generation.plan`, the rest as the commands name it."""
 
     out: Path
-    adapter: Path
+    adapter: SavedAdapter
     rows: Sequence[Row]
     sampling: Sampling
     fps: int = FPS
@@ -91,23 +91,23 @@ class Request:
     replace_others: bool = False  # make anew what was made with other settings, and keep the rest
 
 
-def generate(pipe: ControlledWan, card: AdapterCard, request: Request, loading: Loading, watch: Watch) -> Report:
+def generate(pipe: ControlledWan, request: Request, loading: Loading, watch: Watch) -> Report:
     """Make the videos of a request and return what was left; those finished before with the same recipe are kept.
 
     Raises InputError for what the backbone cannot do and for videos of other recipes in the folder, before anything is made.
     """
     check_guided([adapter.config for adapter in pipe.adapters.values()], request)
-    made, found = make_videos(pipe, card, request, loading, watch)
-    return _leave(request, pipe.axes, card, loading, made=made, found=found)
+    made, found = make_videos(pipe, request, loading, watch)
+    return _leave(request, pipe.axes, loading, made=made, found=found)
 
 
-def make_videos(pipe: ControlledWan, card: AdapterCard, request: Request, loading: Loading, watch: Watch) -> tuple[int, int]:
+def make_videos(pipe: ControlledWan, request: Request, loading: Loading, watch: Watch) -> tuple[int, int]:
     """Make the videos of a request that are missing, without a page about them; returns how many were made and found.
 
     Raises InputError as `generate` does.
     """
     check_request(pipe, request)
-    recipes = _recipes(pipe, card, request, loading)
+    recipes = _recipes(pipe, request, loading)
     request.out.mkdir(parents=True, exist_ok=True)
     missing = _missing(request, recipes)
     videos = [video for row in request.rows for video in row.videos]
@@ -137,13 +137,12 @@ def check_request(pipe: WanPipeline, request: Request) -> None:
         raise InputError(f"{request.out} is a file; give --out a folder")
 
 
-def _recipes(pipe: ControlledWan, card: AdapterCard, request: Request, loading: Loading) -> dict[str, dict[str, Any]]:
+def _recipes(pipe: ControlledWan, request: Request, loading: Loading) -> dict[str, dict[str, Any]]:
     """Return the recipe of every video, by name."""
     source = run_source(
         backbone=str(loading.backbone),
         fingerprints={name: fingerprint(expert) for name, expert in experts(pipe).items()},
         adapter=request.adapter,
-        card=card,
         scheduler={"class": type(pipe.scheduler).__name__, **pipe.scheduler.config},
         dtype=str(loading.dtype),
         quantize=loading.quantize,
@@ -196,14 +195,12 @@ def _frames(
     yield from zip(videos, itertools.repeat(next(sampled)) if alike else sampled, strict=False)
 
 
-def _leave(
-    request: Request, axes: Sequence[AxisControl], card: AdapterCard, loading: Loading, *, made: int, found: int
-) -> Report:
+def _leave(request: Request, axes: Sequence[AxisControl], loading: Loading, *, made: int, found: int) -> Report:
     """Write grid.png, grid.mp4, sweep.html and index.json about finished videos."""
     out, rows, sampling = request.out, request.rows, request.sampling
     frames: Callable[[Video], Bytes] = lambda video: decode(out / f"{video.name}.mp4")  # noqa: E731
     names = {axis: None for video in rows[0].videos for axis in video.given}
-    title = f"{', '.join(names) or 'No control'} · {request.adapter.resolve().name}"
+    title = f"{', '.join(names) or 'No control'} · {request.adapter.name}"
     facts = {
         "backbone": Path(str(loading.backbone)).name,
         "picture": f"{sampling.width} × {sampling.height}",
@@ -211,7 +208,7 @@ def _leave(
         "steps": str(sampling.steps),
         "guidance": f"{sampling.guidance:g}",
         "control guidance": f"{sampling.control_guidance:g}",
-        "trained": f"{card.step} steps",
+        "trained": f"{request.adapter.card.step} steps",
     }
     words = "  ·  ".join(f"{name} {value}" for name, value in facts.items())
     layout = lay_out(rows, title, words, (sampling.width, sampling.height))
@@ -285,7 +282,7 @@ def _index(request: Request, loading: Loading) -> dict[str, Any]:
                 }
             )
     return {
-        "adapter": str(request.adapter),
+        "adapter": str(request.adapter.folder),
         "backbone": loading.backbone,
         "sampling": asdict(request.sampling),
         "fps": request.fps,

@@ -17,8 +17,8 @@ from generator.io.atomic import write_atomic
 from generator.io.checksummed_json import canonical, checksummed_text, parse_checksummed_text, sha256
 from generator.media.video import encode, encoder_version
 from scenes.errors import InputError
-from trainer.adapters.card import AdapterCard, installed_versions
-from trainer.adapters.digest import adapter_digest
+from trainer.adapters.card import installed_versions
+from trainer.adapters.saved import SavedAdapter
 from trainer.control.laws import AxisControl, NoLaw
 from trainer.generation.plan import Video
 from trainer.generation.sampler import Bytes, Sampling
@@ -67,8 +67,7 @@ def run_source(
     *,
     backbone: str,
     fingerprints: Mapping[str, str],
-    adapter: Path,
-    card: AdapterCard,
+    adapter: SavedAdapter,
     scheduler: Mapping[str, Any],
     dtype: str,
     quantize: str,
@@ -77,9 +76,9 @@ def run_source(
     return {
         "backbone": {"id": backbone, "fingerprints": dict(fingerprints)},
         "adapter": {
-            "digest": adapter_digest(adapter),
-            "step": card.step,
-            "dataset_version": card.dataset_version,
+            "digest": adapter.digest,
+            "step": adapter.card.step,
+            "dataset_version": adapter.card.dataset_version,
         },
         "scheduler": json.loads(json.dumps(dict(scheduler), sort_keys=True, default=str)),
         "dtype": dtype,

@@ -20,7 +20,7 @@ from scenes.axes import AXES
 from scenes.errors import InputError
 from trainer.adapters.card import AdapterCard
 from trainer.adapters.folder import attach_saved
-from trainer.adapters.place import adapter_place
+from trainer.adapters.saved import SavedAdapter
 from trainer.backbones.load import EXPERTS, experts, load_backbone
 from trainer.backbones.text_length import WAN_TOKENS
 from trainer.control import CONTROLS, AxisControl, Mode, WanAdapter, default_mode
@@ -61,13 +61,16 @@ class ControlledWan(GuardedLora):
         one line for what cannot be found, and for an adapter that does not belong to the backbone.
         """
         pipe = load_backbone(str(backbone), cache=cache, **options)
-        return cls.from_pipeline(pipe, Path(adapter), allow_other_backbone=allow_other_backbone)
+        return cls.from_pipeline(pipe, adapter, allow_other_backbone=allow_other_backbone)
 
     @classmethod
-    def from_pipeline(cls, pipe: WanPipeline, adapter: Path, *, allow_other_backbone: bool = False) -> ControlledWan:
-        """Put an adapter's folder, or a checkpoint's, on a loaded pipeline, whose components the result shares."""
-        card, adapters = attach_saved(experts(pipe), adapter_place(adapter), allow_other_backbone=allow_other_backbone)
-        return cls.around(pipe, adapters, card)
+    def from_pipeline(
+        cls, pipe: WanPipeline, adapter: str | Path | SavedAdapter, *, allow_other_backbone: bool = False
+    ) -> ControlledWan:
+        """Put an adapter, a folder or an opened one, on a loaded pipeline, whose components the result shares."""
+        saved = adapter if isinstance(adapter, SavedAdapter) else SavedAdapter.open(adapter)
+        adapters = attach_saved(experts(pipe), saved, allow_other_backbone=allow_other_backbone)
+        return cls.around(pipe, adapters, saved.card)
 
     @classmethod
     def around(cls, pipe: WanPipeline, adapters: Mapping[str, WanAdapter], card: AdapterCard | None = None) -> ControlledWan:

@@ -77,7 +77,7 @@ def css() -> str:
 def _facts(session: Session) -> str:
     sampling, loading = session.sampling, session.loading
     return (
-        f"{session.adapter.resolve().name}, trained {session.card.step} steps  ·  on {loading.backbone} "
+        f"{session.adapter.name}, trained {session.adapter.card.step} steps  ·  on {loading.backbone} "
         f"({loading.dtype}, {loading.device})  ·  {sampling.width} × {sampling.height}, {sampling.frames} frames at "
         f"{session.fps} fps"
     )
@@ -91,7 +91,7 @@ def _fields(session: Session) -> tuple[Fields, Fields]:
     for axis in session.axes:
         fields[axis.name], sliders[axis.name] = _axis_fields(axis)
     with gr.Row():
-        default = default_mode(session.card.config).value
+        default = default_mode(session.adapter.card.config).value
         fields["mode"] = gr.Dropdown(modes, value=default, label="Mode", min_width=140)
         fields["seed"] = gr.Number(0, label="Seed", min_width=80)
         fields["strength"] = gr.Slider(0.0, 2.0, value=1.0, step=0.05, label="Strength", buttons=[], min_width=180)
@@ -210,7 +210,7 @@ def _form(session: Session, fields: Fields, given: Given) -> Form:
 
 def _possible(session: Session, mode: Mode) -> bool:
     try:
-        check_mode(mode, session.card.config)
+        check_mode(mode, session.adapter.card.config)
     except InputError:
         return False
     return True

@@ -18,7 +18,7 @@ from generator.io.checksummed_json import canonical, sha256
 from generator.media.video import decode, encode
 from scenes.control_axis import Bytes
 from scenes.errors import InputError
-from trainer.adapters.card import AdapterCard
+from trainer.adapters.saved import SavedAdapter
 from trainer.control.laws import AxisControl
 from trainer.control.modes import PARTS, Mode, check_mode
 from trainer.generation.grid import lay_out, moving_grid, still_grid
@@ -51,8 +51,7 @@ class Session:
     """A loaded pipeline and a folder to make videos in; `sampling` is what the page starts from."""
 
     pipe: ControlledWan
-    card: AdapterCard
-    adapter: Path
+    adapter: SavedAdapter
     loading: Loading
     sampling: Sampling
     folder: Path
@@ -133,14 +132,14 @@ class Session:
 
     def _make(self, form: Form, points: Sequence[Point], heard: Heard | None) -> _Made:
         """Make what is missing of the videos of points; returns all of them, decoded."""
-        check_mode(form.mode, self.card.config)
+        check_mode(form.mode, self.adapter.card.config)
         sampling = replace(self.sampling, steps=form.steps, guidance=form.guidance)
         drawn: dict[str, Any] = {"seed": form.seed, "negative": form.negative, "strength": form.strength}
         rows = make_rows(self.axes, gather_prompts([form.prompt], None), points, [form.mode], **drawn)
         # a video's name does not say these, and one name is one video of a folder
         folder = self.folder / sha256(canonical({"sampling": asdict(sampling), "negative": form.negative}))[:12]
         request = Request(out=folder, adapter=self.adapter, rows=rows, sampling=sampling, fps=self.fps)
-        made, _ = make_videos(self.pipe, self.card, request, self.loading, _Counter(heard))
+        made, _ = make_videos(self.pipe, request, self.loading, _Counter(heard))
         frames = tuple(decode(folder / f"{video.name}.mp4") for video in rows[0].videos)
         return _Made(folder=folder, row=rows[0], frames=frames, made=made, sampling=sampling)
 
@@ -149,7 +148,7 @@ class Session:
         frames_of = {video.name: frames for video, frames in zip(made.videos, made.frames, strict=True)}
         row, sampling = replace(made.row, videos=tuple(_named(video, axis) for video in made.videos)), made.sampling
         facts = f"{sampling.width} × {sampling.height}  ·  {sampling.frames} frames  ·  {sampling.steps} steps"
-        layout = lay_out([row], f"{axis.name} · {self.adapter.resolve().name}", facts, (sampling.width, sampling.height))
+        layout = lay_out([row], f"{axis.name} · {self.adapter.name}", facts, (sampling.width, sampling.height))
         playing_THW3 = moving_grid(layout, [row], lambda video: frames_of[video.name])
         if playing_THW3 is None:
             playing_THW3 = still_grid(layout, [row], lambda video: frames_of[video.name])[None]

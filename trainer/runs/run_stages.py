@@ -345,12 +345,13 @@ def _given(settings: TrainSettings, folder: Path) -> dict[str, str]:
 
 def evaluate_request(place: RunContext) -> Any:
     """Return what to evaluate: the run's adapter, on captions of held-out scenes where the recipe has no prompts."""
+    from trainer.adapters.saved import SavedAdapter
     from trainer.evaluation.run import EvaluateRequest
     from trainer.generation.load_pipeline import Loading
 
     settings = place.recipe.evaluate
     return EvaluateRequest(
-        adapter=place.folder / ADAPTER,
+        adapter=SavedAdapter.open(place.folder / ADAPTER),
         out=place.folder / EVALUATION,
         settings=settings,
         dataset=None if settings.has_prompts else place.dataset,

@@ -10,9 +10,8 @@ from diffusers import WanTransformer3DModel
 
 from scenes.errors import InputError
 from trainer.adapters.card import CARD
-from trainer.adapters.digest import adapter_digest
 from trainer.adapters.place import adapter_place
-from trainer.adapters.verify import read_weights, verify_adapter
+from trainer.adapters.saved import SavedAdapter
 from trainer.backbones.load import fingerprint
 from trainer.control import AdapterConfig, AxisControl, ControlConfig, WanAdapter
 from trainer.training.checkpoints.checkpoint import read_latest
@@ -25,11 +24,11 @@ LORA_KEYS = ("rank", "alpha")
 
 @dataclass(frozen=True)
 class Given:
-    """Weights that a training starts from: their hash, and whether they are `there`, which a run that goes on needs not."""
+    """Weights that a training starts from: their hash, and the adapter, which a run that goes on needs not."""
 
     place: str
     digest: str
-    there: bool
+    saved: SavedAdapter | None
 
 
 def find_given(place: str, run: Path | None = None) -> Given:
@@ -45,25 +44,27 @@ def find_given(place: str, run: Path | None = None) -> Given:
         reason = error
     else:
         if (folder / CARD).is_file():
-            return Given(place, adapter_digest(folder), there=True)
+            saved = SavedAdapter.open(folder)
+            return Given(place, saved.digest, saved)
     latest = None if run is None else read_latest(run)
     recorded = None if latest is None else latest.identity.get("from")
     if isinstance(recorded, str):
-        return Given(place, recorded, there=False)
+        return Given(place, recorded, None)
     if reason is not None:
         raise reason
-    verify_adapter(folder)  # says what it is not
+    SavedAdapter.open(folder)  # says what it is not
     raise InputError(f"train.from = {place} is no adapter; give an adapter's folder or a checkpoint's")
 
 
-def check_given(place: str, config: AdapterConfig, transformers: Mapping[str, WanTransformer3DModel]) -> tuple[str, ...]:
+def check_given(
+    place: str, saved: SavedAdapter, config: AdapterConfig, transformers: Mapping[str, WanTransformer3DModel]
+) -> tuple[str, ...]:
     """Return what a person should know of a start from given weights; raises InputError where they do not fit.
 
-    `config` is what is to train, `transformers` those that it trains on. Values of the axes may mean something else in the
-    new data, which is said.
+    `place` is how it was named, `config` what is to train, `transformers` those that it trains on. Values of the axes may mean
+    something else in the new data, which is said.
     """
-    folder = adapter_place(Path(place).expanduser())
-    card = verify_adapter(folder)
+    card = saved.card
     _same_parts(place, card.config, config)
     fingerprints: dict[str, str] = {str(name): digest for name, digest in card.backbone.fingerprints.items()}
     own, wanted = set(fingerprints), set(transformers)
@@ -85,12 +86,11 @@ def check_given(place: str, config: AdapterConfig, transformers: Mapping[str, Wa
     return (f"starts from {place}, {card.step} steps old; the control acts in full from the first step", *_laws(before, now))
 
 
-def load_given(place: str, adapters: Mapping[str, WanAdapter]) -> None:
+def load_given(saved: SavedAdapter, adapters: Mapping[str, WanAdapter]) -> None:
     """Copy given weights into fresh adapters."""
-    folder = adapter_place(Path(place).expanduser())
-    weights = read_weights(folder, verify_adapter(folder))
+    weights = saved.weights()
     for name, adapter in adapters.items():
-        adapter.load(weights[name].control, weights[name].lora, str(folder))
+        adapter.load(weights[name].control, weights[name].lora, str(saved.folder))
 
 
 def _same_parts(place: str, before: AdapterConfig, now: AdapterConfig) -> None:

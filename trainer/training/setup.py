@@ -178,14 +178,15 @@ def _notes(opened: Opened) -> tuple[str, ...]:
     notes = () if pipe.tokenizer is None else length_notes(pipe.tokenizer, texts, settings.backbone.text_max_length, remedy)
     if opened.given is None:
         return notes
-    if not opened.given.there:
+    saved = opened.given.saved
+    if saved is None:
         return (
             *notes,
             f"train.from = {opened.given.place} is gone; the run goes on from its checkpoint, which needs it no longer",
         )
     parts = {name: getattr(pipe, name) for name in opened.experts}
     layers = next(iter(parts.values())).config.num_layers
-    return (*notes, *check_given(opened.given.place, adapter_config(settings, opened.axes, layers), parts))
+    return (*notes, *check_given(opened.given.place, saved, adapter_config(settings, opened.axes, layers), parts))
 
 
 def _backbone(settings: TrainSettings, device: torch.device, weightless: bool) -> WanPipeline:
@@ -301,8 +302,8 @@ def autocast_dtype(settings: TrainSettings) -> torch.dtype | None:
 def _control(opened: Opened, reader: EncodedReader) -> ControlTask:
     settings, given = opened.settings, opened.given
     adapters = attach_new(opened)
-    if given is not None and given.there:  # else a checkpoint holds what became of them
-        load_given(given.place, adapters)
+    if given is not None and given.saved is not None:  # else a checkpoint holds what became of them
+        load_given(given.saved, adapters)
     return ControlTask(
         adapters,
         FlowBatches(

@@ -17,10 +17,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from scenes.errors import InputError
-from trainer.adapters.card import read_card
 from trainer.adapters.conversion.restate import preset_axes
 from trainer.adapters.conversion.sources import read_source
 from trainer.adapters.folder import attach_saved
+from trainer.adapters.saved import SavedAdapter
 from trainer.backbones.load import fingerprint, load_backbone
 from trainer.commands.adapter import app
 from trainer.control import axis_control
@@ -92,7 +92,7 @@ def test_there_and_back(home: Path, tmp_path: Path) -> None:
         file, back = tmp_path / f"{name}.safetensors", tmp_path / name
         output(app, "convert", home / name, file, "--to", "published")
         output(app, "convert", file, back, "--to", "diffusers", "--backbone", "tiny-random")
-        before, after = read_card(home / name), read_card(back)
+        before, after = SavedAdapter.open(home / name).card, SavedAdapter.open(back).card
         assert after.config == before.config and after.backbone == before.backbone
         for weights in (home / name).glob("*.safetensors"):
             own, other = load_file(weights), load_file(back / weights.name)
@@ -100,7 +100,7 @@ def test_there_and_back(home: Path, tmp_path: Path) -> None:
     file, back = tmp_path / "lora.safetensors", tmp_path / "lora"
     output(app, "convert", home / "lora", file, "--to", "comfyui")
     output(app, "convert", file, back, "--to", "diffusers", "--backbone", "tiny-random")
-    assert read_card(back).config == read_card(home / "lora").config
+    assert SavedAdapter.open(back).card.config == SavedAdapter.open(home / "lora").card.config
     piped = [ControlledWan.from_pretrained("tiny-random", folder) for folder in (home / "lora", back)]
     assert torch.equal(*(latents(one) for one in piped))
 
@@ -119,7 +119,7 @@ def test_the_published_preset_turns_the_scalar_round(home: Path, tmp_path: Path)
     output(app, "convert", home / "one", file, "--to", "published", "--preset", "published")
     strip_metadata(file)  # as from the method's code: --axes names the axis, the law is the published one
     output(app, "convert", file, back, "--to", "diffusers", "--backbone", "tiny-random", "--axes", "shutter")
-    assert read_card(back).config.control.axes == published_axes(["shutter"])
+    assert SavedAdapter.open(back).card.config.control.axes == published_axes(["shutter"])
     own, turned = (ControlledWan.from_pretrained("tiny-random", folder) for folder in (home / "one", back))
     assert own.controls(1, {"shutter": "1/16"}) > 0 > turned.controls(1, {"shutter": "1/16"})
     for shutter in ("1/400", "1/50", "1/16"):
@@ -224,7 +224,7 @@ def test_a_merged_backbone_gives_what_the_unmerged_one_gave(home: Path, tmp_path
         assert not (out / "adapter").exists()
         given = latents(merged)
     else:
-        card = read_card(out / "adapter")
+        card = SavedAdapter.open(out / "adapter").card
         assert card.config.lora is None and card.backbone.fingerprints["transformer"] == fingerprint(merged.transformer)
         assert card.recipe["merged"]["mode"] == mode and card.recipe["merged"]["strength"] == strength
         after = ControlledWan.from_pretrained(card.backbone.id, out / "adapter")
@@ -265,7 +265,7 @@ def test_one_forward_pass_of_a_merged_transformer(home: Path, tmp_path: Path) ->
         (tmp_path / "m", tmp_path / "m/adapter", "control_only"),
     ):
         transformer = load_backbone(str(backbone)).transformer
-        _, adapters = attach_saved({"transformer": transformer}, folder)
+        adapters = attach_saved({"transformer": transformer}, SavedAdapter.open(folder))
         adapters["transformer"].set_mode(mode)
         with torch.no_grad():
             predictions.append(transformer(**inputs, return_dict=False)[0])

@@ -18,11 +18,13 @@ from trainer_support import adapted, tiny_transformer
 
 from generator.io.checksummed_json import canonical, sha256
 from scenes.errors import InputError
-from trainer.adapters.card import CARD, card_bytes, read_card
+from trainer.adapters.adapter_weights import CONTROL_FILE, LORA_FILE
+from trainer.adapters.card import CARD, card_bytes
 from trainer.adapters.conversion.describe import describe
 from trainer.adapters.conversion.sources import read_source
 from trainer.adapters.folder import attach_saved, save_adapter
-from trainer.adapters.verify import CONTROL_FILE, LORA_FILE, verify_adapter
+from trainer.adapters.saved import SavedAdapter
+from trainer.control import WanAdapter
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +51,11 @@ def rewrite_card(folder: Path, change: Callable[[dict[str, Any]], object]) -> No
     (folder / CARD).write_text(json.dumps(tree))
 
 
+def attached(folder: Path) -> dict[str, WanAdapter]:
+    """Put a saved adapter on a fresh transformer."""
+    return attach_saved({"transformer": tiny_transformer()}, SavedAdapter.open(folder))
+
+
 def rewritten(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
     """Change a card and make its checksum anew."""
     tree = json.loads((folder / CARD).read_text())
@@ -70,7 +77,7 @@ def rewritten(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
 )
 def test_hashes_that_do_not_belong(folder: Path, change: Callable[[dict[str, Any]], object], message: str) -> None:
     rewritten(folder, lambda tree: tree)
-    verify_adapter(folder)
+    SavedAdapter.open(folder)
     rewritten(folder, change)
     refused(folder, message)
 
@@ -82,7 +89,11 @@ def without_hashes(folder: Path) -> None:
 
 def refused(folder: Path, match: str) -> None:
     """Check that every reader refuses a folder in one line."""
-    for reader in (verify_adapter, read_source, lambda path: attach_saved({"transformer": tiny_transformer()}, path)):
+    for reader in (
+        SavedAdapter.open,
+        read_source,
+        attached,
+    ):
         with pytest.raises(InputError, match=match) as caught:
             reader(folder)
         assert str(caught.value).isprintable()
@@ -98,13 +109,13 @@ def test_a_flipped_bit_anywhere_is_found(original: Path, folder: Path) -> None:
             damaged[place] ^= 1 << bit
             (folder / name).write_bytes(damaged)
             with pytest.raises(InputError) as caught:
-                verify_adapter(folder)
+                SavedAdapter.open(folder)
             assert str(caught.value).isprintable(), (name, place, bit)
         for short in (0, 7, len(whole) // 2, len(whole) - 1):
             (folder / name).write_bytes(whole[:short])
             refused(folder, CARD if name == CARD else name)
         (folder / name).write_bytes(whole)
-    verify_adapter(folder)
+    SavedAdapter.open(folder)
 
 
 def test_other_weights_are_found(folder: Path) -> None:
@@ -117,7 +128,8 @@ def test_an_adapter_without_hashes_loads_and_says_so(original: Path, folder: Pat
     assert describe(original)["hashes"] == "2 weight files, verified"
     without_hashes(folder)
     assert describe(folder)["hashes"] == "no hashes, not verified"
-    card, adapters = attach_saved({"transformer": tiny_transformer()}, folder)
+    saved = SavedAdapter.open(folder)
+    card, adapters = saved.card, attach_saved({"transformer": tiny_transformer()}, saved)
     assert card.weights is None and card.format == 1 and json.loads(card_bytes(card))["format"] == 1
     expected = load_file(original / CONTROL_FILE)
     assert all(torch.equal(own, expected[name]) for name, own in adapters["transformer"].control_parameters().items())
@@ -131,7 +143,7 @@ def test_weights_are_finite(folder: Path, name: str, value: float) -> None:
     victim = next(iter(weights))
     weights[victim].view(-1)[1] = value
     save_file(weights, folder / name)
-    for reader in (read_source, lambda path: attach_saved({"transformer": tiny_transformer()}, path)):
+    for reader in (read_source, attached):
         with pytest.raises(InputError, match=rf"1 of [\d,]+ values of {victim} are not finite"):
             reader(folder)
 
@@ -142,7 +154,8 @@ def test_weights_that_a_number_format_cannot_hold_are_refused(folder: Path) -> N
     next(iter(weights.values())).view(-1)[0] = 1e6
     save_file(weights, folder / LORA_FILE)
     with pytest.raises(InputError, match=r"as torch.float16: 1 of .* not finite"):
-        attach_saved({"transformer": tiny_transformer().half()}, folder, allow_other_backbone=True, dtype=torch.float16)
+        half, opened = {"transformer": tiny_transformer().half()}, SavedAdapter.open(folder)
+        attach_saved(half, opened, allow_other_backbone=True, dtype=torch.float16)
 
 
 NONSENSE: list[tuple[str, Any, str]] = [
@@ -270,7 +283,7 @@ def test_weight_files_that_are_no_files(folder: Path) -> None:
 def test_a_linked_file_is_read_as_the_hub_keeps_them(folder: Path, tmp_path: Path) -> None:
     shutil.move(folder / LORA_FILE, tmp_path / "blob")
     (folder / LORA_FILE).symlink_to("../blob")
-    assert verify_adapter(folder) == read_card(folder)
+    assert set(SavedAdapter.open(folder).digests) == {CONTROL_FILE, LORA_FILE, CARD}
 
 
 def test_integers_are_no_weights(folder: Path) -> None:

@@ -17,6 +17,7 @@ from trainer.adapters.conversion.convert_lora import convert_lora
 from trainer.adapters.conversion.describe import describe
 from trainer.adapters.conversion.sources import read_source
 from trainer.adapters.folder import attach_saved
+from trainer.adapters.saved import SavedAdapter
 from trainer.formats.foreign_lora import check_fits, plain_weights, read_lora
 from trainer.weights.key_names import PROJECTIONS
 
@@ -213,7 +214,7 @@ def test_a_lora_of_some_projections_becomes_an_adapters_folder(tmp_path: Path, s
     done = convert_lora(source, tmp_path / "folder", "diffusers", backbone=str(small_backbone))
     assert done.notes == (f"{LAYERS * 2} of {LAYERS * 10} projections are zero: the LoRA leaves them alone",)
     converted, plain = tiny_transformer(), tiny_transformer()
-    _, adapters = attach_saved({"transformer": converted}, tmp_path / "folder")
+    adapters = attach_saved({"transformer": converted}, SavedAdapter.open(tmp_path / "folder"))
     adapters["transformer"].set_mode("lora_only")
     plain.load_lora_adapter(plain_weights(read_lora(source)), prefix=None)
     with torch.no_grad():

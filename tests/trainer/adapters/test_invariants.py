@@ -13,6 +13,7 @@ from trainer_support import LAYERS, adapted, predict, scramble, tiny_config, tin
 
 from scenes.errors import InputError
 from trainer.adapters.folder import attach_saved, save_adapter
+from trainer.adapters.saved import SavedAdapter
 from trainer.control import Mode, WanAdapter, attach
 
 CONTROLS = [[0.4, -0.9], [-1.0, 0.3]]
@@ -71,7 +72,7 @@ def test_zero_strength_is_the_backbone_after_save_and_load(tmp_path: Path) -> No
     adapter = adapted()
     save_adapter(tmp_path / "a", {"transformer": adapter}, backbone_id="tiny", step=1)
     fresh = tiny_transformer()
-    _, loaded = attach_saved({"transformer": fresh}, tmp_path / "a")
+    loaded = attach_saved({"transformer": fresh}, SavedAdapter.open(tmp_path / "a"))
     with torch.no_grad():
         for mode in Mode:
             loaded["transformer"].set_mode(mode, strength=0.0)

@@ -14,6 +14,7 @@ from trainer_support import LAYERS, predict, scramble, tiny_inputs, tiny_transfo
 
 from scenes.errors import InputError
 from trainer.adapters.folder import attach_saved, save_adapter
+from trainer.adapters.saved import SavedAdapter
 from trainer.control import AdapterConfig, ControlConfig, LoraSettings, Mode, WanAdapter, attach, axis_control
 from trainer.control.modes import check_mode
 from trainer.formats.published import original_settings, published_axes, read_published, write_published
@@ -82,7 +83,7 @@ def test_zero_strength_is_the_backbone(
         with tempfile.TemporaryDirectory() as folder:
             save_adapter(Path(folder) / "a", {"transformer": adapter}, backbone_id="tiny", step=1)
             adapter.detach()
-            adapter = attach_saved({"transformer": transformer}, Path(folder) / "a")[1]["transformer"]
+            adapter = attach_saved({"transformer": transformer}, SavedAdapter.open(Path(folder) / "a"))["transformer"]
     mode = data.draw(st.sampled_from(modes_of(config)))
     if checkpointing:
         transformer.train()

@@ -19,7 +19,7 @@ from trainer_support import adapted
 from generator.recipe.backbone_grid import backbone_grid
 from scenes.errors import InputError
 from trainer.adapters.folder import save_adapter
-from trainer.adapters.verify import verify_adapter
+from trainer.adapters.saved import SavedAdapter
 from trainer.backbones.hub import locate_adapter
 from trainer.backbones.load import fingerprint, load_backbone
 from trainer.data import open_data
@@ -134,7 +134,7 @@ def test_an_adapter_and_a_dataset_come_from_the_hub_and_stay(hub: str, tmp_path:
     names = (f"me/thing@{TAG}", "me/thing@v9", "me/other@v1", "me/thing")
     told = read(*names, place=tmp_path, HF_ENDPOINT=hub)
     adapter, dataset = Path(told[0]), Path(told[1])
-    assert verify_adapter(adapter).step == 12
+    assert SavedAdapter.open(adapter).card.step == 12
     assert (adapter / "control.json").exists() and not (adapter / "evil.py").exists()  # an adapter's files, nothing else
     assert open_data(dataset).train == open_data(tints).train
     wrong = ("has no revision 'v9' of me/thing", "no repository me/other", "me/thing")

@@ -12,6 +12,7 @@ from trainer_support import LAYERS, predict, scramble, tiny_config, tiny_inputs
 
 from scenes.errors import InputError, StopdownError
 from trainer.adapters.folder import attach_saved, save_adapter
+from trainer.adapters.saved import SavedAdapter
 from trainer.backbones.load import fingerprint, load_backbone
 from trainer.backbones.quantize import (
     BYTES_PER_WEIGHT,
@@ -149,7 +150,8 @@ def test_a_pipeline_loads_packed_and_takes_a_saved_adapter(kind: Quantization, t
     layers = [layer for layer in pipe.transformer.blocks.modules() if isinstance(layer, torch.nn.Linear)]
     assert layers and all(is_packed(layer) for layer in layers)
     assert not is_packed(pipe.transformer.proj_out) and pipe.vae.dtype == torch.bfloat16
-    card, adapters = attach_saved({"transformer": pipe.transformer}, tmp_path / "a")
+    saved = SavedAdapter.open(tmp_path / "a")
+    card, adapters = saved.card, attach_saved({"transformer": pipe.transformer}, saved)
     assert card.backbone.fingerprints == {"transformer": fingerprint(pipe.transformer)}
     again = adapters["transformer"].parameters()
     assert all(torch.equal(again[name], parameter) for name, parameter in source.parameters().items())

@@ -18,6 +18,7 @@ from generation_support import output, run, save_random, small_config
 
 from scenes.axes import AXES
 from scenes.errors import InputError
+from trainer.adapters.saved import SavedAdapter
 from trainer.backbones.load import load_backbone
 from trainer.commands.evaluate import command
 from trainer.config.evaluate import EvaluateSettings, parse_controls
@@ -211,7 +212,8 @@ def test_adapters_change_places_on_one_backbone(evaluated: Path, home: Path) -> 
     """What was lent to other adapters gives the same numbers as a run without them."""
     with_others = read_report(evaluated)
     settings = EvaluateSettings.model_validate({**with_others.settings, "text_baseline": False})
-    request = EvaluateRequest(adapter=home / "adapter", out=home / "plain", settings=settings, prompts=home / "eight.txt")
+    adapter = SavedAdapter.open(home / "adapter")
+    request = EvaluateRequest(adapter=adapter, out=home / "plain", settings=settings, prompts=home / "eight.txt")
     assert generate_videos(request, Silent()) == 8 * (3 + 1) == len(list((home / "plain").rglob("*.mp4")))
     made = {path: path.stat().st_mtime_ns for path in (home / "plain").rglob("*.mp4")}
     plain = evaluate(request, Silent())
@@ -346,9 +348,7 @@ def test_validation_is_that_of_the_step_wherever_the_adapter_lies_in_its_run(
     folder = tmp_path / named if named == "adapter" else tmp_path / named / "adapter"
     folder.mkdir(parents=True)
     (folder / "control.json").write_text("{}")
-    assert {axis: one.gap for axis, one in held_out(tmp_path / named, step).items()} == (
-        {} if gap is None else {"shutter": gap}
-    )
+    assert {axis: one.gap for axis, one in held_out(folder, step).items()} == ({} if gap is None else {"shutter": gap})
 
 
 def test_the_log_of_another_training_is_not_the_adapter_s(tmp_path: Path) -> None:

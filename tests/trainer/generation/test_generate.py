@@ -18,6 +18,7 @@ from PIL import Image
 
 from generator.media.video import decode
 from scenes.errors import InputError
+from trainer.adapters.saved import SavedAdapter
 from trainer.backbones.load import load_backbone
 from trainer.commands import generate as module
 from trainer.commands.generate import command
@@ -240,13 +241,13 @@ def test_a_packed_backbone_in_bfloat16(home: Path, tmp_path: Path) -> None:
 
 def test_the_autoencoder_stays_wide_under_bfloat16(home: Path) -> None:
     card = ControlledWan.from_pretrained("tiny-random", home / "one").card
-    loaded = load_controlled(home / "one", resolved(Loading(dtype="bf16"), card))
+    loaded = load_controlled(SavedAdapter.open(home / "one"), resolved(Loading(dtype="bf16"), card))
     assert loaded.vae.dtype == torch.float32 and loaded.transformer.dtype == torch.bfloat16
 
 
 def test_offloaded_parts_give_the_same_videos(home: Path, pipe: ControlledWan) -> None:
     """The text is encoded outside the pipeline's call, and every call frees the hooks: both must not matter."""
-    offloaded = load_controlled(home / "one", resolved(Loading(device="cpu"), pipe.card))
+    offloaded = load_controlled(SavedAdapter.open(home / "one"), resolved(Loading(device="cpu"), pipe.card))
     place(offloaded, "cpu", "model")
     assert offloaded.transformer._hf_hook is not None and offloaded.text_encoder._hf_hook is not None
     for prompt in ("a car", "a red ball"):

@@ -29,7 +29,7 @@ from playwright.sync_api import sync_playwright
 
 from generator.media.video import decode
 from scenes.errors import InputError
-from trainer.adapters.card import read_card
+from trainer.adapters.saved import SavedAdapter
 from trainer.backbones.load import load_backbone
 from trainer.commands.play import command
 from trainer.control.laws import AxisControl, MiredLaw, NoLaw, axis_control
@@ -75,10 +75,10 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
         adapter = save_random(load_backbone("tiny-random"), folder / "two", small_config("shutter", "temperature"))
-        card = read_card(adapter)
-        loading = resolved(Loading(device="cpu"), card)
-        pipe = load_controlled(adapter, loading)
-        yield Session(pipe=pipe, card=card, adapter=adapter, loading=loading, sampling=TINY, folder=folder / "videos")
+        saved = SavedAdapter.open(adapter)
+        loading = resolved(Loading(device="cpu"), saved.card)
+        pipe = load_controlled(saved, loading)
+        yield Session(pipe=pipe, adapter=saved, loading=loading, sampling=TINY, folder=folder / "videos")
 
 
 @pytest.fixture(scope="module")

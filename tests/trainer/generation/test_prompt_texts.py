@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from generation_support import small_config
+from generation_support import save_random, small_config
 from PIL import Image, ImageDraw
 
 from generator.recipe.load import read_text
 from scenes.errors import InputError
+from trainer.adapters.saved import SavedAdapter
 from trainer.backbones.load import load_backbone
 from trainer.backbones.text_length import length_notes, token_ids
 from trainer.generation.fonts import draw_line, fitted, not_drawable, width
@@ -105,10 +106,12 @@ def test_texts_are_said_to_be_alike_where_the_model_cannot_tell_them_apart(bare:
 
 
 def test_a_request_says_what_does_nothing(bare: ControlledWan, tmp_path: Path) -> None:
+    adapter = SavedAdapter.open(save_random(bare, tmp_path / "adapter", small_config("shutter")))
+
     def notes(guidance: float, negative: str, tokens: int = 12) -> str:
         rows = make_rows((), [Prompt(prompt="a\nball")], [{}], ["backbone_only"], negative=negative)
         sampling = Sampling(guidance=guidance, text_tokens=tokens)
-        return " | ".join(request_notes(bare, Request(out=tmp_path, adapter=tmp_path, rows=rows, sampling=sampling)))
+        return " | ".join(request_notes(bare, Request(out=tmp_path, adapter=adapter, rows=rows, sampling=sampling)))
 
     assert notes(3.0, "rain") == notes(1.0, "") == ""
     assert "the negative prompt does nothing at guidance 1" in notes(1.0, "rain")

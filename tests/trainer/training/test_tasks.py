@@ -21,6 +21,7 @@ from generator.versions.commit_folder import commit_folder
 from generator.versions.history.history import History
 from scenes.errors import InputError
 from trainer.adapters.folder import attach_saved
+from trainer.adapters.saved import SavedAdapter
 from trainer.backbones.load import load_backbone
 from trainer.control import AdapterConfig, ControlConfig, LoraSettings, Mode, resolve_blocks
 from trainer.data import TrainingData, open_data
@@ -336,7 +337,8 @@ def test_what_is_saved_is_what_was_trained(make: Make, tiny_folder: Path, tmp_pa
     task.save(tmp_path / "adapter", 12, None)
     task.save(tmp_path / "adapter", 13, None)
     fresh = load_backbone(str(tiny_folder))
-    card, adapters = attach_saved({"transformer": fresh.transformer}, tmp_path / "adapter")
+    saved = SavedAdapter.open(tmp_path / "adapter")
+    card, adapters = saved.card, attach_saved({"transformer": fresh.transformer}, saved)
     assert (card.step, card.backbone.id) == (13, "tiny-random")
     assert card.dataset_version == task.provenance.dataset_version and card.recipe == {"steps": 3}
     again = make_again(task)
@@ -352,7 +354,8 @@ def test_averaged_weights_are_saved_and_the_own_ones_stay(make: Make, tiny_folde
     own = {name: p.detach().clone() for name, p in task.parameters().items()}
     averaged = {name: p * 0.5 + 1.0 for name, p in own.items()}
     task.save(tmp_path / "adapter", 1, averaged)
-    _, adapters = attach_saved({"transformer": load_backbone(str(tiny_folder)).transformer}, tmp_path / "adapter")
+    fresh = {"transformer": load_backbone(str(tiny_folder)).transformer}
+    adapters = attach_saved(fresh, SavedAdapter.open(tmp_path / "adapter"))
     for name, parameter in adapters["transformer"].parameters().items():
         assert torch.equal(parameter, averaged[f"transformer.{name}"])
     assert all(torch.equal(p, own[name]) for name, p in task.parameters().items())
@@ -366,7 +369,8 @@ def test_both_experts_are_saved_in_one_folder(make: Make, pipe: WanPipeline, tin
     scramble(task)
     task.save(tmp_path / "adapter", 1, {name: p + 1.0 for name, p in task.parameters().items()})
     again = two_experts(load_backbone(str(tiny_folder)))
-    _, adapters = attach_saved({"transformer": again.transformer, "transformer_2": again.transformer_2}, tmp_path / "adapter")
+    both = {"transformer": again.transformer, "transformer_2": again.transformer_2}
+    adapters = attach_saved(both, SavedAdapter.open(tmp_path / "adapter"))
     for expert, adapter in adapters.items():
         for name, parameter in adapter.parameters().items():
             assert torch.equal(parameter, task.parameters()[f"{expert}.{name}"] + 1.0)

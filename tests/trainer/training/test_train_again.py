@@ -20,9 +20,9 @@ from safetensors.torch import load_file
 from trainer_support import adapted, tiny_config
 
 from scenes.errors import InputError
-from trainer.adapters.card import read_card
 from trainer.adapters.folder import save_adapter
 from trainer.adapters.place import adapter_place
+from trainer.adapters.saved import SavedAdapter
 from trainer.commands import adapter as adapter_commands
 from trainer.commands import generate as generate_command
 from trainer.commands.train import command
@@ -130,7 +130,7 @@ def test_any_checkpoint_is_an_adapter(run: Path, place: Path, tmp_path: Path) ->
     assert "temperature" in info and "tiny-random" in info
     said = output(adapter_commands.app, "extract", early, tmp_path / "taken")
     assert f"{tmp_path / 'taken'}: the adapter after 2 steps" in said
-    assert same(tmp_path / "taken", early / "adapter") and read_card(tmp_path / "taken").step == 2
+    assert same(tmp_path / "taken", early / "adapter") and SavedAdapter.open(tmp_path / "taken").card.step == 2
     words = ["--out", tmp_path / "made", "--prompt", TWO_LINES, "--control", "1", "--guidance", "1", *SMALL]
     assert "1 videos made" in output(generate_command.command, "--adapter", early, *words)
     with pytest.raises(InputError, match="taken exists; give a new folder"):
@@ -156,7 +156,7 @@ def test_a_new_training_starts_from_given_weights(run: Path, place: Path, tmp_pa
     words = capsys.readouterr().out
     assert "starts from" in words and "2 steps old" in words and "best by validation: " in words
     assert same(tmp_path / "new" / "adapter", run / "checkpoint-2" / "adapter")
-    card = read_card(tmp_path / "new" / "adapter")
+    card = SavedAdapter.open(tmp_path / "new" / "adapter").card
     assert card.step == 1 and card.recipe["from"] == str(run / "checkpoint-2")
     with pytest.raises(InputError, match=r"holds checkpoints of another run: from was .*, is"):
         train(place, tmp_path / "new", *other, f'train.from="{run}"')
@@ -169,7 +169,7 @@ def test_widths_that_no_setting_says_are_compared(tmp_path: Path) -> None:
     for key, other in (("embed_dim", 256), ("hidden_dim", 64)):
         asked = given.config.model_copy(update={"control": own.model_copy(update={key: other})})
         with pytest.raises(InputError, match=f"has {key} {getattr(own, key)}, and adapters are trained with {other} here"):
-            check_given(str(tmp_path / "given"), asked, {"transformer": given.transformer})
+            check_given("given", SavedAdapter.open(tmp_path / "given"), asked, {"transformer": given.transformer})
 
 
 def test_given_weights_may_go_once_there_is_a_checkpoint(run: Path, place: Path, tmp_path: Path, capsys: Any) -> None:

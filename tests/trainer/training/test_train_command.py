@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 
 from generator.io.file_lock import exclusive_lock
 from scenes.errors import InputError
-from trainer.adapters.card import read_card
+from trainer.adapters.saved import SavedAdapter
 from trainer.backbones.quantize import Quantization
 from trainer.backbones.wan_configs import random_transformer, wan_config
 from trainer.commands.train import command
@@ -115,7 +115,7 @@ def test_it_ends_with_an_adapter_and_the_next_command(whole: Path, place: Path, 
     words = capsys.readouterr().out
     assert f"{whole / 'adapter'}: control after {STEPS} steps" in words
     assert f"next: stopdown generate --adapter {whole / 'adapter'} --prompt" in words and "--temperature" in words
-    card = read_card(whole / "adapter")
+    card = SavedAdapter.open(whole / "adapter").card
     assert card.step == STEPS and card.backbone.id == "tiny-random"
     assert [axis.name for axis in card.config.control.axes] == ["temperature"]
     assert card.config.control.axes[0].law.neutral == 6000  # the dataset's, not the axis's default

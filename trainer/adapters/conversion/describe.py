@@ -22,8 +22,7 @@ from trainer.adapters.conversion.sources import (
     read_file,
     read_source,
 )
-from trainer.adapters.digest import adapter_digest
-from trainer.adapters.verify import read_weights, verify_adapter
+from trainer.adapters.saved import SavedAdapter
 from trainer.control.config import AdapterConfig
 from trainer.control.modes import default_mode
 from trainer.formats.foreign_lora import read_lora
@@ -78,13 +77,13 @@ def _other_lora(path: Path) -> dict[str, Any]:
 
 
 def _folder(path: Path) -> dict[str, Any]:
-    card = verify_adapter(path)
-    parts = read_weights(path, card).values()
+    saved = SavedAdapter.open(path)
+    card, parts = saved.card, saved.weights().values()
     merged = (card.recipe or {}).get("merged")
     return {
         "adapter": str(path),
         "format": str(Format.DIFFUSERS),
-        "sha256": adapter_digest(path),
+        "sha256": saved.digest,
         "hashes": "no hashes, not verified" if card.weights is None else f"{len(card.weights)} weight files, verified",
         "backbone": card.backbone.id,
         "fingerprints": card.backbone.fingerprints,

@@ -10,8 +10,7 @@ from generator.io.atomic import fsync_folder
 from generator.io.scratch import scratch_folder
 from scenes.errors import InputError
 from trainer.adapters.card import AdapterCard
-from trainer.adapters.place import adapter_place
-from trainer.adapters.verify import read_weights, verify_adapter
+from trainer.adapters.saved import SavedAdapter
 
 
 def extract(checkpoint: Path, out: Path) -> AdapterCard:
@@ -21,17 +20,17 @@ def extract(checkpoint: Path, out: Path) -> AdapterCard:
     """
     if not checkpoint.is_dir():
         raise InputError(f"{checkpoint} is no folder; give a checkpoint's, such as RUN/checkpoint-250")
-    source = adapter_place(checkpoint)
-    card = verify_adapter(source)
-    read_weights(source, card)  # which must be finite
+    saved = SavedAdapter.open(checkpoint)
+    saved.weights()  # which must be finite
     if os.path.lexists(out):
         raise InputError(f"{out} exists; give a new folder")
     with scratch_folder(out) as scratch:
-        shutil.copytree(source, scratch / source.name)
-        for path in (scratch / source.name).rglob("*"):
+        copied = scratch / saved.folder.name
+        shutil.copytree(saved.folder, copied)
+        for path in copied.rglob("*"):
             if path.is_file():
                 with path.open("rb") as file:
                     os.fsync(file.fileno())
-        (scratch / source.name).rename(out)
+        copied.rename(out)
         fsync_folder(out.parent)
-    return card
+    return saved.card

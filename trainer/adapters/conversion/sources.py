@@ -15,8 +15,9 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from scenes.errors import InputError
+from trainer.adapters.adapter_weights import LORA_PREFIX, peft_names
 from trainer.adapters.card import AdapterCard
-from trainer.adapters.verify import LORA_PREFIX, peft_names, read_weights, verify_adapter
+from trainer.adapters.saved import SavedAdapter
 from trainer.control.config import MAX_ALPHA, AdapterConfig, LoraSettings
 from trainer.control.laws import AxisControl
 from trainer.formats.comfyui import from_comfyui
@@ -150,14 +151,15 @@ def format_of(names: Mapping[str, Any], path: Path) -> Format:
 
 
 def _folder(path: Path, expert: str | None) -> Source:
-    card = verify_adapter(path)
+    saved = SavedAdapter.open(path)
+    card = saved.card
     adapted = list(card.backbone.fingerprints)
     if expert is None and len(adapted) > 1:
         raise InputError(f"{path} adapts {' and '.join(adapted)}, a file holds one; name it with --expert")
     chosen = expert if expert is not None else adapted[0]
     if chosen not in adapted:
         raise InputError(f"{path} does not adapt '{chosen}'; it adapts {', '.join(adapted)}")
-    weights = read_weights(path, card, chosen)[chosen]
+    weights = saved.weights(chosen)[chosen]
     return Source(path=path, format=Format.DIFFUSERS, config=card.config, control=weights.control, lora=weights.lora, card=card)
 
 

@@ -1,6 +1,4 @@
-"""Holds an adapter's folder against its card before anything is allocated: names, shapes and number formats from the headers of
-the weight files, then the sha256 of every file, then finite values.
-"""
+"""The weight files of an adapter's folder: which there are, what their headers must say, and how they are read."""
 
 from __future__ import annotations
 
@@ -11,9 +9,8 @@ from statistics import mode
 
 from torch import Tensor
 
-from generator.io.atomic import file_digest
 from scenes.errors import InputError
-from trainer.adapters.card import AdapterCard, read_card
+from trainer.adapters.card import AdapterCard
 from trainer.backbones.load import EXPERTS
 from trainer.control.config import MAX_BLOCKS, MAX_WIDTH, ControlConfig
 from trainer.control.lora import lora_modules
@@ -48,33 +45,6 @@ def weight_files(card: AdapterCard) -> tuple[str, ...]:
     return tuple(sorted(f"{folder}{name}" for folder in folders for name in names))
 
 
-def verify_adapter(folder: Path) -> AdapterCard:
-    """Return the card of an adapter's folder whose files are the ones that the card describes; no tensor is read into memory.
-
-    Format 1 has no hashes: names, shapes and number formats are all that is held against it. Raises InputError naming the file.
-    """
-    card = read_card(folder)
-    for expert in card.backbone.fingerprints:
-        _check_headers(expert_folder(folder, expert), card)
-    if card.weights is not None:
-        if tuple(sorted(card.weights)) != weight_files(card):
-            listed = ", ".join(sorted(card.weights)) or "none"
-            raise InputError(f"{folder}: its card lists {listed}, an adapter like it has {', '.join(weight_files(card))}")
-        for name, expected in card.weights.items():
-            if file_digest(folder / name) != expected:
-                raise InputError(f"{folder / name} does not match its sha256: it was changed or is damaged; {RESTORE}")
-    return card
-
-
-def read_weights(folder: Path, card: AdapterCard, chosen: str | None = None) -> dict[str, ExpertWeights]:
-    """Return the weights of a verified adapter by expert, of all or the chosen one.
-
-    Raises InputError for values that are not finite.
-    """
-    names = list(card.backbone.fingerprints) if chosen is None else [chosen]
-    return {expert: _read(expert_folder(folder, expert), card) for expert in names}
-
-
 def peft_names(lora: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
     """Return a diffusers LoRA file's weights without their `transformer.` prefix; raises InputError for one without it."""
     _check_prefix(lora, source)
@@ -89,13 +59,15 @@ def _check_prefix(names: Mapping[str, object], source: str) -> None:
         )
 
 
-def _read(folder: Path, card: AdapterCard) -> ExpertWeights:
+def read_expert(folder: Path, card: AdapterCard) -> ExpertWeights:
+    """Return the weights of one transformer's adapter; raises InputError for values that are not finite."""
     control = read_tensors(folder / CONTROL_FILE) if card.config.control is not None else {}
     lora = read_tensors(folder / LORA_FILE) if card.config.lora is not None else {}
     return ExpertWeights(control=control, lora=peft_names(lora, str(folder / LORA_FILE)))
 
 
-def _check_headers(folder: Path, card: AdapterCard) -> None:
+def check_headers(folder: Path, card: AdapterCard) -> None:
+    """Raise InputError for weight files of one transformer whose names, shapes or number formats are not those of the card."""
     if card.config.control is not None:
         path = folder / CONTROL_FILE
         tensors = read_header(path, RESTORE).tensors
