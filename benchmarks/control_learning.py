@@ -28,9 +28,9 @@ from torch import Tensor
 from trainer.config.train import TrainSettings
 from trainer.data.batches import CONTROLS_NAME, LATENTS, TEXT
 from trainer.data.records import ClipRecord
+from trainer.methods.control.task import ControlTask
 from trainer.training.loop import Loop
 from trainer.training.setup import Run, open_run, prepare_run
-from trainer.training.tasks.control import ControlTask
 from trainer.training.tasks.objective import counterfactual_noise, mix, predict_velocity
 
 RESULTS = Path(__file__).parent / "results" / "control_learning.json"

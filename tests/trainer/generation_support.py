@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import typer
 from diffusers import WanPipeline
 from trainer_support import scramble
@@ -12,6 +14,10 @@ from typer.testing import CliRunner, Result
 
 from trainer.adapters.folder import save_adapter
 from trainer.control import AdapterConfig, ControlConfig, LoraSettings, attach, axis_control
+from trainer.generation.plan import Point, labels_of
+from trainer.generation.sampler import Bytes, Sampling, Stepped
+from trainer.methods.control.generate import sample
+from trainer.pipelines.controlled_wan import ControlledWan
 
 SMALL = ["--width", "32", "--height", "32", "--frames", "5", "--steps", "2", "--text-tokens", "12"]
 
@@ -44,3 +50,47 @@ def output(command: Callable[..., None] | typer.Typer, *words: object) -> str:
     if result.exception is not None:
         raise result.exception
     return result.stdout
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """Videos of one prompt and seed: frames, the controls asked for, and their values in units, one tuple per video."""
+
+    frames_NTHW3: Bytes
+    points: tuple[Point, ...]
+    labels: tuple[tuple[str, ...], ...]
+
+
+def generate_sweep(
+    pipe: ControlledWan,
+    prompt: str,
+    points: Sequence[Point],
+    *,
+    sampling: Sampling,
+    seed: int = 0,
+    negative: str = "",
+    mode: str | None = None,
+    strength: float = 1.0,
+    batch: int = 1,
+    on_step: Stepped | None = None,
+) -> Sweep:
+    """Return a video per point (`{"shutter": 0.7}`, controls by axis; an axis without one is neutral), all from the same noise.
+
+    Raises InputError for a size the backbone cannot take, an axis the adapter lacks, an unknown mode, and too little memory.
+    """
+    videos = list(
+        sample(
+            pipe,
+            prompt,
+            points,
+            sampling=sampling,
+            seed=seed,
+            negative=negative,
+            mode=mode,
+            strength=strength,
+            batch=batch,
+            on_step=on_step,
+        )
+    )
+    labels = tuple(labels_of(pipe.axes, point) for point in points)
+    return Sweep(frames_NTHW3=np.stack(videos), points=tuple(points), labels=labels)

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from trainer.data.batch import Batch
-from trainer.training.tasks import ControlTask, TransformerTask
+from trainer.methods.control.task import ControlTask
+from trainer.methods.transformer.task import TransformerTask
 from trainer.training.tasks.base import Task
 from trainer.training.tasks.flow import Draw
 from trainer.training.tasks.objective import fixed_noise, fixed_times

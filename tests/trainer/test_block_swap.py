@@ -164,7 +164,7 @@ def test_the_estimate_is_what_stays_and_two_blocks(count: int) -> None:
     [
         (('train.backbone.quantization="nf4"',), "nf4"),
         (("train.compile=true",), "compiled"),
-        (('train.what="transformer"',), "trains them"),
+        (('train.method="transformer"',), "trains them"),
         (("train.gradient_checkpointing=false", 'train.backbone.dtype="float32"'), "gradient_checkpointing"),
         (("train.gradient_checkpointing=false", 'train.backbone.quantization="fp8"'), "gradient_checkpointing"),
     ],

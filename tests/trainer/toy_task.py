@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -42,6 +43,7 @@ class ToyTask:
     """A regression over 10 clips of two sizes; the noise comes from the loop's generator."""
 
     name = "toy"
+    adapters: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(self, settings: TrainSettings, *, clips: int = 10) -> None:
         with torch.random.fork_rng(devices=[]):

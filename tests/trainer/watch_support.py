@@ -21,9 +21,9 @@ from trainer.config.train import TrainSettings
 from trainer.control import AdapterConfig, ControlConfig, LoraSettings, axis_control
 from trainer.data.batches import FlowBatches
 from trainer.data.records import ClipRecord
+from trainer.methods.control.task import ControlTask, Provenance, attach_adapters
 from trainer.training.loop import Loop
 from trainer.training.tasks.base import Callback
-from trainer.training.tasks.control import ControlTask, Provenance, attach_adapters
 from trainer.training.tasks.flow import Flow
 
 AXES = ("shutter", "temperature")

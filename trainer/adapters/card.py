@@ -15,6 +15,7 @@ from scenes.errors import InputError
 from trainer.backbones.hub import repository
 from trainer.control.config import AdapterConfig
 from trainer.control.laws import FROZEN
+from trainer.methods import DEFAULT_METHOD, adapter_method
 from trainer.weights.strict import printable
 
 CARD = "control.json"
@@ -54,6 +55,7 @@ class AdapterCard(BaseModel):
     model_config = FROZEN
 
     format: Literal[1, 2] = 2
+    method: Annotated[str, Field(max_length=64)] = DEFAULT_METHOD  # unsaid by a card that leaves it out: the bytes stay
     config: AdapterConfig
     backbone: BackboneId
     dataset_version: Line | None
@@ -111,7 +113,7 @@ def parse_card(data: bytes, path: Path) -> AdapterCard:
     try:
         tree = json.loads(data)
         check = tree.pop(CHECK, None) if isinstance(tree, dict) else None
-        card = AdapterCard.model_validate(tree)
+        card = _model(tree, path).model_validate(tree)
         whole = card.format == 1 or (check == sha256(canonical(tree)) and card_bytes(card) == data)
     except ValidationError as error:
         first = error.errors()[0]
@@ -128,9 +130,19 @@ def parse_card(data: bytes, path: Path) -> AdapterCard:
     return card
 
 
+def _model(tree: object, path: Path) -> type[AdapterCard]:
+    """Return the card of the method that a card's tree names, if it names any."""
+    name = tree.get("method", DEFAULT_METHOD) if isinstance(tree, dict) else DEFAULT_METHOD
+    if not isinstance(name, str):
+        return AdapterCard  # says what it is
+    model: type[AdapterCard] = adapter_method(printable(name, 64), str(path)).load("adapter").card
+    return model
+
+
 def card_bytes(card: AdapterCard) -> bytes:
     """Return a card as it is written: JSON that people read, with the checksum of its entries."""
-    tree = json.loads(card.model_dump_json(exclude={"weights"} if card.weights is None else None))
+    unsaid = ({"weights"} if card.weights is None else set()) | ({"method"} - card.model_fields_set)
+    tree = json.loads(card.model_dump_json(exclude=unsaid or None))
     if card.format != 1:
         tree[CHECK] = sha256(canonical(tree))
     return json.dumps(tree, indent=2, ensure_ascii=False).encode() + b"\n"

@@ -13,9 +13,11 @@ from pathlib import Path
 
 from generator.io.atomic import file_digest
 from scenes.errors import InputError
-from trainer.adapters.adapter_weights import RESTORE, ExpertWeights, check_headers, expert_folder, read_expert, weight_files
+from trainer.adapters.adapter_parts import AdapterParts
+from trainer.adapters.adapter_weights import RESTORE, ExpertWeights, expert_folder
 from trainer.adapters.card import CARD, AdapterCard, parse_card, read_card_file
 from trainer.adapters.place import adapter_place
+from trainer.methods import METHODS, Method
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -35,17 +37,23 @@ class SavedAdapter:
         folder = adapter_place(Path(named))
         data = read_card_file(folder)
         card = parse_card(data, folder / CARD)
+        parts: AdapterParts = METHODS[card.method].load("adapter")
         for expert in card.backbone.fingerprints:
-            check_headers(expert_folder(folder, expert), card)
-        if card.weights is not None and tuple(sorted(card.weights)) != weight_files(card):
+            parts.check_headers(expert_folder(folder, expert), card)
+        if card.weights is not None and tuple(sorted(card.weights)) != parts.files(card):
             listed = ", ".join(sorted(card.weights)) or "none"
-            raise InputError(f"{folder}: its card lists {listed}, an adapter like it has {', '.join(weight_files(card))}")
+            raise InputError(f"{folder}: its card lists {listed}, an adapter like it has {', '.join(parts.files(card))}")
         files = [path for path in sorted(folder.rglob("*.safetensors")) if path.is_file()]
         digests = {path.relative_to(folder).as_posix(): _hashed(path) for path in files}
         for name, expected in (card.weights or {}).items():
             if digests.get(name) != expected:
                 raise InputError(f"{folder / name} does not match its sha256: it was changed or is damaged; {RESTORE}")
         return cls(folder=folder, card=card, digests={**digests, CARD: hashlib.sha256(data).hexdigest()})
+
+    @property
+    def method(self) -> Method:
+        """The method that trained it."""
+        return METHODS[self.card.method]
 
     @property
     def name(self) -> str:
@@ -64,7 +72,8 @@ class SavedAdapter:
     def weights(self, expert: str | None = None) -> dict[str, ExpertWeights]:
         """Return the weights by transformer, of all or one of them; raises InputError for values that are not finite."""
         names = list(self.card.backbone.fingerprints) if expert is None else [expert]
-        return {name: read_expert(expert_folder(self.folder, name), self.card) for name in names}
+        parts: AdapterParts = self.method.load("adapter")
+        return {name: parts.read(expert_folder(self.folder, name), self.card) for name in names}
 
 
 def _hashed(path: Path) -> str:

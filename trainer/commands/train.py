@@ -55,8 +55,9 @@ def _train(settings: TrainSettings, folder: Path, dry_run: bool) -> None:
     from trainer.commands.quiet import quiet_libraries
 
     quiet_libraries()
+    from trainer.methods import METHODS
     from trainer.training.checkpoints.best import best_checkpoints
-    from trainer.training.setup import RESULT, make_accelerator, open_run
+    from trainer.training.setup import make_accelerator, open_run
 
     _require_own_folder(settings, folder)
     accelerator = make_accelerator(settings)
@@ -67,11 +68,12 @@ def _train(settings: TrainSettings, folder: Path, dry_run: bool) -> None:
         _show_dry_run(console, opened)
         return
     step = _run(console, opened, folder, accelerator)
-    result = folder / RESULT[settings.what]
-    console.print(f"{result}: {settings.what} after {step} steps", markup=False, highlight=False, soft_wrap=True)
+    method = METHODS[settings.method]
+    result = folder / method.result
+    console.print(f"{result}: {method.name} after {step} steps", markup=False, highlight=False, soft_wrap=True)
     for best in best_checkpoints(folder):
         console.print(best.line(folder), markup=False, highlight=False, soft_wrap=True)
-    if settings.what == "control":
+    if method.adapter is not None:
         console.print(f"next: {_next(opened, result)}", markup=False, highlight=False, soft_wrap=True)
 
 
@@ -116,10 +118,11 @@ def _show_data(console: Console, opened: Opened) -> None:
 def _show_dry_run(console: Console, opened: Opened) -> None:
     """Print what a run would take and do: memory, every setting, what trains."""
     from trainer.config.train import flat
+    from trainer.methods import METHODS
     from trainer.training.dry_run import Sizes, memory_by_packing, swap_for_cards, trainable_counts, training_memory
 
     settings, sizes = opened.settings, Sizes.of(opened)
-    if settings.what == "control":
+    if METHODS[settings.method].adapter is not None:
         console.print(f"memory: {training_memory(sizes)}", markup=False, highlight=False, soft_wrap=True)
         for card, (count, memory) in swap_for_cards(sizes).items():
             line = f"on {card} GB: train.backbone.blocks_to_swap = {count} takes {memory}"

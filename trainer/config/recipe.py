@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from generator.recipe.load import parse_tree, read_text, validate
 from generator.recipe.schema import Recipe
@@ -11,11 +13,32 @@ from generator.recipe.section import Section
 from scenes.errors import InputError
 from trainer.config.train import TrainSettings
 
+FORMER_KEYS = {"what": "method"}  # of [train], by the name before; read for one version
+
 
 class TrainRecipe(Section):
     """A file with nothing but a `[train]` section."""
 
     train: TrainSettings
+
+
+def with_present_names(tree: dict[str, Any], source: str) -> dict[str, Any]:
+    """Return a recipe's tree with what was called otherwise in the last version under its present name, and say so on stderr.
+
+    Raises InputError where both names are given.
+    """
+    train = tree.get("train")
+    for former, present in FORMER_KEYS.items():
+        if not isinstance(train, dict) or former not in train:
+            continue
+        if present in train:
+            raise InputError(f"{source}: train.{former} is the former name of train.{present}, and both are given; remove it")
+        train = {present if key == former else key: value for key, value in train.items()}
+        tree = {**tree, "train": train}
+        sys.stderr.write(
+            f"stopdown: note: {source}: train.{former} is train.{present} now; the next version will not read the former name\n"
+        )
+    return tree
 
 
 def load_settings(path: Path, overrides: Sequence[str] = ()) -> TrainSettings:
@@ -32,7 +55,7 @@ def parse_settings(text: str, *, source: str, overrides: Sequence[str] = ()) -> 
 
     A file that also describes a dataset trains on that one, in datasets/NAME, unless it names another.
     """
-    tree = parse_tree(text, source=source, overrides=overrides)
+    tree = with_present_names(parse_tree(text, source=source, overrides=overrides), source)
     if "train" not in tree:
         raise InputError(f'{source} has no [train] section; add one with at least dataset = "FOLDER"')
     if set(tree) & (set(Recipe.model_fields) - {"train"}):

@@ -15,11 +15,12 @@ from pydantic import AfterValidator, ConfigDict, Field, field_validator, model_v
 
 from generator.recipe.backbone_grid import DEFAULT_BACKBONE
 from generator.recipe.section import Section
-from scenes.axes import AXES
 from scenes.errors import InputError, closest
+from trainer.config.control import AdapterSettings
+from trainer.methods import DEFAULT_METHOD, METHODS, Method
 
+RECORDED_METHOD = "what"  # the key of `method` among what decides a run, as earlier versions recorded it
 CLIPS = "clips to learn from"  # the key of their digest among what decides a run
-BlockIndex = Annotated[int, Field(ge=0)]
 
 
 def _odd(frames: int) -> int:
@@ -34,7 +35,7 @@ DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
 
 class BackboneSettings(Section):
-    """The frozen model that is adapted (or, for what = transformer or vae, trained whole) and how it is held in memory."""
+    """The frozen model that is adapted (or, for method = transformer or vae, trained whole) and how it is held in memory."""
 
     name: str = Field(
         default=DEFAULT_BACKBONE, description="hub id, owner/name@revision, folder, tiny (bundled) or tiny-random"
@@ -46,7 +47,7 @@ class BackboneSettings(Section):
     experts: Literal["all", "high_noise", "low_noise"] = Field(
         default="all", description="which of two experts to adapt (Wan2.2 A14B); a backbone with one has only all"
     )
-    train_text_encoder: bool = Field(default=False, description="what = transformer: the text encoder trains with it")
+    train_text_encoder: bool = Field(default=False, description="method = transformer: the text encoder trains with it")
     text_max_length: int = Field(default=512, ge=1, le=4096, description="text tokens, padded and cut to this")
     offload: Literal["none", "cpu", "disk"] = Field(
         default="disk", description="where text encoder and VAE go while training: stay, main memory, or are loaded again"
@@ -54,41 +55,6 @@ class BackboneSettings(Section):
     blocks_to_swap: int = Field(
         default=0, ge=0, le=1024, description="last blocks whose frozen weights wait in main memory until they are needed"
     )
-
-
-class AdapterSettings(Section):
-    """The adapter: what is added to the backbone and which of it trains."""
-
-    arm: Literal["joint", "adapter_only", "lora_only"] = Field(default="joint", description="control adapter and LoRA, or one")
-    axes: tuple[str, ...] | None = Field(
-        default=None, min_length=1, description="axes to learn; all of the dataset if none given"
-    )
-    blocks: Literal["deepest_third", "all"] | tuple[BlockIndex, ...] = Field(
-        default="deepest_third", description="conditioned blocks: deepest_third, all, or a list of indices"
-    )
-    gate: Literal["fixed", "learned"] = Field(default="fixed", description="whether the gate g of the control attention learns")
-    gate_value: float = Field(default=0.5, ge=-1e6, le=1e6, description="the gate's value, or where it starts")
-    rank: int = Field(default=32, ge=1, le=4096, description="rank of the control projections")
-    alpha: float = Field(default=32.0, gt=0, le=1e6, description="scale of the control projections, over the rank")
-    tokens: int = Field(default=4, ge=1, le=1024, description="control tokens")
-    lora_rank: int = Field(default=32, ge=1, le=4096, description="rank of the backbone LoRA")
-    lora_alpha: float = Field(default=32.0, gt=0, le=1e6, description="scale of the backbone LoRA, over the rank")
-    ramp_steps: int = Field(default=100, ge=0, description="steps over which the control attention fades in, 0 for at once")
-
-    @field_validator("axes", mode="before")
-    @classmethod
-    def _one_or_many(cls, value: Any) -> Any:
-        return (value,) if isinstance(value, str) else value
-
-    @field_validator("axes")
-    @classmethod
-    def _known(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        for name in names or ():
-            if name not in AXES:
-                raise ValueError(f"unknown axis '{name}'{closest(name, AXES)}; known: {', '.join(AXES)}")
-        if names is not None and len(set(names)) != len(names):
-            raise ValueError("an axis stands twice; name each once")
-        return names
 
 
 class OptimizerSettings(Section):
@@ -148,8 +114,10 @@ class TrainSettings(Section):
 
     model_config = ConfigDict(populate_by_name=True)
 
-    what: Literal["control", "transformer", "vae"] = Field(
-        default="control", description="what trains: a control adapter, the whole transformer, or the whole autoencoder"
+    method: str = Field(
+        default=DEFAULT_METHOD,
+        description=f"what trains: {', '.join(f'{method.name} ({method.summary})' for method in METHODS.values())}",
+        json_schema_extra={"enum": list(METHODS)},
     )
     dataset: str = Field(description="folder of the dataset")
     ref: str = Field(default="latest", description="version or tag of the dataset; it says which scenes are held out")
@@ -195,6 +163,13 @@ class TrainSettings(Section):
     validation: ValidationSettings = ValidationSettings()
     previews: PreviewSettings = PreviewSettings()
 
+    @field_validator("method")
+    @classmethod
+    def _known_method(cls, value: str) -> str:
+        if value not in METHODS:
+            raise ValueError(f"unknown method '{value}'{closest(value, METHODS)}; known: {', '.join(METHODS)}")
+        return value
+
     @field_validator("device")
     @classmethod
     def _device(cls, value: str) -> str:
@@ -204,25 +179,28 @@ class TrainSettings(Section):
 
     @model_validator(mode="after")
     def _whole_models_train_otherwise(self) -> TrainSettings:
-        if self.what != "control" and self.backbone.quantization != "none":
-            raise ValueError(f"backbone.quantization packs frozen weights, and what = '{self.what}' trains them; use none")
+        method = METHODS[self.method]
+        if method.adapter is None and self.backbone.quantization != "none":
+            raise ValueError(f"backbone.quantization packs frozen weights, and method = '{self.method}' trains them; use none")
         if self.backbone.blocks_to_swap:
-            self._check_swap()
-        if self.what != "control" and self.clips_per_scene > 1:
-            raise ValueError(f"clips_per_scene teaches a control, and what = '{self.what}' learns none; use 1")
+            self._check_swap(method)
+        if not method.controls and self.clips_per_scene > 1:
+            raise ValueError(f"clips_per_scene teaches a control, and method = '{self.method}' learns none; use 1")
         if self.clips_per_scene == 1 and (self.contrast != 1 or self.contradiction):
             raise ValueError("contrast and contradiction compare clips of a scene; give clips_per_scene above 1")
-        if self.start_from is not None and self.what != "control":
-            raise ValueError(f"from names an adapter, and what = '{self.what}' trains none; give the model as backbone.name")
-        if self.previews.every and self.what == "vae":
-            raise ValueError("previews.every: an autoencoder alone generates nothing; use 0")
+        if self.start_from is not None and method.adapter is None:
+            raise ValueError(
+                f"from names an adapter, and method = '{self.method}' trains none; give the model as backbone.name"
+            )
+        if self.previews.every and method.generation is None:
+            raise ValueError(f"previews.every: {method.summary} alone generates nothing; use 0")
         return self
 
-    def _check_swap(self) -> None:
+    def _check_swap(self, method: Method) -> None:
         """Raise ValueError for settings under which blocks cannot wait in main memory, or nothing would be gained by it."""
         own = self.backbone
-        if self.what != "control":
-            raise ValueError(f"backbone.blocks_to_swap moves frozen weights, and what = '{self.what}' trains them; use 0")
+        if method.adapter is None:
+            raise ValueError(f"backbone.blocks_to_swap moves frozen weights, and method = '{self.method}' trains them; use 0")
         if own.quantization == "nf4":
             raise ValueError(
                 "backbone.blocks_to_swap: bitsandbytes' nf4 weights stay on the device; use 0, or backbone.quantization = 'fp8'"
@@ -266,9 +244,10 @@ def deciding_settings(settings: TrainSettings) -> dict[str, Any]:
     schedule `steps` is not, so that a finished run may be made longer.
     """
     tree = settings.model_dump(mode="json", exclude=set(WITHOUT_EFFECT))
+    tree[RECORDED_METHOD] = tree.pop("method")
     if settings.optimizer.schedule == "constant":
         del tree["steps"]
-    if settings.what != "vae":
+    if METHODS[settings.method].encodes:
         del tree["crop_frames"]
     for key in ("name", "offload", "blocks_to_swap"):
         del tree["backbone"][key]
@@ -298,11 +277,15 @@ def require_same(before: Mapping[str, Any], now: Mapping[str, Any], run: str) ->
         compared = (compared - {CLIPS}) | {"dataset version"}
     different = [key for key in sorted(compared) if before.get(key) != now.get(key)]
     if different:
-        shown = ", ".join(f"{key} was {_words(before, key)}, is {_words(now, key)}" for key in different[:3])
+        shown = ", ".join(f"{_name(key)} was {_words(before, key)}, is {_words(now, key)}" for key in different[:3])
         more = f" and {len(different) - 3} more" if len(different) > 3 else ""
         raise InputError(
             f"{run} holds checkpoints of another run: {shown}{more}; give another --out, or the settings it began with"
         )
+
+
+def _name(key: str) -> str:
+    return "method" if key == RECORDED_METHOD else key
 
 
 def _words(values: Mapping[str, Any], key: str) -> str:

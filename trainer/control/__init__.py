@@ -1,7 +1,7 @@
 """The control method on diffusers' Wan: control tokens beside the text, LoRA, inference modes, laws in units.
 
 Importing this package needs torch; `trainer.config.requirements` says so if it is absent.
-Not here: its loss (`trainer/training/tasks/`), saved adapters (`trainer/adapters/`), pipelines (`trainer/pipelines/`).
+Not here: its loss and sampling loop (`trainer/methods/control/`), saved adapters (`trainer/adapters/`), `trainer/pipelines/`.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, Field, model_validator
 
 from scenes.errors import InputError
+from trainer.config.train import TrainSettings
 from trainer.control.laws import FROZEN, AxisControl
 
 BlockChoice = Literal["deepest_third", "all"]
@@ -75,6 +76,24 @@ class AdapterConfig(BaseModel):
         if self.control is None and self.lora is None:
             raise ValueError("an adapter needs a control adapter, a LoRA, or both")
         return self
+
+
+def adapter_config(settings: TrainSettings, axes: tuple[AxisControl, ...], num_layers: int) -> AdapterConfig:
+    """Return the adapter that the settings of a training ask for, on a backbone of `num_layers` blocks."""
+    chosen = settings.adapter
+    control = ControlConfig(
+        axes=axes,
+        blocks=resolve_blocks(chosen.blocks, num_layers),
+        rank=chosen.rank,
+        alpha=chosen.alpha,
+        tokens=chosen.tokens,
+        gate=chosen.gate,
+        gate_value=chosen.gate_value,
+    )
+    lora = LoraSettings(rank=chosen.lora_rank, alpha=chosen.lora_alpha)
+    return AdapterConfig(
+        control=None if chosen.arm == "lora_only" else control, lora=None if chosen.arm == "adapter_only" else lora
+    )
 
 
 def resolve_blocks(choice: BlockChoice | Sequence[int], num_layers: int) -> tuple[int, ...]:

@@ -26,11 +26,11 @@ from trainer.evaluation.features.extractors import VideoFeatures
 from trainer.evaluation.features.fep import compare, one_step
 from trainer.evaluation.results import Drift, DriftPoint, Fast
 from trainer.generation.load_pipeline import Loading, place
-from trainer.generation.sampler import Sampling
+from trainer.generation.sampler import Sampling, generation_of
+from trainer.methods.control.task import by_expert
 from trainer.pipelines.controlled_wan import ControlledWan
 from trainer.probing.statistics import Floats
 from trainer.training.checkpoints.checkpoint import checkpoint_path, checkpoint_steps, read_checkpoint
-from trainer.training.tasks.control import by_expert
 
 NOISE_FLOOR = "noise floor"
 OTHER_NOISE = 1_000_003  # added to seeds for the noise floor
@@ -194,7 +194,7 @@ def _exchange(pipe: ControlledWan, saved: SavedAdapter, loading: Loading) -> Non
     for adapter in pipe.adapters.values():
         adapter.detach()
     pipe.adapters = {}
-    carrier = ControlledWan.from_pipeline(pipe, saved, allow_other_backbone=loading.allow_other_backbone)
+    carrier = generation_of(saved.method).pipeline(pipe, saved, allow_other_backbone=loading.allow_other_backbone)
     carrier.set_progress_bar_config(disable=True)
     place(carrier, loading.device, loading.offload)
     pipe.adapters = carrier.adapters

@@ -15,7 +15,7 @@ from trainer.adapters.card import AdapterCard
 from trainer.adapters.saved import SavedAdapter
 from trainer.backbones.load import experts, load_component
 from trainer.backbones.quantize import check_quantization, load_quantized
-from trainer.generation.sampler import Sampling
+from trainer.generation.sampler import Sampling, generation_of
 from trainer.pipelines.controlled_wan import ControlledWan
 from trainer.pipelines.extra_loras import ExtraLora
 from trainer.pipelines.schedulers import check_scheduler
@@ -89,7 +89,7 @@ def load_controlled(
         parts["vae"] = load_component(AutoencoderKLWan, loading.backbone, "vae", dtype=torch.float32, cache=cache)
     try:
         bare = load_quantized(loading.backbone, loading.quantize, device=loading.device, dtype=dtype, cache=cache, **parts)
-        pipe = ControlledWan.from_pipeline(bare, adapter, allow_other_backbone=loading.allow_other_backbone)
+        pipe = generation_of(adapter.method).pipeline(bare, adapter, allow_other_backbone=loading.allow_other_backbone)
         pipe.set_progress_bar_config(disable=True)
         pipe.set_scheduler(loading.scheduler, flow_shift=loading.flow_shift)
         for lora in loading.loras:

@@ -38,7 +38,7 @@ from trainer.generation.record import (
     write_json,
     write_video,
 )
-from trainer.generation.sampler import Sampling, check_sampling, sample
+from trainer.generation.sampler import Sampling, check_sampling, generation_of
 from trainer.generation.sweep_page import write_page
 from trainer.pipelines.controlled_wan import ControlledWan, check_control_acts
 from trainer.pipelines.extra_loras import lora_record
@@ -180,7 +180,7 @@ def _frames(
         watch.stepped((done - before) * (len(videos) if alike else 1))
         before = done
 
-    sampled = sample(
+    sampled = generation_of(request.adapter.method).sample(
         pipe,
         row.prompt,
         [video.point for video in (videos[:1] if alike else videos)],

@@ -1,13 +1,13 @@
-"""Runs a ControlledWan over the control values of a sweep: the same prompt, the same noise, nothing else differs.
+"""How videos are sampled: the settings, the text, and what every method's loop is asked (`trainer/methods/*/generate.py`).
 
 Shapes: N videos, T frames, H rows, W columns, 3 channels (sRGB), L text tokens, X text width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from scenes.errors import InputError
+from trainer.adapters.saved import SavedAdapter
 from trainer.backbones.text_length import WAN_TOKENS
-from trainer.generation.plan import Point, labels_of
-from trainer.pipelines.controlled_wan import ControlledWan, check_size, control_acts, unguided_share
+from trainer.generation.plan import Point
+from trainer.methods import Method
+from trainer.pipelines.controlled_wan import ControlledWan, check_size, unguided_share
 
 MOST_TEXT_TOKENS = 4096  # as a training's text_max_length
 Bytes = NDArray[np.uint8]
@@ -41,80 +43,41 @@ class Sampling:
     text_tokens: int = WAN_TOKENS
 
 
-@dataclass(frozen=True, kw_only=True)
-class Sweep:
-    """Videos of one prompt and seed: frames, the controls asked for, and their values in units, one tuple per video."""
+class SampleVideos(Protocol):
+    """The sampling loop of a method."""
 
-    frames_NTHW3: Bytes
-    points: tuple[Point, ...]
-    labels: tuple[tuple[str, ...], ...]
-
-
-def generate_sweep(
-    pipe: ControlledWan,
-    prompt: str,
-    points: Sequence[Point],
-    *,
-    sampling: Sampling,
-    seed: int = 0,
-    negative: str = "",
-    mode: str | None = None,
-    strength: float = 1.0,
-    batch: int = 1,
-    on_step: Stepped | None = None,
-) -> Sweep:
-    """Return a video per point (`{"shutter": 0.7}`, controls by axis; an axis without one is neutral), all from the same noise.
-
-    Raises InputError for a size the backbone cannot take, an axis the adapter lacks, an unknown mode, and too little memory.
-    """
-    videos = list(
-        sample(
-            pipe,
-            prompt,
-            points,
-            sampling=sampling,
-            seed=seed,
-            negative=negative,
-            mode=mode,
-            strength=strength,
-            batch=batch,
-            on_step=on_step,
-        )
-    )
-    labels = tuple(labels_of(pipe.axes, point) for point in points)
-    return Sweep(frames_NTHW3=np.stack(videos), points=tuple(points), labels=labels)
+    def __call__(
+        self,
+        pipe: ControlledWan,
+        prompt: str,
+        points: Sequence[Point],
+        *,
+        sampling: Sampling,
+        seed: int = 0,
+        negative: str = "",
+        mode: str | None = None,
+        strength: float = 1.0,
+        batch: int = 1,
+        on_step: Stepped | None = None,
+    ) -> Iterator[Bytes]:
+        """Yield a video [T, H, W, 3] per point (`{"shutter": 0.7}`: controls by axis), all from the same noise."""
+        ...
 
 
-def sample(
-    pipe: ControlledWan,
-    prompt: str,
-    points: Sequence[Point],
-    *,
-    sampling: Sampling,
-    seed: int = 0,
-    negative: str = "",
-    mode: str | None = None,
-    strength: float = 1.0,
-    batch: int = 1,
-    on_step: Stepped | None = None,
-) -> Iterator[Bytes]:
-    """Yield the frames [T, H, W, 3] of `generate_sweep` as they are finished, `batch` videos at a time."""
-    check_sampling(pipe, sampling)
-    if batch < 1:
-        raise InputError(f"batch {batch} cannot be; give 1 or more videos at a time")
-    if not 0 <= seed < 2**63:
-        raise InputError(f"seed {seed} cannot be; give one from 0 to 2^63 - 1")
-    text = encode_text(pipe, prompt, negative, sampling)
-    for start in range(0, len(points), batch):
-        some = points[start : start + batch]
+class GenerationParts(Protocol):
+    """How a method makes videos: what `Method.generation` of `trainer.methods` names."""
 
-        def count(_pipe: object, step: int, _time: object, values: dict[str, Any], before: int = start) -> dict[str, Any]:
-            # an interrupted batch counts as its videos' steps
-            if on_step is not None:
-                on_step(before * sampling.steps + (step + 1) * len(some), len(points) * sampling.steps)  # noqa: B023
-            return values
+    sample: SampleVideos
 
-        yield from _batch(pipe, some, text, sampling, seed, mode, strength, count)
+    def pipeline(self, bare: WanPipeline, adapter: SavedAdapter, *, allow_other_backbone: bool = False) -> ControlledWan:
+        """Return a pipeline with a saved adapter on it; raises InputError where they do not fit."""
+        ...
+
+
+def generation_of(method: Method) -> GenerationParts:
+    """Return how a method makes videos."""
+    parts: GenerationParts = method.load("generation")
+    return parts
 
 
 def check_sampling(pipe: WanPipeline, sampling: Sampling) -> None:
@@ -144,49 +107,6 @@ def encode_text(pipe: ControlledWan, prompt: str, negative: str, sampling: Sampl
         device=pipe._execution_device,
     )
     return {"prompt_embeds": embeds_1LX} | ({"negative_prompt_embeds": negative_1LX} if guided else {})
-
-
-def _batch(
-    pipe: ControlledWan,
-    points: Sequence[Point],
-    text: Mapping[str, Tensor],
-    sampling: Sampling,
-    seed: int,
-    mode: str | None,
-    strength: float,
-    callback: Callable[..., dict[str, Any]],
-) -> Bytes:
-    """Return videos [N, T, H, W, 3], each from the noise of a generator of its own that starts at `seed`."""
-    axes = dict.fromkeys(name for point in points for name in point)
-    configs = [adapter.config for adapter in pipe.adapters.values()]
-    embeds: dict[str, Any] = {name: embeds_1LX.expand(len(points), -1, -1) for name, embeds_1LX in text.items()}
-    try:
-        made = pipe(
-            control={name: [point.get(name, 0.0) for point in points] for name in axes},
-            mode=mode,
-            strength=strength,
-            control_guidance=sampling.control_guidance if control_acts(configs, mode, strength) else 1.0,
-            # drawn on the CPU, so that a seed means the same noise on every device
-            generator=[torch.Generator("cpu").manual_seed(seed) for _ in points],
-            height=sampling.height,
-            width=sampling.width,
-            num_frames=sampling.frames,
-            num_inference_steps=sampling.steps,
-            guidance_scale=sampling.guidance,
-            max_sequence_length=sampling.text_tokens,
-            output_type="np",
-            callback_on_step_end=callback,
-            **embeds,
-        ).frames
-    except (torch.OutOfMemoryError, RuntimeError) as error:
-        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):  # what the CPU says
-            raise
-        size = f"{sampling.width}x{sampling.height}x{sampling.frames}, {len(points)} at a time"
-        raise InputError(
-            f"out of memory at {size}; lower --batch, --frames, --width and --height, or use --offload model, group or "
-            "sequential, --quantize fp8 or nf4"
-        ) from error
-    return to_bytes(made)
 
 
 def to_bytes(frames_NTHW3: NDArray[np.floating[Any]]) -> Bytes:

@@ -15,9 +15,10 @@ from generator.recipe.schema import Recipe
 from generator.recipe.section import Section
 from scenes.errors import InputError
 from trainer.config.evaluate import LEAST_FOR_DISTANCE, WITHOUT_LORA, EvaluateSettings
-from trainer.config.recipe import TrainRecipe
+from trainer.config.recipe import TrainRecipe, with_present_names
 from trainer.config.train import TrainSettings
 from trainer.evaluation.axis_prompts import gather
+from trainer.methods import METHODS
 
 
 class EvaluateRecipe(Section):
@@ -53,7 +54,7 @@ def load_run_recipe(path: Path, overrides: Sequence[str] = ()) -> RunRecipe:
     `[train] dataset`, `ref` and `out` are the run's own business and refused; `[evaluate]` may be left out.
     """
     text = read_text(path)
-    tree = parse_tree(text, source=str(path), overrides=overrides)
+    tree = with_present_names(parse_tree(text, source=str(path), overrides=overrides), str(path))
     dataset = validate(Recipe, with_annotation(tree, path.parent), str(path))
     if "train" not in tree:
         raise InputError(f"{path} has no [train] section, which a run needs; add one, or use `stopdown build` for data alone")
@@ -64,8 +65,9 @@ def load_run_recipe(path: Path, overrides: Sequence[str] = ()) -> RunRecipe:
     evaluate = validate(EvaluateRecipe, {"evaluate": tree.get("evaluate", {})}, str(path)).evaluate
     made = RunRecipe(dataset=dataset, evaluate=evaluate, text=text, overrides=tuple(overrides), tree=tree, source=str(path))
     settings = made.train(Path(), "latest", Path())  # its mistakes are told now, not after an hour of rendering
-    if settings.what != "control":
-        raise InputError(f"{path}: train.what is '{settings.what}', and `stopdown run` trains a control; use 'control'")
+    controls = " or ".join(f"'{method.name}'" for method in METHODS.values() if method.controls)
+    if not METHODS[settings.method].controls:
+        raise InputError(f"{path}: train.method is '{settings.method}', and `stopdown run` trains a control; use {controls}")
     missing = [name for name in settings.adapter.axes or () if name not in dataset.used_axes]
     if missing:
         raise InputError(

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from trainer.backbones.load import load_component
 from trainer.data.encoding import EncodedReader
+from trainer.generation.sampler import generation_of
+from trainer.methods import METHODS
 from trainer.training.callbacks import PreviewPipeline, make_journal, make_watchers
 from trainer.training.loop import Loop
 from trainer.training.setup import Run, autocast_dtype
-from trainer.training.tasks import ControlTask
 
 
 def watch(loop: Loop, run: Run, folder: Path, stream: TextIO) -> None:
@@ -48,8 +49,9 @@ def _studio(run: Run, reader: EncodedReader) -> PreviewPipeline:
 
     return PreviewPipeline(
         pipe=pipe,
-        adapters=run.task.adapters if isinstance(run.task, ControlTask) else {},
+        adapters=run.task.adapters,
         embed=text_now if backbone.train_text_encoder else reader.text,
         vae=vae,
+        sample=generation_of(METHODS[run.opened.settings.method]).sample,
         autocast=autocast_dtype(run.opened.settings),
     )

@@ -12,10 +12,11 @@ from trainer.backbones.load import experts
 from trainer.backbones.quantize import Quantization
 from trainer.config.train import TrainSettings
 from trainer.control import AdapterConfig, AxisControl
+from trainer.control.config import adapter_config
 from trainer.estimates.flops import video_tokens
-from trainer.estimates.footprint import RESERVED_BYTES, MemoryEstimate, adapter_counts, estimate_memory
+from trainer.estimates.footprint import RESERVED_BYTES, MemoryEstimate, estimate_memory
 from trainer.estimates.live_bytes import encoding_peak
-from trainer.training.setup import DTYPES, Opened, adapter_config, chosen_experts
+from trainer.training.setup import DTYPES, Opened, chosen_experts, task_parts
 
 CARDS_GB = (80, 48, 32, 24, 16, 12)
 VAE_WEIGHT_BYTES = 4  # it encodes in float32
@@ -91,8 +92,8 @@ def memory_by_packing(sizes: Sizes) -> tuple[PackedMemory, ...]:
     bitsandbytes packs nf4 on the device, where the backbone then is while encoders work; else it is in main memory until then.
     """
     settings, pipe = sizes.settings, sizes.pipe
-    text = _size(pipe.text_encoder) * DTYPES[settings.backbone.dtype].itemsize
-    vae = _size(pipe.vae) * VAE_WEIGHT_BYTES
+    text = parameter_count(pipe.text_encoder) * DTYPES[settings.backbone.dtype].itemsize
+    vae = parameter_count(pipe.vae) * VAE_WEIGHT_BYTES
     frames, rows, columns = max(sizes.shapes, key=math.prod)
     clips = vae + encoding_peak(pipe.vae, rows, columns, frames) + (text if settings.backbone.offload == "none" else 0)
     found = []
@@ -148,16 +149,9 @@ def swap_for_cards(sizes: Sizes) -> dict[int, tuple[int, MemoryEstimate]]:
 
 def trainable_counts(sizes: Sizes) -> dict[str, int]:
     """Return how many parameters would train, by part."""
-    if sizes.settings.what == "vae":
-        return {"vae": _size(sizes.pipe.vae)}
-    if sizes.settings.what == "transformer":
-        return {name: _size(getattr(sizes.pipe, name)) for name in sizes.experts}
-    control, lora = adapter_counts(sizes.transformer.config, sizes.adapter)
-    counts: dict[str, int] = {}
-    for name in sizes.experts:
-        counts |= {f"{name}: control": control, f"{name}: LoRA": lora}
-    return counts
+    return task_parts(sizes.settings).trainable(sizes)
 
 
-def _size(module: nn.Module) -> int:
+def parameter_count(module: nn.Module) -> int:
+    """Return the number of a module's parameters."""
     return sum(parameter.numel() for parameter in module.parameters())

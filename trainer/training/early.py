@@ -7,19 +7,17 @@ from diffusers import WanPipeline
 from scenes.errors import InputError
 from trainer.backbones.load import experts
 from trainer.config.train import TrainSettings
-from trainer.data.frames import check_lengths
 from trainer.data.records import TrainingData
 from trainer.pipelines.controlled_wan import check_size
 from trainer.training.callbacks import check_trackers, preview_prompts
 from trainer.training.optimizers import check_optimizer
-from trainer.training.tasks.vae import check_crops
 
 
 def check_early(settings: TrainSettings, data: TrainingData, pipe: WanPipeline) -> None:
     """Raise InputError in one line for what would end a run later.
 
-    That is a tracker or optimizer that is not installed, previews that the backbone cannot make or that have no prompt, crops
-    that do not fit, an expert that is not chosen. `pipe` may have no weights (`trainer.backbones.weightless`).
+    That is a tracker or optimizer that is not installed, previews that the backbone cannot make or that have no prompt, more
+    blocks to swap than there are. `pipe` may have no weights (`trainer.backbones.weightless`).
     """
     check_trackers(settings.trackers)
     check_optimizer(settings.optimizer)
@@ -31,11 +29,6 @@ def check_early(settings: TrainSettings, data: TrainingData, pipe: WanPipeline) 
             f"train.backbone.blocks_to_swap = {settings.backbone.blocks_to_swap}, and this backbone has {layers} blocks; give "
             f"0 to {layers}"
         )
-    if settings.what == "vae":
-        check_lengths(settings.crop_frames, data.train)
-        check_crops(pipe.vae.config, settings.crop_frames, data.train)
-    if settings.what == "transformer" and settings.backbone.experts == "all" and len(experts(pipe)) > 1:
-        raise InputError("what = 'transformer' trains one transformer; choose backbone.experts = 'high_noise' or 'low_noise'")
 
 
 def _check_previews(settings: TrainSettings, data: TrainingData, pipe: WanPipeline) -> None:

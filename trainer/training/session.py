@@ -12,10 +12,11 @@ from accelerate import Accelerator
 from generator.console.terminal import Console
 from generator.io.file_lock import exclusive_lock
 from trainer.data.encoding import rich_report
+from trainer.methods import METHODS
 from trainer.training.add_callbacks import watch
 from trainer.training.checkpoints.best import best_checkpoints
 from trainer.training.loop import Loop
-from trainer.training.setup import RESULT, Opened, prepare_run
+from trainer.training.setup import Opened, prepare_run
 from trainer.training.together import first_does
 from trainer.weights.full_disk import full_disk_in_words
 
@@ -52,6 +53,6 @@ def _run(opened: Opened, folder: Path, accelerator: Accelerator, console: Consol
 
         first_does(accelerator, begin)
         step = loop.run()
-        loop.save(folder / RESULT[opened.settings.what])
+        loop.save(folder / METHODS[opened.settings.method].result)
     accelerator.end_training()
     return step

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from accelerate import Accelerator
@@ -23,26 +23,26 @@ from trainer.backbones.quantize import check_quantization, load_quantized
 from trainer.backbones.text_length import length_notes
 from trainer.backbones.weightless import weightless_pipeline
 from trainer.config.train import CLIPS, TrainSettings, deciding_settings
-from trainer.control import AdapterConfig, AxisControl, ControlConfig, LoraSettings, resolve_blocks
-from trainer.data.batches import FlowBatches
+from trainer.control import AxisControl
+from trainer.control.config import adapter_config
 from trainer.data.cache import TensorCache, module_digest
 from trainer.data.encoding import Encoded, EncodedReader, Report, Share, encode_all
 from trainer.data.fingerprint import clips_digest
-from trainer.data.frames import FrameBatches
 from trainer.data.records import TrainingData, check_sizes, open_data
+from trainer.methods import METHODS
 from trainer.training.early import check_early
-from trainer.training.given import Given, check_given, find_given, load_given
-from trainer.training.tasks import ControlTask, TransformerTask, VaeTask
+from trainer.training.given import Given, check_given, find_given
 from trainer.training.tasks.base import Task
-from trainer.training.tasks.control import Provenance, attach_adapters
 from trainer.training.tasks.flow import Flow
-from trainer.training.tasks.transformer import TextParts
 from trainer.training.together import all_do
+
+if TYPE_CHECKING:
+    from trainer.training.callbacks.validation import Validation
+    from trainer.training.dry_run import Sizes
 
 TIMEOUT = timedelta(hours=2)  # other processes wait while the first one validates and makes previews
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 KNOWN_KINDS = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU, DistributedType.FSDP)
-RESULT = {"control": "adapter", "transformer": "model", "vae": "model"}  # the folder of what a user takes away
 
 
 def check_device(device: str) -> None:
@@ -138,6 +138,33 @@ class Run:
     reader: EncodedReader | None
 
 
+class TaskParts(Protocol):
+    """How a method trains: what `Method.task` of `trainer.methods` names."""
+
+    @property
+    def validation(self) -> type[Validation]:
+        """The callback that validates it on held-out clips."""
+        ...
+
+    def check(self, opened: Opened) -> None:
+        """Raise InputError for settings, data and a backbone, which may have no weights, that do not go together."""
+        ...
+
+    def make(self, opened: Opened, reader: EncodedReader | None) -> Task:
+        """Return the task; `reader` is there where the method learns from what was encoded."""
+        ...
+
+    def trainable(self, sizes: Sizes) -> dict[str, int]:
+        """Return how many parameters would train, by part; no weight is needed to tell."""
+        ...
+
+
+def task_parts(settings: TrainSettings) -> TaskParts:
+    """Return how the method of the settings trains."""
+    parts: TaskParts = METHODS[settings.method].load("task")
+    return parts
+
+
 def open_run(settings: TrainSettings, device: torch.device, *, weightless: bool = False, folder: Path | None = None) -> Opened:
     """Open a run's dataset and load its backbone on the CPU (packed weights may be on `device`).
 
@@ -146,7 +173,8 @@ def open_run(settings: TrainSettings, device: torch.device, *, weightless: bool 
     for a dataset without the axis asked for, a backbone that is not there, clips whose frames or size it cannot take, and all
     else that can be refused before anything is encoded (`trainer.training.early`).
     """
-    axes = settings.adapter.axes if settings.what == "control" else ()
+    method, parts = METHODS[settings.method], task_parts(settings)
+    axes = settings.adapter.axes if method.controls else ()
     data = open_data(
         locate_dataset(Path(settings.dataset).expanduser()),
         settings.ref,
@@ -158,12 +186,9 @@ def open_run(settings: TrainSettings, device: torch.device, *, weightless: bool 
     check_sizes((*data.train, *data.validation), pipe)
     given = None if settings.start_from is None else find_given(settings.start_from, folder)
     opened = Opened(settings=settings, data=data, pipe=pipe, given=given)
-    if settings.what != "vae":
-        Flow.of(pipe, opened.experts)  # says which expert is absent
-    if settings.what == "control":
-        adapter_config(settings, data.axes, getattr(pipe, opened.experts[0]).config.num_layers)  # says which block is absent
+    parts.check(opened)
     check_early(settings, data, pipe)
-    return opened if settings.what == "vae" else replace(opened, notes=_notes(opened))
+    return replace(opened, notes=_notes(opened)) if method.encodes else opened
 
 
 def _notes(opened: Opened) -> tuple[str, ...]:
@@ -198,7 +223,7 @@ def _backbone(settings: TrainSettings, device: torch.device, weightless: bool) -
         own.name,
         own.quantization,
         device=device,
-        dtype=DTYPES[own.dtype] if settings.what == "control" else torch.float32,
+        dtype=DTYPES[own.dtype] if METHODS[settings.method].adapter is not None else torch.float32,
         vae_dtype=torch.float32,  # as Wan is published; encoding happens once, and small controls change little
         compiled=settings.compile,
     )
@@ -214,9 +239,10 @@ def prepare_run(opened: Opened, accelerator: Accelerator, report: Report | None 
     }
     if opened.given is not None:
         identity["from"] = opened.given.digest
-    if settings.what == "vae":
+    parts = task_parts(settings)
+    if not METHODS[settings.method].encodes:
         identity |= {"backbone vae": module_digest(pipe.vae), CLIPS: clips_digest(opened.data, {}, {})}
-        return Run(opened=opened, task=_vae(opened), identity=identity, encoded=None, reader=None)
+        return Run(opened=opened, task=parts.make(opened, None), identity=identity, encoded=None, reader=None)
     cache = TensorCache(cache_path(settings))
     encode = partial(
         encode_all,
@@ -233,8 +259,7 @@ def prepare_run(opened: Opened, accelerator: Accelerator, report: Report | None 
     encoded = all_do(accelerator, encode)  # which is where they wait for each other, too
     identity[CLIPS] = clips_digest(opened.data, encoded.latents, encoded.texts)
     reader = EncodedReader(encoded, cache)
-    task = FLOW_TASKS[settings.what](opened, reader)
-    return Run(opened=opened, task=task, identity=identity, encoded=encoded, reader=reader)
+    return Run(opened=opened, task=parts.make(opened, reader), identity=identity, encoded=encoded, reader=reader)
 
 
 def _share(accelerator: Accelerator) -> Share:
@@ -263,32 +288,8 @@ def chosen_experts(settings: TrainSettings, pipe: WanPipeline) -> tuple[str, ...
     return (EXPERTS[0],) if settings.backbone.experts == "high_noise" else (EXPERTS[1],)
 
 
-def adapter_config(settings: TrainSettings, axes: tuple[AxisControl, ...], num_layers: int) -> AdapterConfig:
-    """Return the adapter that the settings ask for, on a backbone of `num_layers` blocks."""
-    chosen = settings.adapter
-    control = ControlConfig(
-        axes=axes,
-        blocks=resolve_blocks(chosen.blocks, num_layers),
-        rank=chosen.rank,
-        alpha=chosen.alpha,
-        tokens=chosen.tokens,
-        gate=chosen.gate,
-        gate_value=chosen.gate_value,
-    )
-    lora = LoraSettings(rank=chosen.lora_rank, alpha=chosen.lora_alpha)
-    return AdapterConfig(
-        control=None if chosen.arm == "lora_only" else control, lora=None if chosen.arm == "adapter_only" else lora
-    )
-
-
-def attach_new(opened: Opened) -> dict[str, Any]:
-    """Put fresh adapters on the backbone, as the settings ask; returns them by component name."""
-    layers = getattr(opened.pipe, opened.experts[0]).config.num_layers
-    config = adapter_config(opened.settings, opened.axes, layers)
-    return attach_adapters(opened.pipe, config, trained=opened.experts, seed=opened.settings.seed)
-
-
-def _flow(opened: Opened, dtype: torch.dtype) -> Flow:
+def make_flow(opened: Opened, dtype: torch.dtype) -> Flow:
+    """Return the flow objective of a run, its inputs in the dtype of the backbone's weights."""
     return Flow.of(
         opened.pipe, opened.experts, shift=opened.settings.flow_shift, dtype=dtype, autocast=autocast_dtype(opened.settings)
     )
@@ -297,63 +298,3 @@ def _flow(opened: Opened, dtype: torch.dtype) -> Flow:
 def autocast_dtype(settings: TrainSettings) -> torch.dtype | None:
     """Return the dtype of the forward pass where it is not the weights' own."""
     return torch.bfloat16 if settings.precision == "bf16" else None
-
-
-def _control(opened: Opened, reader: EncodedReader) -> ControlTask:
-    settings, given = opened.settings, opened.given
-    adapters = attach_new(opened)
-    if given is not None and given.saved is not None:  # else a checkpoint holds what became of them
-        load_given(given.saved, adapters)
-    return ControlTask(
-        adapters,
-        FlowBatches(
-            opened.data.train,
-            reader,
-            batch_size=settings.batch_size,
-            seed=settings.seed,
-            clips_per_scene=settings.clips_per_scene,
-        ),
-        _flow(opened, DTYPES[settings.backbone.dtype]),
-        Provenance(
-            backbone_id=settings.backbone.name,
-            dataset_version=opened.data.version_id,
-            recipe=settings.model_dump(mode="json", by_alias=True),
-        ),
-        caption_dropout=settings.caption_dropout,
-        contrast=settings.contrast,
-        contradiction=settings.contradiction,
-        ramp_steps=settings.adapter.ramp_steps if given is None else 0,  # what is given acts already
-        gradient_checkpointing=settings.gradient_checkpointing,
-    )
-
-
-def _transformer(opened: Opened, reader: EncodedReader) -> TransformerTask:
-    settings, pipe = opened.settings, opened.pipe
-    text = None
-    if settings.backbone.train_text_encoder:
-        text = TextParts(tokenizer=pipe.tokenizer, encoder=pipe.text_encoder, length=settings.backbone.text_max_length)
-    return TransformerTask(
-        getattr(pipe, opened.experts[0]),
-        FlowBatches(
-            opened.data.train,
-            reader,
-            batch_size=settings.batch_size,
-            seed=settings.seed,
-            text=None if text is None else text.tokens,
-        ),
-        _flow(opened, torch.float32),
-        text=text,
-        caption_dropout=settings.caption_dropout,
-        gradient_checkpointing=settings.gradient_checkpointing,
-    )
-
-
-def _vae(opened: Opened) -> VaeTask:
-    settings = opened.settings
-    batches = FrameBatches(
-        opened.data, opened.data.train, batch_size=settings.batch_size, seed=settings.seed, lengths=settings.crop_frames
-    )
-    return VaeTask(opened.pipe.vae, batches, autocast=autocast_dtype(settings))
-
-
-FLOW_TASKS: dict[str, Callable[[Opened, EncodedReader], Task]] = {"control": _control, "transformer": _transformer}

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from generation_support import SMALL, output, run, save_random, small_config
+from generation_support import SMALL, generate_sweep, output, run, save_random, small_config
 from PIL import Image
 
 from generator.media.video import decode
@@ -26,7 +26,7 @@ from trainer.generation.grid import lay_out, moving_grid, still_grid
 from trainer.generation.load_pipeline import Loading, default_sampling, load_controlled, place, resolved
 from trainer.generation.plan import make_points, make_rows
 from trainer.generation.prompts import Prompt
-from trainer.generation.sampler import Sampling, generate_sweep
+from trainer.generation.sampler import Sampling
 from trainer.pipelines.controlled_wan import ControlledWan
 
 TINY = Sampling(width=32, height=32, frames=5, steps=2, guidance=3.0, text_tokens=12)

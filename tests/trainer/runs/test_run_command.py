@@ -154,7 +154,7 @@ def test_killed_in_every_stage_the_result_is_the_same(whole: Path, cache: Path, 
         (("fast = false", "fast = true"), "1 prompts are too few for a Fréchet distance; give at least 8"),
         (("[evaluate]\n", '[evaluate]\naxis_prompts.shutter = ["a"]\n'), "prompts and axis_prompts were given"),
         (('prompts = ["a red cube stands on a grey tabletop"]', 'axis_prompts.shutter = ["a"]'), "none for 'temperature'"),
-        (("[train]\n", '[train]\nwhat = "vae"\n'), "train.what is 'vae'"),
+        (("[train]\n", '[train]\nmethod = "vae"\n'), "train.method is 'vae'"),
         (("width = 64\n", "width = 66\n"), "66x64 does not fit this backbone"),
     ],
 )

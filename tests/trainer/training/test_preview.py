@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import WanPipeline
+from generation_support import generate_sweep
 from PIL import Image
 from watch_support import MemoryReader, clips, control_task, make_loop, small_settings, tiny_pipe
 
@@ -20,16 +21,17 @@ from trainer.config.train import PreviewSettings
 from trainer.control import axis_control
 from trainer.data.batches import FlowBatches
 from trainer.generation.record import CRF, PRESET
-from trainer.generation.sampler import Sampling, generate_sweep
+from trainer.generation.sampler import Sampling
+from trainer.methods.control.generate import sample
+from trainer.methods.control.task import ControlTask
+from trainer.methods.transformer.task import TransformerTask
 from trainer.pipelines.controlled_wan import ControlledWan
 from trainer.probing.sweep import SweepReport, ValueReading, read_sweep
 from trainer.training.callbacks.metrics import Event, MetricsLog
 from trainer.training.callbacks.preview import Preview, Reading, preview_prompts, summarise
 from trainer.training.callbacks.preview_pipeline import PreviewPipeline, autocasting
 from trainer.training.callbacks.validation import Validation
-from trainer.training.tasks.control import ControlTask
 from trainer.training.tasks.flow import Flow
-from trainer.training.tasks.transformer import TransformerTask
 
 SETTINGS = PreviewSettings(every=2, values=3, frames=5, height=32, width=32, sampling_steps=1, guidance=1.0, seed=4)
 GUIDED = SETTINGS.model_copy(update={"sampling_steps": 2, "guidance": 3.0})
@@ -68,7 +70,7 @@ def studio(pipe: WanPipeline, task: ControlTask | None) -> PreviewPipeline:
     vae = pipe.vae
     release(pipe, "text_encoder", "vae")
     adapters = task.adapters if task is not None else {}
-    return PreviewPipeline(pipe=pipe, adapters=adapters, embed=MemoryReader().text, vae=lambda: vae)
+    return PreviewPipeline(pipe=pipe, adapters=adapters, embed=MemoryReader().text, vae=lambda: vae, sample=sample)
 
 
 def preview(

@@ -73,9 +73,9 @@ def test_bad_values_are_named_in_one_line(override: str, words: list[str]) -> No
 
 def test_settings_that_contradict_each_other_are_refused() -> None:
     with pytest.raises(InputError, match="packs frozen weights"):
-        settings("train.what=transformer", "train.backbone.quantization=nf4")
+        settings("train.method=transformer", "train.backbone.quantization=nf4")
     with pytest.raises(InputError, match="generates nothing"):
-        settings("train.what=vae", "train.previews.every=5")
+        settings("train.method=vae", "train.previews.every=5")
 
 
 def test_one_file_describes_a_dataset_and_how_to_learn_from_it(tmp_path: Path) -> None:
@@ -122,8 +122,8 @@ def test_a_run_of_other_settings_says_what_differs() -> None:
 
 def test_an_autoencoder_goes_on_with_its_own_crops_only() -> None:
     before, now = (
-        deciding_settings(settings("train.what=vae")),
-        deciding_settings(settings("train.what=vae", "train.crop_frames=[1]")),
+        deciding_settings(settings("train.method=vae")),
+        deciding_settings(settings("train.method=vae", "train.crop_frames=[1]")),
     )
     with pytest.raises(InputError, match="crop_frames was"):
         require_same(before, now, "runs/a")

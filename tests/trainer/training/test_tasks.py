@@ -29,8 +29,8 @@ from trainer.data.batch import Batch
 from trainer.data.batches import LATENTS, SCENES, FlowBatches
 from trainer.data.cache import TensorCache
 from trainer.data.encoding import EncodedReader, encode_all
-from trainer.training.tasks import TASKS, ControlTask
-from trainer.training.tasks.control import Provenance, attach_adapters
+from trainer.methods import METHODS
+from trainer.methods.control.task import ControlTask, Provenance, attach_adapters
 from trainer.training.tasks.flow import Draw, Flow, drop_captions, shown_places, times_within
 from trainer.training.tasks.objective import sample_times
 
@@ -377,4 +377,4 @@ def test_both_experts_are_saved_in_one_folder(make: Make, pipe: WanPipeline, tin
 
 
 def test_the_registry_names_the_tasks() -> None:
-    assert {name: task.name for name, task in TASKS.items()} == {name: name for name in ("control", "transformer", "vae")}
+    assert list(METHODS) == ["control", "transformer", "vae"]

@@ -195,7 +195,7 @@ def test_given_weights_may_go_once_there_is_a_checkpoint(run: Path, place: Path,
         (["train.adapter.rank=8"], "has rank 4, the settings ask for 8; set train.adapter.rank"),
         (["train.adapter.arm=lora_only"], "set train.adapter.arm = 'joint'"),
         (["train.backbone.name=tiny-random:1"], "this backbone's 'transformer' is another one"),
-        (["train.what=vae"], "from names an adapter"),
+        (["train.method=vae"], "from names an adapter"),
         (["train.from=nowhere"], "adapter nowhere does not exist"),
     ],
 )

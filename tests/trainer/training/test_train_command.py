@@ -198,7 +198,7 @@ EARLY: dict[str, tuple[list[str], str]] = {
     "blank prompt": (["train.previews.every=2", 'train.previews.prompts=["a car", " "]'], "has one without words"),
     "tracker": (['train.trackers=["wandb"]'], "tracker 'wandb' was asked for and wandb is not installed; pip install wandb"),
     "optimizer": (["train.optimizer.name=adamw_8bit"], "needs bitsandbytes, which is not installed"),
-    "crops": (["train.what=vae", "train.crop_frames=[1, 7]"], "crops of 7 frames do not fit"),
+    "crops": (["train.method=vae", "train.crop_frames=[1, 7]"], "crops of 7 frames do not fit"),
     "swapped": (["train.backbone.blocks_to_swap=7"], "blocks_to_swap = 7, and this backbone has 6 blocks; give 0 to 6"),
     "blocks": (["train.adapter.blocks=[3, 40]"], "blocks [3, 40] do not fit"),
 }
@@ -230,7 +230,7 @@ def test_a_dry_run_counts_and_writes_nothing(place: Path, tmp_path: Path, capsys
 
 @pytest.mark.parametrize("what", ["transformer", "vae"])
 def test_whole_models_train_by_the_same_command(what: str, place: Path, tmp_path: Path) -> None:
-    overrides = [f"train.what={what}", "train.steps=2", "train.crop_frames=[1]", "train.backbone.train_text_encoder=true"]
+    overrides = [f"train.method={what}", "train.steps=2", "train.crop_frames=[1]", "train.backbone.train_text_encoder=true"]
     train(place, tmp_path / "run", *overrides)
     saved = {path.parent.name for path in (tmp_path / "run" / "model").glob("*/*.safetensors")}
     assert saved == ({"vae"} if what == "vae" else {"transformer", "text_encoder"})

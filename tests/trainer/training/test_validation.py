@@ -20,16 +20,16 @@ from trainer.control.lora import lora_layers
 from trainer.data.batches import CONTROLS_NAME, LATENTS, TEXT, FlowBatches
 from trainer.data.frames import FrameBatches
 from trainer.data.records import ClipRecord
+from trainer.methods.control.task import ControlTask
+from trainer.methods.transformer.task import TransformerTask
+from trainer.methods.vae.frame_validation import FrameValidation
+from trainer.methods.vae.task import VaeTask
 from trainer.training.callbacks.evaluation_mode import evaluation_mode
-from trainer.training.callbacks.frame_validation import FrameValidation
 from trainer.training.callbacks.metrics import MetricsLog
 from trainer.training.callbacks.validation import Validation, spread, times_of
 from trainer.training.tasks.base import Progress
-from trainer.training.tasks.control import ControlTask
 from trainer.training.tasks.flow import Draw, Flow, times_within
 from trainer.training.tasks.objective import fixed_noise, fixed_times
-from trainer.training.tasks.transformer import TransformerTask
-from trainer.training.tasks.vae import VaeTask
 
 HELD_OUT = clips("held-out")
 

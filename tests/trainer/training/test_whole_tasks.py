@@ -19,10 +19,9 @@ from trainer.data import TrainingData, open_data
 from trainer.data.batches import FlowBatches
 from trainer.data.encoding import EncodedReader
 from trainer.data.frames import FrameBatches
-from trainer.training.tasks import TransformerTask, VaeTask
+from trainer.methods.transformer.task import TextParts, TransformerTask
+from trainer.methods.vae.task import Reconstruction, VaeTask, normal_divergence
 from trainer.training.tasks.flow import Flow
-from trainer.training.tasks.transformer import TextParts
-from trainer.training.tasks.vae import Reconstruction, normal_divergence
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,9 @@ from typing import Any, TextIO
 from trainer.config.train import TrainSettings
 from trainer.data.records import ClipRecord
 from trainer.generation.make_videos import FPS
+from trainer.methods import METHODS
 from trainer.probing.sweep import SweepReport, ValueReading, read_sweep
 from trainer.training.callbacks.curves import CurveDrawer
-from trainer.training.callbacks.frame_validation import FrameValidation
 from trainer.training.callbacks.metrics import FILE, Event, MetricsFile, MetricsLog, read_events
 from trainer.training.callbacks.preview import Preview, preview_prompts
 from trainer.training.callbacks.preview_pipeline import PreviewPipeline
@@ -23,12 +23,6 @@ from trainer.training.callbacks.progress_bar import make_progress_sink
 from trainer.training.callbacks.trackers import TRACKERS, check_trackers, make_trackers
 from trainer.training.callbacks.validation import Averaged, Validation
 from trainer.training.tasks.base import Callback
-
-VALIDATIONS: dict[str, type[Validation]] = {  # by what trains
-    "control": Validation,
-    "transformer": Validation,
-    "vae": FrameValidation,
-}
 
 
 def make_journal(folder: Path, settings: TrainSettings, stream: TextIO, recipe: Mapping[str, Any] | None = None) -> MetricsLog:
@@ -62,7 +56,9 @@ def make_watchers(
     if settings.validation.every and held_out:
         own = settings.validation
         watchers.append(
-            VALIDATIONS[settings.what](
+            METHODS[settings.method]
+            .load("task")
+            .validation(
                 journal,
                 held_out,
                 axes,
@@ -82,10 +78,8 @@ def make_watchers(
 
 __all__ = [
     "TRACKERS",
-    "VALIDATIONS",
     "Averaged",
     "Event",
-    "FrameValidation",
     "MetricsFile",
     "MetricsLog",
     "Preview",

@@ -29,7 +29,7 @@ from trainer.generation.make_videos import FPS
 from trainer.generation.plan import Row, make_rows
 from trainer.generation.prompts import Prompt
 from trainer.generation.record import CRF, PRESET, write_json
-from trainer.generation.sampler import Sampling, check_sampling, sample
+from trainer.generation.sampler import Sampling, check_sampling
 from trainer.probing.sweep import SweepReport, read_sweep
 from trainer.training.callbacks.due import is_due, make_up
 from trainer.training.callbacks.evaluation_mode import check_whole, evaluation_mode
@@ -138,7 +138,7 @@ class Preview:
         for row in rows:
             wanted = [video for video in row.videos if (row.prompt, video.controls) not in made]
             mode = row.mode if self.studio.adapters else None
-            videos = sample(
+            videos = self.studio.sample(
                 pipe, row.prompt, [video.point for video in wanted], sampling=self.sampling, seed=row.seed, mode=mode
             )
             for video, frames_THW3 in zip(wanted, videos, strict=True):

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from trainer.backbones.load import experts
 from trainer.backbones.memory import empty_cache
 from trainer.control import AxisControl, WanAdapter
+from trainer.generation.sampler import SampleVideos
 from trainer.pipelines.controlled_wan import ControlledWan
 
 Embed = Callable[[str], Tensor]  # a prompt's embedding, zero-padded [L, X]
@@ -28,13 +29,14 @@ class PreviewPipeline:
 
     `pipe` is the pipeline under training; it needs neither text encoder nor autoencoder: `embed` gives prompts' embeddings
     ("" too), `vae` the autoencoder. It, and an expert that does not train, are moved to the device of what trains, and back.
-    `adapters` may be empty (a transformer that trains whole). `autocast` is the training's.
+    `sample` is the method's loop. `adapters` may be empty (a transformer that trains whole). `autocast` is the training's.
     """
 
     pipe: WanPipeline
     adapters: Mapping[str, WanAdapter]
     embed: Embed
     vae: Callable[[], AutoencoderKLWan]
+    sample: SampleVideos
     autocast: torch.dtype | None = None
 
     @contextmanager

@@ -16,13 +16,15 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from trainer.control import WanAdapter
 from trainer.data.batch import Batch
 
 
 class Task(Protocol):
-    """Something to train: `trainer.training.tasks` holds the control adapter, a whole transformer, an autoencoder."""
+    """Something to train; `trainer.methods` holds what there is."""
 
     name: str
+    adapters: Mapping[str, WanAdapter]  # under training, by component name; none where a whole model trains
     module: nn.Module  # what accelerate prepares and compiles; holds all of `parameters()`
 
     def parameters(self) -> dict[str, nn.Parameter]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -15,9 +16,14 @@ from diffusers.models.autoencoders.autoencoder_kl_wan import unpatchify
 from torch import Tensor, nn
 
 from scenes.errors import InputError
+from trainer.control import WanAdapter
 from trainer.data.batch import Batch
-from trainer.data.frames import FRAMES, FrameBatches
+from trainer.data.encoding import EncodedReader
+from trainer.data.frames import FRAMES, FrameBatches, check_lengths
 from trainer.data.records import ClipRecord
+from trainer.training.callbacks.validation import Validation
+from trainer.training.dry_run import Sizes, parameter_count
+from trainer.training.setup import Opened, autocast_dtype
 from trainer.training.tasks.weights import swapped
 
 
@@ -57,6 +63,7 @@ class VaeTask:
     """All parameters of an autoencoder: L1, an L1 of differences along rows, columns and time, and a small KL. See `Task`."""
 
     name = "vae"
+    adapters: Mapping[str, WanAdapter] = MappingProxyType({})
 
     def __init__(
         self,
@@ -134,3 +141,34 @@ def check_crops(config: Mapping[str, Any], lengths: Sequence[int], records: Sequ
             raise InputError(
                 f"clip {record.clip_id} is {record.width}x{record.height}; the autoencoder takes multiples of {space}"
             )
+
+
+class VaeParts:
+    """How the method trains (`trainer.training.setup.TaskParts`)."""
+
+    @property
+    def validation(self) -> type[Validation]:
+        """The callback that validates it."""
+        from trainer.methods.vae.frame_validation import FrameValidation
+
+        return FrameValidation
+
+    def check(self, opened: Opened) -> None:
+        """Raise InputError for crops that the clips or the autoencoder cannot give."""
+        check_lengths(opened.settings.crop_frames, opened.data.train)
+        check_crops(opened.pipe.vae.config, opened.settings.crop_frames, opened.data.train)
+
+    def make(self, opened: Opened, reader: EncodedReader | None) -> VaeTask:
+        """Return the task: it learns from frames."""
+        settings = opened.settings
+        batches = FrameBatches(
+            opened.data, opened.data.train, batch_size=settings.batch_size, seed=settings.seed, lengths=settings.crop_frames
+        )
+        return VaeTask(opened.pipe.vae, batches, autocast=autocast_dtype(settings))
+
+    def trainable(self, sizes: Sizes) -> dict[str, int]:
+        """Return the parameters of the autoencoder."""
+        return {"vae": parameter_count(sizes.pipe.vae)}
+
+
+TASK = VaeParts()

@@ -9,11 +9,11 @@ import numpy as np
 
 from scenes.errors import StopdownError
 from trainer.data.frames import FRAMES
+from trainer.methods.vae.task import VaeTask
 from trainer.training.callbacks.evaluation_mode import check_whole, evaluation_mode
 from trainer.training.callbacks.validation import Validation
 from trainer.training.tasks.base import Task
 from trainer.training.tasks.objective import fixed_noise
-from trainer.training.tasks.vae import VaeTask
 
 
 class FrameValidation(Validation):

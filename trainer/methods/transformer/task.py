@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -16,8 +17,13 @@ from diffusers.pipelines.wan.pipeline_wan import prompt_clean
 from torch import Tensor, nn
 
 from scenes.errors import InputError, StopdownError
+from trainer.control import WanAdapter
 from trainer.data.batch import Batch
 from trainer.data.batches import LATENTS, TEXT, FlowBatches
+from trainer.data.encoding import EncodedReader
+from trainer.training.callbacks.validation import Validation
+from trainer.training.dry_run import Sizes, parameter_count
+from trainer.training.setup import Opened, make_flow
 from trainer.training.tasks.flow import Draw, Flow, drop_captions
 from trainer.training.tasks.weights import swapped
 
@@ -64,6 +70,7 @@ class TransformerTask:
     """All parameters of a transformer, from cached latents, under the flow objective. See `Task` for each method."""
 
     name = "transformer"
+    adapters: Mapping[str, WanAdapter] = MappingProxyType({})
 
     def __init__(
         self,
@@ -123,3 +130,46 @@ class TransformerTask:
 
     def save_beside(self, checkpoint: Path, step: int, weights: Mapping[str, Tensor]) -> None:
         """Nothing: a whole model in every checkpoint would be too much."""
+
+
+class TransformerParts:
+    """How the method trains (`trainer.training.setup.TaskParts`)."""
+
+    validation = Validation
+
+    def check(self, opened: Opened) -> None:
+        """Raise InputError for an expert that the backbone lacks, and for two where one is to be chosen."""
+        Flow.of(opened.pipe, opened.experts)
+        if len(opened.experts) > 1:
+            raise InputError(
+                "method = 'transformer' trains one transformer; choose backbone.experts = 'high_noise' or 'low_noise'"
+            )
+
+    def make(self, opened: Opened, reader: EncodedReader | None) -> TransformerTask:
+        """Return the task, with the text encoder where the settings train it."""
+        assert reader is not None
+        settings, pipe = opened.settings, opened.pipe
+        text = None
+        if settings.backbone.train_text_encoder:
+            text = TextParts(tokenizer=pipe.tokenizer, encoder=pipe.text_encoder, length=settings.backbone.text_max_length)
+        return TransformerTask(
+            getattr(pipe, opened.experts[0]),
+            FlowBatches(
+                opened.data.train,
+                reader,
+                batch_size=settings.batch_size,
+                seed=settings.seed,
+                text=None if text is None else text.tokens,
+            ),
+            make_flow(opened, torch.float32),
+            text=text,
+            caption_dropout=settings.caption_dropout,
+            gradient_checkpointing=settings.gradient_checkpointing,
+        )
+
+    def trainable(self, sizes: Sizes) -> dict[str, int]:
+        """Return the parameters of the transformers that train."""
+        return {name: parameter_count(getattr(sizes.pipe, name)) for name in sizes.experts}
+
+
+TASK = TransformerParts()

@@ -19,8 +19,15 @@ from trainer.adapters.folder import save_adapter
 from trainer.adapters.place import IN_CHECKPOINT
 from trainer.backbones.load import EXPERTS, fingerprint
 from trainer.control import AdapterConfig, Mode, WanAdapter, attach
+from trainer.control.config import adapter_config
 from trainer.data.batch import Batch
 from trainer.data.batches import CONTROLS_NAME, LATENTS, SCENES, TEXT, FlowBatches
+from trainer.data.encoding import EncodedReader
+from trainer.estimates.footprint import adapter_counts
+from trainer.training.callbacks.validation import Validation
+from trainer.training.dry_run import Sizes
+from trainer.training.given import load_given
+from trainer.training.setup import DTYPES, Opened, make_flow
 from trainer.training.tasks.flow import Contrast, Draw, Experts, Flow, drop_captions, shown_places
 
 RAMP_STEPS = 100  # DESIGN section 4
@@ -59,7 +66,7 @@ class ControlTask:
             raise InputError("contrast and contradiction need clips of a scene together; give clips_per_scene above 1")
         if set(adapters) != set(flow.trained):
             raise InputError(f"adapters of {', '.join(adapters)} do not fit a flow that trains {', '.join(flow.trained)}")
-        self.adapters = dict(adapters)
+        self.adapters: Mapping[str, WanAdapter] = dict(adapters)
         self.batches = batches
         self.flow = flow
         self.provenance = provenance
@@ -172,3 +179,60 @@ def attach_adapters(
         for name in EXPERTS
         if name in trained
     }
+
+
+class ControlParts:
+    """How the method trains (`trainer.training.setup.TaskParts`)."""
+
+    validation = Validation
+
+    def check(self, opened: Opened) -> None:
+        """Raise InputError for an expert or a block that the backbone lacks."""
+        Flow.of(opened.pipe, opened.experts)
+        adapter_config(opened.settings, opened.axes, _layers(opened))
+
+    def make(self, opened: Opened, reader: EncodedReader | None) -> ControlTask:
+        """Return the task, on fresh adapters or on the weights that it is to start from."""
+        assert reader is not None
+        settings, given, layers = opened.settings, opened.given, _layers(opened)
+        config = adapter_config(settings, opened.axes, layers)
+        adapters = attach_adapters(opened.pipe, config, trained=opened.experts, seed=settings.seed)
+        if given is not None and given.saved is not None:  # else a checkpoint holds what became of them
+            load_given(given.saved, adapters)
+        return ControlTask(
+            adapters,
+            FlowBatches(
+                opened.data.train,
+                reader,
+                batch_size=settings.batch_size,
+                seed=settings.seed,
+                clips_per_scene=settings.clips_per_scene,
+            ),
+            make_flow(opened, DTYPES[settings.backbone.dtype]),
+            Provenance(
+                backbone_id=settings.backbone.name,
+                dataset_version=opened.data.version_id,
+                recipe=settings.model_dump(mode="json", by_alias=True),
+            ),
+            caption_dropout=settings.caption_dropout,
+            contrast=settings.contrast,
+            contradiction=settings.contradiction,
+            ramp_steps=settings.adapter.ramp_steps if given is None else 0,  # what is given acts already
+            gradient_checkpointing=settings.gradient_checkpointing,
+        )
+
+    def trainable(self, sizes: Sizes) -> dict[str, int]:
+        """Return the parameters of control and LoRA, for every transformer that is adapted."""
+        control, lora = adapter_counts(sizes.transformer.config, sizes.adapter)
+        counts: dict[str, int] = {}
+        for name in sizes.experts:
+            counts |= {f"{name}: control": control, f"{name}: LoRA": lora}
+        return counts
+
+
+def _layers(opened: Opened) -> int:
+    layers: int = getattr(opened.pipe, opened.experts[0]).config.num_layers
+    return layers
+
+
+TASK = ControlParts()
