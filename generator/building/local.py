@@ -13,25 +13,29 @@ import shutil
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
+from types import MappingProxyType
 
 from generator.building.heartbeat import HeartbeatFolder, HeartbeatProgress, HeartbeatWriter
 from generator.building.plan_check import concerns
 from generator.console.progress import Progress
 from generator.io.atomic import FULL
 from generator.recipe.blend_file import take_in
-from generator.recipe.plan import ClipPlan, Plan
+from generator.recipe.plan import ClipPlan, Plan, canonical_json
 from generator.render.executable import VERSION
-from generator.render.messages import ClipJob, SceneJob, WorkerSettings
+from generator.render.messages import ClipJob, SceneJob, TruthJob, WorkerSettings
 from generator.render.pool import NoSpaceError, PoolOptions, RenderPool
 from generator.store.objects import ClipRecord, Store
+from generator.store.record_keys import clip_keys, donor_keys, recipe_truth
 from generator.store.splits import SplitRatios
+from generator.truth.truth_names import TRUTH_FORMAT
 from generator.versions.commit import commit_build
 from generator.versions.history.history import History
 from generator.versions.history.locks import writing
-from generator.versions.working.compare import LABELS
+from generator.versions.working.compare import FOLDERS, LABELS
 from generator.versions.working.curation import shown_curation
 from generator.versions.working.status import status
 from generator.versions.working.working_folder import (
@@ -45,7 +49,6 @@ from generator.versions.working.working_folder import (
     same_recipe,
     stored_plan,
 )
-from scenes.control_axis import PROBES_VERSION
 from scenes.errors import InputError
 from scenes.spec import Optics
 
@@ -177,20 +180,6 @@ def _refuse_edits(history: History) -> None:
         )
 
 
-def clip_key(plan: Plan, clip: ClipPlan, blender: str) -> str:
-    """Return the key of a clip's record: the sha256 of all its frames and readings depend on, Blender and probes among it."""
-    return _record_key(plan.media_key(clip), blender)
-
-
-def clip_keys(plan: Plan, blender: str) -> dict[str, str]:
-    """Return the keys of a plan's records by clip id: as `clip_key`, for all of them at once."""
-    return {clip.clip_id: _record_key(media_key, blender) for clip, media_key in plan.media_keys()}
-
-
-def _record_key(media_key: str, blender: str) -> str:
-    return hashlib.sha256(f"{media_key} blender {blender} probes {PROBES_VERSION}".encode()).hexdigest()
-
-
 def blender_version() -> str:
     """Return the version of the Blender that renders, without loading it; raises InputError where there is none that fits.
 
@@ -269,7 +258,11 @@ def _render(
     progress: Progress,
 ) -> tuple[dict[str, str], float]:
     """Render clips; return the messages of those that failed, and the CPU seconds of the others."""
-    jobs = spread(scene_jobs(plan, pending, keys), options.workers)
+    history = History(settings.store.parent)
+    head = history.refs.head()
+    others = () if head is None else tuple(recipe_truth(recipe) for recipe in history.load(head).recipes)
+    donors = donor_keys(plan, settings.blender, others)
+    jobs = spread(scene_jobs(plan, pending, keys, settings.blender, donors), options.workers)
     options = replace(options, workers=min(options.workers, len(jobs)))
     seconds: list[float] = []
 
@@ -292,18 +285,54 @@ def _render(
     return failed, sum(seconds)
 
 
-def scene_jobs(plan: Plan, pending: Sequence[ClipPlan], keys: dict[str, str]) -> list[SceneJob]:
-    """Return the pending clips by scene, the scenes with most frames to render first, so that none is left at the end."""
+def scene_jobs(
+    plan: Plan,
+    pending: Sequence[ClipPlan],
+    keys: dict[str, str],
+    blender: str,
+    donors: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
+) -> list[SceneJob]:
+    """Return the pending clips by scene, the scenes with most frames to render first, so that none is left at the end.
+
+    `donors` are by clip id the keys of records that have its frames already, with other truth beside them.
+    """
     by_scene: dict[str, list[ClipJob]] = defaultdict(list)
     for clip in pending:
         by_scene[clip.scene_id].append(
-            ClipJob(clip_id=clip.clip_id, key=keys[clip.clip_id], optics=clip.optics, values=clip.values)
+            ClipJob(
+                clip_id=clip.clip_id,
+                key=keys[clip.clip_id],
+                optics=clip.optics,
+                values=clip.values,
+                donors=donors.get(clip.clip_id, ()),
+            )
         )
     jobs = [
-        SceneJob(scene_id=scene_id, spec=plan.scene_by_id[scene_id].spec, clips=tuple(clips))
+        SceneJob(
+            scene_id=scene_id,
+            spec=plan.scene_by_id[scene_id].spec,
+            clips=tuple(clips),
+            truth=truth_job(plan, scene_id, blender),
+        )
         for scene_id, clips in by_scene.items()
     ]
     return sorted(jobs, key=_frames_to_render, reverse=True)
+
+
+def truth_job(plan: Plan, scene_id: str, blender: str) -> TruthJob | None:
+    """Return the ground truth that a scene of a plan has, or None for a recipe without any."""
+    truth = plan.recipe.truth
+    if truth is None:
+        return None
+    tree = {
+        "format": TRUTH_FORMAT,
+        "passes": truth.passes,
+        "blender": blender,
+        "spec": plan.scene_by_id[scene_id].spec.model_dump(mode="json"),
+        "render": plan.recipe.render.model_dump(mode="json"),
+        "video": plan.recipe.video.model_dump(mode="json"),
+    }
+    return TruthJob(key=hashlib.sha256(canonical_json(tree).encode()).hexdigest(), passes=truth.passes)
 
 
 def spread(jobs: list[SceneJob], workers: int) -> list[SceneJob]:
@@ -318,7 +347,7 @@ def spread(jobs: list[SceneJob], workers: int) -> list[SceneJob]:
         jobs.remove(long)
         for part in (groups[:half], groups[half:]):
             clips = tuple(clip for group in part for clip in group)
-            jobs.append(SceneJob(scene_id=long.scene_id, spec=long.spec, clips=clips))
+            jobs.append(replace(long, clips=clips))
         jobs.sort(key=_frames_to_render, reverse=True)
     return jobs
 
@@ -347,9 +376,9 @@ def _record(store: Store, key: str) -> ClipRecord:
 
 def sweep_temporaries(path: Path) -> None:
     """Remove temporary files and logs that a killed build left in a dataset; call it only while holding the build lock."""
-    for folder in (path, path / "clips", path / "frames"):
-        for leftover in folder.glob(".tmp-*" if folder.name != "frames" else "*/.tmp-*"):
-            leftover.unlink(missing_ok=True)
+    places = (path.glob(".tmp-*"), *((path / name).rglob(".tmp-*") for name in FOLDERS))
+    for leftover in chain.from_iterable(places):
+        leftover.unlink(missing_ok=True)
     Store(path / INTERNAL).sweep_temporaries()
     shutil.rmtree(path / INTERNAL / LOGS, ignore_errors=True)
 

@@ -29,6 +29,7 @@ from generator.remotes.base import record_file
 from generator.remotes.folder import FolderRemote
 from generator.store.objects import ClipRecord
 from generator.store.stored_plans import PlanFile
+from generator.truth.truth_names import frame_files, is_truth
 from generator.versions.commit import commit_shown
 from generator.versions.history.history import INTERNAL, History
 from generator.versions.history.locks import writing
@@ -151,11 +152,14 @@ class Survey:
                 self.missing_clips.put((_place(number, position), clip_id) for position, clip_id in enumerate(ids))
                 continue
             files = _record_files(part)
+            truths: dict[str, dict[str, str]] = {}  # of each scene, the truth that its first clip names: one scene, one truth
             for position, (clip, (data, record)) in enumerate(zip(part.plan.clips, files, strict=True)):
                 place = _place(number, position)
                 if record is None:
                     self._set_aside(part.keys[clip.clip_id], place, clip.clip_id, data)
                 else:
+                    truth = truths.setdefault(clip.scene_id, {k: v for k, v in record.frames.items() if is_truth(k)})
+                    record = record.model_copy(update={"frames": {**frame_files(record.frames), **truth}})
                     self.records.put([(clip.clip_id, record.model_dump_json())])
                     self._named.put((f"{digest} {place}", f"{size} {clip.clip_id}") for digest, size in _objects(record))
 

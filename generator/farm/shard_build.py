@@ -327,7 +327,7 @@ def _batches(
                 publisher.add(clip.clip_id, 0.0)
             else:
                 left.append(clip)
-        jobs = scene_jobs(part.plan, left, {clip.clip_id: at_hand[clip.clip_id] for clip in left})
+        jobs = scene_jobs(part.plan, left, {clip.clip_id: at_hand[clip.clip_id] for clip in left}, target.blender)
         if jobs:
             yield spread(jobs, workers) if number == work.parts[-1] else jobs
 

@@ -20,7 +20,6 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from generator.building.local import clip_keys
 from generator.farm.claim import check_recipe, claim_store, read_claim
 from generator.farm.parts import Parts, StoredParts, header
 from generator.io.atomic import DamagedError, write_atomic
@@ -33,6 +32,7 @@ from generator.remotes.folder import FolderRemote
 from generator.remotes.put_verified import put_verified
 from generator.remotes.retry import Retry
 from generator.store.objects import ClipRecord, Store
+from generator.store.record_keys import clip_keys
 from scenes.errors import InputError
 
 HEARTBEATS = "farm"

@@ -15,6 +15,7 @@ from generator.recipe.licence import check_licence
 from generator.recipe.render_settings import RenderSettings
 from generator.recipe.sampling import Sampling, clips_per_scene
 from generator.recipe.section import Section
+from generator.recipe.truth_section import TruthPasses
 from scenes.axes import AXES, UnitLaw
 from scenes.errors import InputError, closest
 from scenes.families import FAMILIES
@@ -226,7 +227,7 @@ class CustomBlend(Section):
 class Recipe(Section):
     """A whole recipe."""
 
-    added_later = frozenset({"scene"})
+    added_later = frozenset({"scene", "truth"})
 
     name: str = Field(description="name of the dataset: letters, digits, - and _")
     description: str = Field(default="", description="one line for the dataset card")
@@ -241,6 +242,7 @@ class Recipe(Section):
     )
     scene: CustomBlend | None = Field(default=None, description="a custom .blend, for family blend")
     pyramid: tuple[Pyramid, ...] = Field(min_length=1, description="one or several pyramids")
+    truth: TruthPasses | None = Field(default=None, description="ground truth of every scene, kept beside the clips")
     captions: Captions = Captions()
     verify: Tolerances = Tolerances()
     # Left out of plans and digests: how a dataset is learnt from changes no clip of it.

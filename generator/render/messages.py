@@ -7,26 +7,40 @@ from pathlib import Path
 
 from generator.recipe.render_settings import RenderSettings
 from generator.recipe.schema import Video
+from generator.recipe.truth_section import Pass
 from scenes.spec import Optics, SceneSpec
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClipJob:
-    """One clip to render: its identity, the key of its record, its optics, and its physical values by axis."""
+    """One clip to render: its identity, the key of its record, its optics, and its physical values by axis.
+
+    `donors` are keys of records of the same frames with other truth beside them: where there is one, nothing is rendered.
+    """
 
     clip_id: str
     key: str
     optics: Optics
     values: dict[str, float]
+    donors: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class TruthJob:
+    """The ground truth that a scene's clips share: the key by which the store finds it, and its passes."""
+
+    key: str
+    passes: tuple[Pass, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class SceneJob:
-    """Clips of one scene, rendered by one process one after the other."""
+    """Clips of one scene, rendered by one process one after the other, and the truth that they share, if any."""
 
     scene_id: str
     spec: SceneSpec
     clips: tuple[ClipJob, ...]
+    truth: TruthJob | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

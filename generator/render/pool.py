@@ -12,7 +12,7 @@ import shutil
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -242,7 +242,7 @@ class RenderPool:
         wanted = set(clip_ids)
         clips = tuple(clip for clip in job.clips if clip.clip_id in wanted)
         if clips:
-            again = SceneJob(scene_id=job.scene_id, spec=job.spec, clips=clips)
+            again = replace(job, clips=clips)
             if first:
                 self._queue.appendleft(again)
             else:

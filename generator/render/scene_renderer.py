@@ -7,6 +7,8 @@ Array legend: T frames, H rows (top first), W columns, 3 channels (scene-linear 
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,13 +16,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from generator.recipe.render_settings import RenderSettings, Softness
+from generator.recipe.truth_section import Pass
 from generator.render.engine.errors import RenderError
 from generator.render.engine.regions import Box, merged, swept_box, swept_px
 from generator.render.engine.start import start_blender
+from generator.truth.flow import Geometry
+from generator.truth.stage import SpecStage, Stage
 from scenes.primitives import mesh
 from scenes.spec import Optics, SceneSpec
 
 if TYPE_CHECKING:
+    from generator.render.custom_blend.truth_stage import BlendStage
     from generator.render.engine.cycles import Scratch
 
 Floats = NDArray[np.float32]
@@ -73,6 +79,49 @@ class SceneRenderer:
                 self._frames.pop(next(iter(self._frames)))
             self._frames[key] = made_THW3
         return self._frames[key]
+
+    def stage(self) -> Stage:
+        """Return the scene's objects by id, their poses and the camera, frame by frame."""
+        return self._blend_stage or SpecStage(self.scene)
+
+    @cached_property
+    def _blend_stage(self) -> BlendStage | None:
+        if self.scene.blend is None:
+            return None
+        from generator.render.custom_blend.truth_stage import BlendStage  # imports bpy
+
+        return BlendStage(self._handle.scene, self._handle.camera, self.scene, self._first_frame)
+
+    def geometries(self, passes: tuple[Pass, ...] = ()) -> Iterator[Geometry]:
+        """Yield what every frame's pixels show, as a pinhole without exposure time sees it: ids, points, normals.
+
+        Raises InputError where a .blend of one's own cannot give one of these passes of truth.
+        An id is the place in `scene.solids` plus 1. What stands still is rendered once: there is no light.
+        """
+        from generator.render.engine.geometry_passes import geometry_passes, render_geometry  # imports bpy
+
+        shot, scene = self.scene.shot, self._handle.scene
+        self._blender.set_optics(self._handle, Optics())
+        if self._blend_stage is not None:
+            self._blend_stage.check(passes)
+            layer = next(layer for layer in scene.view_layers if layer.use)
+            with geometry_passes(scene, layer, self._blend_stage.objects), self._cycles.Scratch() as scratch:
+                for frame in range(shot.frames):
+                    yield render_geometry(scene, self._first_frame + frame, self._whole, scratch)
+            return
+        objects = [self._handle.objects[solid.name] for solid in self.scene.solids]
+        with geometry_passes(scene, scene.view_layers[0], objects), self._cycles.Scratch() as scratch:
+            boxes_T = [self._boxes_of(frame, Optics()) for frame in range(shot.frames)]
+            still: Geometry | None = None
+            if any(self._whole not in boxes for boxes in boxes_T):
+                self._show_movers(False)
+                still = render_geometry(scene, 0, self._whole, scratch)
+                self._show_movers(True)
+            for frame, boxes in enumerate(boxes_T):
+                if still is None or self._whole in boxes:
+                    yield render_geometry(scene, frame, self._whole, scratch)
+                    continue
+                yield pasted(still, [(box, render_geometry(scene, frame, box, scratch)) for box in boxes])
 
     def save_blend(self, path: Path, optics: Optics, color_temperature_k: float | None = None) -> None:
         """Save the scene at these optics and under this cast as a .blend file that renders the same clip."""
@@ -159,6 +208,17 @@ class SceneRenderer:
     def _show_movers(self, shown: bool) -> None:
         for solid in self._movers:
             self._handle.objects[solid.name].hide_render = not shown
+
+
+def pasted(still: Geometry, parts: Sequence[tuple[Box, Geometry]]) -> Geometry:
+    """Return a frame's geometry: what stands still, and boxes of the frame over it."""
+    whole = Geometry(ids_HW=still.ids_HW.copy(), points_HW3=still.points_HW3.copy(), normals_HW3=still.normals_HW3.copy())
+    for box, part in parts:
+        rows, columns = slice(box.top, box.bottom), slice(box.left, box.right)
+        whole.ids_HW[rows, columns] = part.ids_HW
+        whole.points_HW3[rows, columns] = part.points_HW3
+        whole.normals_HW3[rows, columns] = part.normals_HW3
+    return whole
 
 
 def backdrop(scene: SceneSpec) -> Floats:

@@ -11,8 +11,9 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
+from functools import cached_property
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -40,7 +41,9 @@ from generator.render.messages import (
     Started,
     WorkerSettings,
 )
+from generator.render.store_truth import store_truth
 from generator.store.objects import ClipRecord, ReadingRecord, Store
+from generator.truth.truth_names import frame_files
 from scenes.axes import AXES
 from scenes.control_axis import Reading
 from scenes.palette import to_bytes
@@ -89,7 +92,7 @@ def render_scene(job: SceneJob, settings: WorkerSettings, build: Callable[..., S
 
 def _render_clips(job: SceneJob, settings: WorkerSettings, build: Callable[..., SceneRenderer], send: Send) -> None:
     store = Store(settings.store)
-    renderer: SceneRenderer | None = None
+    scene = _Scene(store, job, settings, build)
     for clip in job.clips:
         send(Started(clip.clip_id))
         if store.finished(clip.key) is not None:  # a process died between its record and its report
@@ -97,9 +100,7 @@ def _render_clips(job: SceneJob, settings: WorkerSettings, build: Callable[..., 
             continue
         start_s = time.process_time()
         try:
-            renderer = renderer or build(job.spec)
-            linear_THW3 = renderer.frames(clip.optics)
-            record = _store_clip(store, clip, linear_THW3, job.spec, settings, start_s)
+            record = scene.store_clip(clip, start_s)
         except OSError as error:
             if error.errno in FULL:
                 send(NoSpace(f"{error.strerror} while writing clip {clip.clip_id}"))
@@ -111,8 +112,44 @@ def _render_clips(job: SceneJob, settings: WorkerSettings, build: Callable[..., 
             send(Done(clip.clip_id, record.cpu_s))
 
 
+class _Scene:
+    """The scene at hand: its renderer and its truth are made when a clip needs them, and once."""
+
+    def __init__(self, store: Store, job: SceneJob, settings: WorkerSettings, build: Callable[..., SceneRenderer]) -> None:
+        self._store, self._job, self._settings, self._build = store, job, settings, build
+
+    @cached_property
+    def _renderer(self) -> SceneRenderer:
+        return self._build(self._job.spec)
+
+    @cached_property
+    def _truth(self) -> dict[str, str]:
+        """The objects of the scene's truth by stored name."""
+        job = self._job.truth
+        if job is None:
+            return {}
+        return self._store.truth(job.key) or store_truth(self._store, job, self._renderer, self._settings)
+
+    def store_clip(self, clip: ClipJob, start_s: float) -> ClipRecord:
+        """Render and store a clip, or only give the frames of a clip that is there the truth that is asked for."""
+        donors = (self._store.finished(key) for key in clip.donors)
+        donor = next((record for record in donors if record is not None), None)
+        if donor is None:
+            frames_THW3 = self._renderer.frames(clip.optics)
+            return _store_clip(self._store, clip, frames_THW3, self._job.spec, self._settings, self._truth, start_s)
+        record = donor.model_copy(update={"key": clip.key, "frames": {**frame_files(donor.frames), **self._truth}})
+        self._store.put_record(record)
+        return record
+
+
 def _store_clip(
-    store: Store, clip: ClipJob, linear_THW3: Floats, spec: SceneSpec, settings: WorkerSettings, start_s: float
+    store: Store,
+    clip: ClipJob,
+    linear_THW3: Floats,
+    spec: SceneSpec,
+    settings: WorkerSettings,
+    truth: Mapping[str, str],
+    start_s: float,
 ) -> ClipRecord:
     """Develop, encode, measure and store a clip: objects first, the record last."""
     video, fps = settings.video, spec.shot.fps
@@ -130,7 +167,7 @@ def _store_clip(
         sha256_bytes=store.put(data),
         sha256_frames=frames_digest(decoded_THW3),
         size_bytes=len(data),
-        frames={name: store.put(still) for name, still in stills},
+        frames={**{name: store.put(still) for name, still in stills}, **truth},
         readings=readings,
         blender=settings.blender,
         encoder=encoder_version(),

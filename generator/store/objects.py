@@ -11,12 +11,12 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from pydantic import Field, ValidationError
 
-from generator.io.atomic import DamagedError, file_digest, link, place, write_temporary
+from generator.io.atomic import DamagedError, file_digest, link, place, write_atomic, write_temporary
 from generator.io.checksummed_json import checksummed, parse_checksummed
 from scenes.spec import Spec
 
@@ -44,7 +44,8 @@ class ClipRecord(Spec):
     """What is known of a rendered clip: its objects, its readings and what made it.
 
     `key` is the sha256 of everything its frames depend on; `sha256_bytes` names the .mp4 object, `sha256_frames` is the
-    hash of the decoded frames; `frames` maps lossless frame files (`0000.png`) to objects; `readings` are by axis.
+    hash of the decoded frames; `frames` maps lossless frame files (`0000.png`), and those of the scene's truth
+    (`generator.truth.truth_names`), to objects; `readings` are by axis.
     """
 
     key: str
@@ -167,6 +168,25 @@ class Store:
         """Remove a record, so that its clip is rendered again."""
         self._record_path(key).unlink(missing_ok=True)
 
+    def truth(self, key: str) -> dict[str, str] | None:
+        """Return the objects of a scene's ground truth by stored name, or None where it is not all there."""
+        path = self._truth_path(key)
+        try:
+            tree = parse_checksummed(path.read_bytes(), str(path))
+        except (FileNotFoundError, DamagedError):  # it only saves rendering: what is damaged is made anew
+            return None
+        files = {str(name): str(digest) for name, digest in tree["files"].items()}
+        return files if all(self.has(digest) for digest in files.values()) else None
+
+    def put_truth(self, key: str, files: Mapping[str, str]) -> dict[str, str]:
+        """Note the objects of a scene's truth; return those that count, which are another's where it was first."""
+        path = self._truth_path(key)
+        self._put_if_absent(path, checksummed({"files": dict(files)}))
+        found = self.truth(key)
+        if found is None:
+            write_atomic(path, checksummed({"files": dict(files)}), mode=0o444)
+        return found or dict(files)
+
     def drop(self, record: ClipRecord) -> None:
         """Remove a clip and its objects from a store that holds copies only; clips that share an object with it lose it too."""
         self.forget(record.key)
@@ -196,6 +216,9 @@ class Store:
         if not _SHA256.fullmatch(key):
             raise DamagedError(f"'{key}' is not a clip key")
         return self.root / "records" / key[:2] / f"{key}.json"
+
+    def _truth_path(self, key: str) -> Path:
+        return self.root / "truth" / key[:2] / f"{key}.json"
 
     def _put_if_absent(self, target: Path, data: bytes) -> None:
         if _touched(target):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import multiprocessing
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -18,6 +19,8 @@ from generator.media.read_clip import neutral_region, read
 from generator.media.video import decode, frames_digest
 from generator.recipe.plan import ClipPlan
 from generator.store.objects import ClipRecord
+from generator.store.record_keys import clip_key
+from generator.truth.truth_names import frame_files
 from generator.verify.findings import Problem, Row
 from generator.versions.working.working_folder import WorkingFolder
 from scenes.axes import Reading
@@ -55,12 +58,12 @@ class Found:
 
 def make_jobs(dataset: WorkingFolder, rows: Mapping[str, Row]) -> tuple[list[Job], list[Problem]]:
     """Return one job per labelled clip, and the problems that kept clips from having one."""
-    records, problems = _records(dataset)
+    records, problems = clip_records(dataset)
     jobs = []
     for clip in dataset.plan.clips:
         if clip.clip_id in rows:
             try:
-                jobs.append(_job(dataset, clip, rows[clip.clip_id], records))
+                jobs.append(_job(dataset, clip, rows[clip.clip_id], records.get(clip.clip_id)))
             except DamagedError as error:
                 problems.append(Problem(kind="label", where=clip.clip_id, message=str(error)))
     return jobs, problems
@@ -136,9 +139,12 @@ def file_digest(path: Path) -> str | None:
         return None
 
 
-def _records(dataset: WorkingFolder) -> tuple[dict[str, ClipRecord], list[Problem]]:
-    """Return the store's records by the sha256 of their clip's bytes, and those that cannot be read."""
-    records: dict[str, ClipRecord] = {}
+def clip_records(dataset: WorkingFolder) -> tuple[dict[str, ClipRecord], list[Problem]]:
+    """Return the records of clips by id, and those that cannot be read.
+
+    A clip's record is the one of the bytes that its label names; of several, with different truth, the one of this plan.
+    """
+    by_bytes: dict[str, list[ClipRecord]] = defaultdict(list)
     problems = []
     for path in sorted((dataset.store.root / "records").glob("??/*.json")):
         try:
@@ -147,15 +153,22 @@ def _records(dataset: WorkingFolder) -> tuple[dict[str, ClipRecord], list[Proble
             problems.append(Problem(kind="record", where=path.stem, message=str(error)))
             continue
         if record is not None:
-            records[record.sha256_bytes] = record
+            by_bytes[record.sha256_bytes].append(record)
+    columns = (dataset.labels[name].to_pylist() for name in ("clip_id", "sha256_bytes"))
+    records = {}
+    for clip_id, digest in zip(*columns, strict=True):
+        clip, found = dataset.plan.clip_by_id.get(clip_id), by_bytes.get(digest, [])
+        if len(found) > 1 and clip is not None:
+            found = [record for record in found if record.key == clip_key(dataset.plan, clip, record.blender)] or found
+        if found:
+            records[clip_id] = found[0]
     return records, problems
 
 
-def _job(dataset: WorkingFolder, clip: ClipPlan, row: Row, records: Mapping[str, ClipRecord]) -> Job:
+def _job(dataset: WorkingFolder, clip: ClipPlan, row: Row, record: ClipRecord | None) -> Job:
     """Return a worker's job; raises DamagedError when a hash is none, or when nothing says what lossless frames should hold."""
     video = dataset.plan.recipe.video
-    record = records.get(row["sha256_bytes"])
-    frames = {} if record is None else record.frames
+    frames = {} if record is None else frame_files(record.frames)
     kept = clip.frames * len(video.keep_frames)
     if len(frames) != kept:
         raise DamagedError(f"the store names {len(frames)} lossless frames of this clip, the recipe keeps {kept}")

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from pydantic import computed_field
+from pydantic import SerializerFunctionWrapHandler, computed_field, model_serializer
 from scipy import stats
 
 from generator.recipe.label_proof import short_blurs, unproven
@@ -21,7 +21,7 @@ from scenes.spec import Spec
 LEAST_RANKED = 3  # a rank correlation of fewer values says nothing
 
 ProblemKind = Literal[
-    "missing", "bytes", "object", "swapped", "decode", "frames", "label", "caption", "count", "record", "reading"
+    "missing", "bytes", "object", "swapped", "decode", "frames", "label", "caption", "count", "record", "reading", "truth"
 ]
 Row = Mapping[str, Any]  # of the label table
 Outcome = Literal["within", "past", "too small", "unreadable"]
@@ -128,6 +128,17 @@ class AxisReport(Spec):
         return within and self.reads_enough and not self.scenes_past_bar
 
 
+class TruthCheck(Spec):
+    """One measure of ground truth over all scenes that have it: the worst value, where, and the bar it is held to."""
+
+    name: str
+    unit: str
+    worst: float
+    bar: float
+    scene_id: str
+    scenes: int
+
+
 class VerifyReport(Spec):
     """Everything `stopdown verify` found in a dataset."""
 
@@ -140,6 +151,12 @@ class VerifyReport(Spec):
     axes: tuple[AxisReport, ...]
     problems: tuple[Problem, ...]
     measurements: tuple[ClipMeasurement, ...]
+    truth: tuple[TruthCheck, ...] | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_absent(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        tree: dict[str, Any] = handler(self)
+        return tree if self.truth is not None else {name: part for name, part in tree.items() if name != "truth"}
 
     @computed_field  # type: ignore[prop-decorator]
     @property

@@ -20,6 +20,10 @@ def print_report(report: VerifyReport, console: Console) -> None:
     for axis in report.axes:
         table.add_row(*_cells(axis))
     console.print(table)
+    for check in report.truth or ():
+        verdict = "[green]pass[/]" if check.worst <= check.bar else "[red]FAIL[/]"
+        words = f"worst {check.worst:.3g} {check.unit}, bar {check.bar:g}, {check.scenes} scenes"
+        console.print(f"truth: {check.name}: {words} {verdict}", highlight=False)
     for axis in report.axes:
         if axis.unproven:
             console.print(escape(axis.unproven), style="dim", soft_wrap=True)

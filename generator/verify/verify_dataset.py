@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from generator.io.atomic import DamagedError
 from generator.recipe.plan import ClipPlan, Plan
 from generator.store.labels import label_schema, measure
-from generator.verify.clips import Progress, file_problems, make_jobs, run_jobs
+from generator.verify.clips import Progress, clip_records, file_problems, make_jobs, run_jobs
 from generator.verify.findings import (
     ClipMeasurement,
     Problem,
@@ -20,6 +20,7 @@ from generator.verify.findings import (
     clip_measurement,
     stored_measurement,
 )
+from generator.verify.truth_report import verify_truth
 from generator.versions.working.working_folder import WorkingFolder
 from scenes.axes import AXES
 from scenes.errors import InputError
@@ -44,6 +45,10 @@ def verify(dataset: WorkingFolder, progress: Progress | None = None, *, workers:
     jobs, unusable = make_jobs(dataset, rows)
     found = run_jobs(jobs, progress, workers)
     problems += [*unusable, *file_problems(dataset, found, rows)]
+    truth = None
+    if plan.recipe.truth is not None:
+        truth, untrue = verify_truth(dataset, clip_records(dataset)[0])
+        problems += untrue
     measurements: list[ClipMeasurement] = []
     for clip in plan.clips:
         for axis, reading in found[clip.clip_id].readings.items() if clip.clip_id in found else ():
@@ -60,6 +65,7 @@ def verify(dataset: WorkingFolder, progress: Progress | None = None, *, workers:
         axes=axis_reports(plan, measurements),
         problems=tuple(problems),
         measurements=tuple(measurements),
+        truth=truth,
     )
 
 

@@ -23,6 +23,8 @@ from generator.store.labels import LabelRows, labels_file, without_stale_parts
 from generator.store.objects import ClipRecord
 from generator.store.splits import SplitRatios
 from generator.store.stored_plans import plan_recipe
+from generator.truth.truth_names import FOLDER as TRUTH
+from generator.truth.truth_names import is_truth
 from generator.versions.commit import Origin, check_message, commit
 from generator.versions.history.history import History
 from generator.versions.history.version import Software, Version
@@ -105,7 +107,9 @@ def _known(history: History, shown: str | None) -> _Known:
     if version_id is None:
         return _Known(version=None, rows={})
     version = history.load(version_id)
-    rows = read_rows(history.store, history.manifest(version), ("clip_id", "caption", "key", "lossless", "sha256_bytes"))
+    rows = read_rows(
+        history.store, history.manifest(version), ("clip_id", "scene_id", "caption", "key", "lossless", "sha256_bytes")
+    )
     return _Known(version=version, rows={row["clip_id"]: row for row in rows.to_pylist()})
 
 
@@ -132,10 +136,9 @@ def _with_folder(history: History, working: Working, labels: pa.Table, known: _K
             _check_video(history, working, clip_id, digest)
             captions[position] = _caption(history, clip_id, captions[position], known, present)
     named = set(ids) | known.rows.keys()  # the caption of a deleted clip may linger
+    scenes = _scenes(labels) | {str(row["scene_id"]) for row in known.rows.values()}
     for relative in present:
-        folder, name = relative.split("/")[:2]
-        clip_id = name if folder == "frames" else name.rpartition(".")[0]
-        if clip_id not in named:
+        if _owner(relative) not in (scenes if relative.startswith(f"{TRUTH}/") else named):
             raise InputError(f"{history.path / relative} has no row in {LABELS}; add its row, or move the file away")
     index = labels.column_names.index("caption")
     labels = labels.set_column(index, labels.schema.field("caption"), pa.array(captions, pa.string()))
@@ -174,6 +177,16 @@ def _caption(history: History, clip_id: str, label: str, known: _Known, present:
     return text
 
 
+def _owner(relative: str) -> str:
+    """Return the id of the clip that a file of the folder belongs to, of the scene for a file of truth."""
+    folder, name = relative.split("/")[:2]
+    return name.rpartition(".")[0] if folder == "clips" else name
+
+
+def _scenes(labels: pa.Table) -> set[str]:
+    return set(labels["scene_id"].to_pylist()) if "scene_id" in labels.column_names else set()
+
+
 def _evidence(history: History, labels: pa.Table, known: _Known) -> dict[str, RecordReference]:
     """Return what the store knows of every clip: from the version that the folder shows, else from records."""
     references: dict[str, RecordReference] = {}
@@ -185,9 +198,17 @@ def _evidence(history: History, labels: pa.Table, known: _Known) -> dict[str, Re
         else:
             unknown[clip_id] = digest
     if unknown:
-        records = {record.sha256_bytes: record for record in _records(history)}
+        # Of records with the same frames, one without truth and others with: the one that the folder shows.
+        shown = sorted(_records(history), key=lambda record: _is_shown(history, record))
+        records = {record.sha256_bytes: record for record in shown}
         references |= {clip_id: RecordReference.of(records[digest]) for clip_id, digest in unknown.items() if digest in records}
     return references
+
+
+def _is_shown(history: History, record: ClipRecord) -> bool:
+    """Return whether the truth that a record names, or its lack of any, is what the folder shows."""
+    truth = (history.path / TRUTH).is_dir()
+    return truth == any(is_truth(name) for name in record.frames)
 
 
 def _records(history: History) -> list[ClipRecord]:
@@ -245,10 +266,9 @@ def _files(history: History, version: Version | None) -> dict[str, bytes]:
 
 def _align(history: History, labels: pa.Table) -> None:
     """Make the folder say once what was committed: captions in both places, no caption or frame of a removed clip."""
-    kept = set(labels["clip_id"].to_pylist())
+    kept, scenes = set(labels["clip_id"].to_pylist()), _scenes(labels)
     for relative in dict(tracked_files(history.path)):
-        folder, name = relative.split("/")[:2]
-        if (name if folder == "frames" else name.rpartition(".")[0]) not in kept:
+        if _owner(relative) not in (scenes if relative.startswith(f"{TRUTH}/") else kept):
             (history.path / relative).unlink()
     for clip_id, caption in zip(labels["clip_id"].to_pylist(), labels["caption"].to_pylist(), strict=True):
         path, data = history.path / "clips" / f"{clip_id}.txt", f"{caption}\n".encode()

@@ -23,7 +23,7 @@ from generator.versions.history.locks import collecting
 from generator.versions.history.refs import version_ids
 from generator.versions.history.version import Version
 from generator.versions.manifest.leaves import read_leaf
-from generator.versions.working.compare import LABELS
+from generator.versions.working.compare import FOLDERS, LABELS
 from generator.versions.working.working_folder import build_lock
 from scenes.errors import InputError
 
@@ -177,7 +177,7 @@ def _records(store: Store) -> Iterator[ClipRecord]:
 
 
 def _temporaries(path: Path) -> list[Path]:
-    folders = (path, path / "clips", path / "frames", path / ".stopdown")
+    folders = (path, *(path / name for name in FOLDERS), path / ".stopdown")
     found: set[Path] = set()
     for folder in folders:
         if folder.is_dir() and not folder.is_symlink():

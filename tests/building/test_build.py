@@ -12,12 +12,13 @@ import pyarrow.parquet as pq
 import pytest
 import tiny
 
-from generator.building.local import BuildReport, build, clip_key, fitting_blender, scene_jobs, spread
+from generator.building.local import BuildReport, build, fitting_blender, scene_jobs, spread
 from generator.console.progress import JsonProgress, LiveProgress, PlainProgress, make_progress
 from generator.media.video import decode, frames_digest
 from generator.recipe.plan import Plan
 from generator.render.engine.errors import RenderError
 from generator.store.objects import Store
+from generator.store.record_keys import clip_key
 from generator.versions.working.working_folder import WorkingFolder
 from scenes.errors import InputError
 
@@ -135,7 +136,7 @@ def test_a_process_that_never_speaks_ends_the_build(tmp_path: Path) -> None:
 def test_scenes_go_longest_first_and_spread_over_idle_processes() -> None:
     plan = tiny.plan()
     keys = {clip.clip_id: clip_key(plan, clip, "5.0.1") for clip in plan.clips}
-    jobs = scene_jobs(plan, plan.clips, keys)
+    jobs = scene_jobs(plan, plan.clips, keys, "5.0.1")
     assert [job.spec.shot.frames for job in jobs] == [5, 5, 5, 1, 1]
     wide = spread(jobs, 32)
     assert sorted(clip.clip_id for job in wide for clip in job.clips) == sorted(keys)

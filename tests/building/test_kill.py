@@ -20,8 +20,9 @@ import pyarrow.parquet as pq
 import pytest
 import tiny
 
-from generator.building.local import blender_version, clip_key
+from generator.building.local import blender_version
 from generator.store.objects import ClipRecord, Store
+from generator.store.record_keys import clip_key
 
 ROOT = Path(__file__).parent.parent.parent
 PLAN = tiny.plan()

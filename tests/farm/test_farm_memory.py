@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from farm_support import BLENDER, RECIPE, farm_plan, made, quiet, whole
 
-from generator.building.local import clip_keys
 from generator.farm import missing as lookup
 from generator.farm import parts
 from generator.farm.finish import finish_target
@@ -28,6 +27,7 @@ from generator.recipe.schema import Recipe
 from generator.render.messages import SceneJob
 from generator.store.labels import label_table, labels_file
 from generator.store.objects import ClipRecord, Store
+from generator.store.record_keys import clip_keys
 
 PLAN = farm_plan()
 PARTS_ALIVE = 4  # the one at hand, the one ahead, and what is being read or written meanwhile

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from farm_support import BLENDER, RECIPE, begin, fake_clips, farm_plan, hasty, made, quiet, shard_clips, shards_of, whole
 
-from generator.building.local import clip_keys
 from generator.farm import parts
 from generator.farm.finish import finish_target
 from generator.farm.prefetch import prefetch
@@ -21,6 +20,7 @@ from generator.remotes.base import RemoteError, object_file, record_file
 from generator.remotes.folder import FolderRemote
 from generator.remotes.retry import Retry
 from generator.store.objects import ClipRecord, Store
+from generator.store.record_keys import clip_keys
 from generator.versions.history.history import History
 from generator.versions.working.working_folder import create_or_resume, stored_plan
 from scenes.errors import InputError

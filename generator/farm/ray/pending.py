@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Generator, Mapping
+from dataclasses import replace
 
 from generator.building.local import scene_jobs, spread
 from generator.farm.missing import lookup
@@ -87,12 +88,13 @@ class Work:
         for number, part in zip(order, prefetch(target.part, order), strict=True):
             missing = part.missing()
             self.left -= counts[number] - len(missing)
-            yield from scene_jobs(part.plan, missing, {clip.clip_id: part.keys[clip.clip_id] for clip in missing})
+            keys = {clip.clip_id: part.keys[clip.clip_id] for clip in missing}
+            yield from scene_jobs(part.plan, missing, keys, target.blender)
 
 
 def one(job: SceneJob, clip: ClipJob) -> SceneJob:
     """Return the job of one clip of a scene."""
-    return SceneJob(scene_id=job.scene_id, spec=job.spec, clips=(clip,))
+    return replace(job, clips=(clip,))
 
 
 def halved(job: SceneJob) -> tuple[SceneJob, SceneJob] | None:

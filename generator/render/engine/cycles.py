@@ -82,7 +82,7 @@ def render_frame(scene: Any, frame: int, box: Box, samples: int, scratch: Scratc
     """
     scene.frame_set(frame)
     scene.cycles.samples = samples
-    _set_border(scene.render, box)
+    set_border(scene.render, box)
     scene.render.filepath = scratch.path
     with blender_errors():
         bpy.ops.render.render(write_still=True)
@@ -95,7 +95,7 @@ def save_blend(path: Path) -> None:
         bpy.ops.wm.save_as_mainfile(filepath=str(path.resolve()), copy=True, compress=True, check_existing=False)
 
 
-def _set_border(render: Any, box: Box) -> None:
+def set_border(render: Any, box: Box) -> None:
     """Crop to a box. Blender truncates border * size to pixels: a quarter pixel more keeps that exact in float32."""
     width, height = render.resolution_x, render.resolution_y
     whole = box.area == width * height

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Literal, overload
 
 import numpy as np
 import pyarrow as pa
@@ -26,6 +26,9 @@ from numpy.typing import NDArray
 
 from generator.media.video import decode
 from generator.store.splits import SPLITS
+from generator.truth.read_truth import Flow, TruthReader
+from generator.truth.scene_file import FrameCamera, SceneObject
+from generator.truth.truth_names import truth_files
 from generator.versions.history.history import History
 from generator.versions.history.version import Version
 from generator.versions.manifest.leaves import read_rows
@@ -78,6 +81,40 @@ class Clip:
     def frames(self) -> NDArray[np.uint8]:
         """Return the decoded sRGB frames, uint8 `[T, H, W, 3]`; raises DamagedError for bytes that are not as committed."""
         return decode(self.data())
+
+    @property
+    def truth(self) -> TruthReader:
+        """The ground truth of the clip's scene, which all its clips share; raises InputError where the version has none."""
+        where = f"clip {self.clip_id} of version {self._snapshot.version.short}"
+        return TruthReader(truth_files(self["lossless"]), self._snapshot.history.store.read, where)
+
+    def depth(self, along: Literal["axis", "distance"] = "axis") -> NDArray[np.float32]:
+        """Return depth in metres, float32 `[T, H, W]`; see `TruthReader.depth`."""
+        return self.truth.depth(along)
+
+    def flow(self) -> Flow:
+        """Return flow in pixels, forward and backward float32 `[T-1, H, W, 2]`, and what of it is seen; see `Flow`."""
+        return self.truth.flow()
+
+    def instances(self) -> NDArray[np.uint16]:
+        """Return object ids, uint16 `[T, H, W]`, 0 the background."""
+        return self.truth.instances()
+
+    def normals(self, space: Literal["world", "camera"] = "world") -> NDArray[np.float32]:
+        """Return unit normals, float32 `[T, H, W, 3]`; see `TruthReader.normals`."""
+        return self.truth.normals(space)
+
+    def sharp(self) -> NDArray[np.uint8]:
+        """Return the scene as a pinhole without exposure time sees it, sRGB uint8 `[T, H, W, 3]`."""
+        return self.truth.sharp()
+
+    def objects(self) -> tuple[SceneObject, ...]:
+        """Return the scene's objects with their boxes and poses, frame by frame."""
+        return self.truth.scene.objects
+
+    def cameras(self) -> tuple[FrameCamera, ...]:
+        """Return the camera of every frame: intrinsics, and poses as OpenCV and as Blender write them."""
+        return self.truth.scene.cameras
 
 
 class Dataset:

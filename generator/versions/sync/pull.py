@@ -12,6 +12,7 @@ from generator.io.disk_errors import reported
 from generator.remotes.base import Remote, RemoteError, object_file, record_file, same_folder
 from generator.remotes.folder import FolderRemote
 from generator.store.objects import ClipRecord
+from generator.truth.truth_names import frame_files, truth_files
 from generator.versions.history.history import INTERNAL, History
 from generator.versions.history.locks import writing
 from generator.versions.history.version import Version
@@ -175,9 +176,12 @@ def _check_record(remote: Remote, data: bytes, row: Mapping[str, object]) -> Non
         record = ClipRecord.model_validate(parse_checksummed(data, record_file(str(row["key"]))))
     except (ValueError, DamagedError):
         raise DamagedError(f"{record_file(str(row['key']))} at {remote.name} is damaged; remove it there") from None
-    said = (record.key, record.sha256_bytes, record.sha256_frames, record.size_bytes, sorted(record.frames.items()))
+    frames, truth = frame_files(record.frames), truth_files(record.frames.items())
+    said = (record.key, record.sha256_bytes, record.sha256_frames, record.size_bytes, frames, truth.keys())
     lossless: list[tuple[str, str]] = row["lossless"]  # type: ignore[assignment]
-    if said != (row["key"], row["sha256_bytes"], row["sha256_frames"], row["size_bytes"], sorted(lossless)):
+    # Of truth the names: two machines may have rendered a scene's, and the version took the first.
+    held = frame_files(dict(lossless)), truth_files(lossless).keys()
+    if said != (row["key"], row["sha256_bytes"], row["sha256_frames"], row["size_bytes"], *held):
         raise DamagedError(f"{record_file(str(row['key']))} at {remote.name} belongs to another clip; remove it there")
 
 

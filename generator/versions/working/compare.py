@@ -22,6 +22,8 @@ import pyarrow.parquet as pq
 from generator.io.atomic import NOT_WRITABLE, DamagedError, file_digest, write_atomic
 from generator.io.checksummed_json import checksummed, parse_checksummed, read_checksummed, sha256, write_checksummed
 from generator.store.labels import write_labels
+from generator.truth.truth_names import FOLDER as TRUTH
+from generator.truth.truth_names import view_path
 from generator.versions.history.history import History
 from generator.versions.history.version import Version
 from generator.versions.manifest.leaves import read_leaf, read_rows
@@ -29,7 +31,7 @@ from generator.versions.manifest.rows import labels_of
 from generator.versions.manifest.tree import Manifest
 from scenes.errors import InputError
 
-FOLDERS = ("clips", "frames")
+FOLDERS = ("clips", "frames", TRUTH)
 LABELS = "labels.parquet"
 _FRESH_NS = 50_000_000  # a file younger than this when it was hashed may change again within one clock tick
 Kind = Literal["missing", "changed", "untracked", "unreadable"]
@@ -145,15 +147,16 @@ def target_of(history: History, version: Version) -> Target:
 def _target(rows: pa.Table, files: Mapping[str, str]) -> Target:
     objects: dict[str, str] = dict(files)
     captions, owners = {}, {}
-    columns = (rows[name].to_pylist() for name in ("clip_id", "sha256_bytes", "caption", "lossless"))
-    for clip_id, digest, caption, lossless in zip(*columns, strict=True):
+    columns = (rows[name].to_pylist() for name in ("clip_id", "scene_id", "sha256_bytes", "caption", "lossless"))
+    for clip_id, scene_id, digest, caption, lossless in zip(*columns, strict=True):
         objects[f"clips/{clip_id}.mp4"] = digest
         captions[f"clips/{clip_id}.txt"] = f"{caption}\n".encode()
         for path in (f"clips/{clip_id}.mp4", f"clips/{clip_id}.txt"):
             owners[path] = clip_id
         for name, frame in lossless:
-            objects[f"frames/{clip_id}/{name}"] = frame
-            owners[f"frames/{clip_id}/{name}"] = clip_id
+            path = view_path(clip_id, scene_id, name)
+            objects[path] = frame
+            owners[path] = clip_id
     return Target(objects=objects, captions=captions, labels=labels_of(rows), owners=owners)
 
 
@@ -168,7 +171,7 @@ def check_folders(path: Path) -> None:
 
 
 def tracked_files(path: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    """Yield every file under clips/ and frames/ as relative path and entry, temporaries apart; follows no links."""
+    """Yield every file under clips/, frames/ and truth/ as relative path and entry, temporaries apart; follows no links."""
     for name in FOLDERS:
         folder = path / name
         if folder.is_dir() and not folder.is_symlink():
@@ -202,9 +205,12 @@ def shows(history: History, version: Version) -> bool:
     and remembers no file. Raises DamagedError."""
     manifest = history.manifest(version)
     views = 0
+    truth: set[str] = set()  # of the leaf before: a scene's clips follow each other, and may lie in two leaves
     for leaf in manifest.each_leaf():
         target = _target(read_leaf(history.store, leaf, manifest.schema), {})
-        views += len(target.paths)
+        its_truth = {path for path in target.objects if path.startswith(f"{TRUTH}/")}
+        views += len(target.paths) - len(its_truth & truth)
+        truth = its_truth
         if not all(_holds(history, relative, digest) for relative, digest in target.objects.items()):
             return False
         if not all(_holds(history, relative, sha256(text)) for relative, text in target.captions.items()):

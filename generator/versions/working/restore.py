@@ -16,6 +16,7 @@ from generator.io.atomic import DamagedError, file_digest, fsync_folder, write_a
 from generator.io.checksummed_json import sha256
 from generator.io.disk_errors import reported
 from generator.store.labels import labels_file
+from generator.truth.truth_names import FOLDER as TRUTH
 from generator.versions.history.history import History
 from generator.versions.history.locks import writing
 from generator.versions.history.version import Version
@@ -181,11 +182,11 @@ def _write_caption(path: Path, data: bytes) -> None:
 
 
 def _remove_empty_folders(path: Path) -> None:
-    frames = path / "frames"
-    for folder in (*frames.glob("*"), frames):
-        if folder.is_dir():
-            with contextlib.suppress(OSError):  # it is not empty
-                folder.rmdir()
+    for folder in (path / "frames", path / TRUTH):
+        for inner in (*folder.glob("*/*"), *folder.glob("*"), folder):
+            if inner.is_dir():
+                with contextlib.suppress(OSError):  # it is not empty
+                    inner.rmdir()
 
 
 def _show_labels(history: History, target: Target) -> str:

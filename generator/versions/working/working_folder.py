@@ -2,6 +2,7 @@
 
 DATASET/clips/<clip-id>.mp4, .txt   what a person opens: hard links to objects, and captions
 DATASET/frames/<clip-id>/           lossless frames, where the recipe keeps them
+DATASET/truth/<scene-id>/           ground truth, where the recipe asks for it
 DATASET/labels.parquet, README.md   one typed row per clip; the dataset card
 DATASET/.stopdown/                  plan.json, objects, records, lock
 """
@@ -37,6 +38,8 @@ from generator.recipe.schema import Recipe
 from generator.store.labels import StoredLabels, label_table, write_labels
 from generator.store.objects import ClipRecord, Store
 from generator.store.splits import SplitRatios
+from generator.truth.truth_names import FOLDER as TRUTH
+from generator.truth.truth_names import frame_files, truth_files, view_path
 from generator.versions.working.curation import shown_curation
 from scenes.errors import InputError, closest
 
@@ -238,12 +241,18 @@ def show(
     """Show a plan that comes in parts in the working folder."""
     store = Store(path / INTERNAL)
     _remove_other_views(path, records)
+    scenes: set[str] = set()  # those that have truth
     for clip in chain.from_iterable(part.clips for part in parts):
         record = records[clip.clip_id]
         store.link(record.sha256_bytes, clip_view(path, clip.clip_id))
         _write_if_changed(clip_view(path, clip.clip_id).with_suffix(".txt"), clip.caption.encode() + b"\n")
-        for name, digest in record.frames.items():
-            store.link(digest, path / "frames" / clip.clip_id / name)
+        for name, digest in frame_files(record.frames).items():
+            store.link(digest, path / view_path(clip.clip_id, clip.scene_id, name))
+        truth = truth_files(record.frames.items())
+        if truth and clip.scene_id not in scenes:  # all clips of a scene have one
+            scenes.add(clip.scene_id)
+            _show_truth(store, truth, path / TRUTH / clip.scene_id)
+    _remove_other_folders(path / TRUTH, scenes)
     for name, pieces in lineage_files(origin, labels, license=license).items():
         made = labels.file.with_name(name)
         write_pieces(made, pieces)
@@ -256,9 +265,27 @@ def _remove_other_views(path: Path, shown: Container[str]) -> None:
     for view in _entries(path / "clips"):
         if view.suffix in (".mp4", ".txt") and view.stem not in shown:
             view.unlink()
-    for folder in _entries(path / "frames"):
+    _remove_other_folders(path / "frames", shown)
+
+
+def _show_truth(store: Store, files: Mapping[str, str], folder: Path) -> None:
+    """Link a scene's truth into its folder, and remove what an earlier one left there."""
+    for name, digest in files.items():
+        store.link(digest, folder / name)
+    for file in [file for file in folder.rglob("*") if file.is_file()]:
+        if str(file.relative_to(folder)) not in files:
+            file.unlink()
+    for inner in _entries(folder):
+        if inner.is_dir() and not any(inner.iterdir()):
+            inner.rmdir()
+
+
+def _remove_other_folders(path: Path, shown: Container[str]) -> None:
+    for folder in list(_entries(path)):
         if folder.name not in shown:
             shutil.rmtree(folder)
+    with suppress(OSError):  # there is none, or it is not empty
+        path.rmdir()
 
 
 def _entries(folder: Path) -> Iterator[Path]:
