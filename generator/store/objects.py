@@ -187,6 +187,12 @@ class Store:
             write_atomic(path, checksummed({"files": dict(files)}), mode=0o444)
         return found or dict(files)
 
+    def lost_truths(self) -> Iterator[Path]:
+        """Yield the notes of truths whose objects are not all there; they only save rendering."""
+        for path in sorted((self.root / "truth").glob("??/*.json")):
+            if _SHA256.fullmatch(path.stem) and self.truth(path.stem) is None:
+                yield path
+
     def drop(self, record: ClipRecord) -> None:
         """Remove a clip and its objects from a store that holds copies only; clips that share an object with it lose it too."""
         self.forget(record.key)

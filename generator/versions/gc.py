@@ -94,6 +94,7 @@ class _Sweep:
         objects = self._remove(self.store.path(digest) for digest in self.store.objects() if digest not in needed)
         for path in temporaries:
             self._take(path)
+        self._remove(self.store.lost_truths())
         return GcReport(
             objects=objects,
             records=removed_records,

@@ -88,8 +88,8 @@ class Work:
         for number, part in zip(order, prefetch(target.part, order), strict=True):
             missing = part.missing()
             self.left -= counts[number] - len(missing)
-            keys = {clip.clip_id: part.keys[clip.clip_id] for clip in missing}
-            yield from scene_jobs(part.plan, missing, keys, target.blender)
+            record_keys = {clip.clip_id: part.keys[clip.clip_id] for clip in missing}
+            yield from scene_jobs(part.plan, missing, record_keys, target.blender)
 
 
 def one(job: SceneJob, clip: ClipJob) -> SceneJob:
