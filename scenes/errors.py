@@ -1,4 +1,11 @@
-"""The error tree: everything a person can cause derives from `StopdownError` and ends as one line, exit code 2."""
+"""The errors of this package, and the root of all of them. What a person can cause ends as one line and an exit code.
+
+    StopdownError             2   whatever else a person can cause
+      InputError              2   a recipe, an option or a folder cannot be used
+      SceneError              2   a family could not meet its rules
+
+Those of the other packages are in `generator/errors.py` and `trainer/errors.py`.
+"""
 
 from __future__ import annotations
 

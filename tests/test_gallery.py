@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from generator.io.atomic import DamagedError
+from generator.errors import DamagedError
 from generator.versions.working.working_folder import WorkingFolder
 from generator.web.gallery import gallery, in_order, signed
 from scenes.axes import AXES

@@ -22,12 +22,13 @@ from types import MappingProxyType
 from generator.building.heartbeat import HeartbeatFolder, HeartbeatProgress, HeartbeatWriter
 from generator.building.plan_check import concerns
 from generator.console.progress import Progress
+from generator.errors import NoSpaceError
 from generator.io.atomic import FULL
 from generator.recipe.blend_file import take_in
 from generator.recipe.plan import ClipPlan, Plan, canonical_json
 from generator.render.executable import VERSION
 from generator.render.messages import ClipJob, SceneJob, TruthJob, WorkerSettings
-from generator.render.pool import NoSpaceError, PoolOptions, RenderPool
+from generator.render.pool import PoolOptions, RenderPool
 from generator.store.objects import ClipRecord, Store
 from generator.store.record_keys import clip_keys, donor_keys, recipe_truth
 from generator.store.splits import SplitRatios

@@ -10,9 +10,9 @@ import typer
 
 from generator.building.local import blender_version
 from generator.commands.options import Json
+from generator.errors import RenderError, RenderProcessDied
 from generator.recipe.blend_file import annotation_path, check_blend, read_notes
-from generator.render.engine.errors import RenderError
-from generator.render.single import RenderProcessDied, in_render_process, mark_file
+from generator.render.single import in_render_process, mark_file
 from scenes.errors import InputError
 from scenes.families.blend_annotation import check_caption
 

@@ -15,7 +15,8 @@ from typing import Any, NoReturn, ParamSpec, TypeVar
 
 import typer
 
-from generator.console.streams import OutputError, discard_output, own_streams
+from generator.console.streams import discard_output, own_streams
+from generator.errors import InterruptedByPersonError, OutputError, ReaderGoneError
 from generator.io.atomic import FULL, NOT_WRITABLE
 from scenes.errors import InputError, StopdownError
 
@@ -24,18 +25,6 @@ R = TypeVar("R")
 
 _UsageError: Any = typer.BadParameter.__mro__[1]  # of the click inside typer, which has no public name
 _LONGEST_PATH = 200
-
-
-class InterruptedByPersonError(StopdownError):
-    """Ctrl-C."""
-
-    exit_code = 130
-
-
-class ReaderGoneError(StopdownError):
-    """The reader of a pipe has read enough, as in `stopdown log … | head`; nobody is told."""
-
-    exit_code = 141
 
 
 def command_line(call: Callable[[], object]) -> NoReturn:

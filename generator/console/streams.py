@@ -15,16 +15,12 @@ import os
 import sys
 from typing import Any, TextIO
 
-from scenes.errors import StopdownError
+from generator.errors import OutputError
 
 # C0, DEL and C1, and what turns the direction of text round; a tab and a line's end are text.
 CONTROLS = (*range(0x09), *range(0x0B, 0x20), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A))
 _SHOWN = {code: f"\\u{code:04x}" for code in CONTROLS}
 _ESCAPES = "stopdown-escapes"
-
-
-class OutputError(StopdownError):
-    """Standard output cannot be written to."""
 
 
 def own_streams() -> None:

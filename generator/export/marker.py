@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from generator.io.atomic import DamagedError, write_atomic
+from generator.errors import DamagedError
+from generator.io.atomic import write_atomic
 from generator.io.checksummed_json import checksummed_text, parse_checksummed_text
 
 MARKER = ".stopdown-export.json"

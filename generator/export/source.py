@@ -10,7 +10,7 @@ from typing import Protocol
 import pyarrow as pa
 
 from generator.card.origin import Maker, Origin, Part, engine_version, plan_origin
-from generator.io.atomic import DamagedError
+from generator.errors import DamagedError
 from generator.recipe.licence import check_licence
 from generator.store.objects import ClipRecord
 from generator.store.splits import SplitRatios, split_of

@@ -23,21 +23,16 @@ from typing import Any
 import imageio.v3 as iio
 import numpy as np
 
+from generator.errors import DamagedError, ExportError
 from generator.export.entries import ClipFile, Entry, LongerClipFile, MadeFile, MadeFolder, StillFile, TextFile
 from generator.export.marker import listed, read_marker, write_marker
 from generator.export.source import ExportSource
-from generator.io.atomic import DamagedError, link
+from generator.io.atomic import link
 from generator.io.file_lock import exclusive_lock
 from generator.media.video import decode, encode
-from scenes.errors import InputError, StopdownError
+from scenes.errors import InputError
 
 LONGER_CRF = 4  # a clip that is encoded again: 53 dB from what it was, where the first encoding at CRF 12 has 44 dB
-
-
-class ExportError(StopdownError):
-    """The disk refused while exporting; what is written stays, and the same command goes on."""
-
-    exit_code = 1
 
 
 @dataclass

@@ -12,12 +12,12 @@ import secrets
 
 from pydantic import ValidationError
 
+from generator.errors import DamagedError, RemoteError
 from generator.farm.parts import StoredParts
-from generator.io.atomic import DamagedError
 from generator.io.checksummed_json import checksummed, parse_checksummed
 from generator.recipe.plan import PLAN_FORMATS, plan_format
 from generator.recipe.schema import Recipe
-from generator.remotes.base import Remote, RemoteError
+from generator.remotes.base import Remote
 from generator.remotes.retry import Retry
 from generator.versions.working.working_folder import difference, unread_format
 from scenes.errors import InputError

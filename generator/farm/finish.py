@@ -16,12 +16,13 @@ from functools import partial
 from itertools import groupby, islice
 from pathlib import Path
 
+from generator.errors import DamagedError
 from generator.farm.contents import contents
 from generator.farm.parts import Parts
 from generator.farm.remote_commit import commit_remote
 from generator.farm.shards import Piece, deal
 from generator.farm.target import Target, read_record
-from generator.io.atomic import DamagedError, file_digest, write_atomic
+from generator.io.atomic import file_digest, write_atomic
 from generator.io.spill_map import SpillMap
 from generator.recipe.plan import ClipPlan
 from generator.recipe.schema import Recipe

@@ -10,11 +10,11 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from generator.errors import DamagedError, RemoteError
 from generator.farm.contents import Contents
 from generator.farm.target import Target
-from generator.io.atomic import DamagedError
 from generator.io.checksummed_json import sha256
-from generator.remotes.base import Remote, RemoteError, object_file, version_file
+from generator.remotes.base import Remote, object_file, version_file
 from generator.store.objects import ClipRecord, Store
 from generator.versions.commit import Origin, commit
 from generator.versions.history.history import History

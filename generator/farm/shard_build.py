@@ -25,6 +25,7 @@ from typing import Self
 from generator.building.heartbeat import HeartbeatProgress, HeartbeatWriter
 from generator.building.local import LOGS, scene_jobs, spread
 from generator.console.progress import Progress
+from generator.errors import NoSpaceError
 from generator.farm.parts import Parts
 from generator.farm.prefetch import prefetch
 from generator.farm.shards import Piece, Shard, piece_clips, shard_pieces, time_limit_s
@@ -34,7 +35,7 @@ from generator.io.checksummed_json import sha256
 from generator.io.file_lock import exclusive_lock
 from generator.recipe.plan import ClipPlan
 from generator.render.messages import SceneJob, WorkerSettings
-from generator.render.pool import NoSpaceError, PoolOptions, RenderPool
+from generator.render.pool import PoolOptions, RenderPool
 from generator.store.objects import Store
 from scenes.errors import InputError
 

@@ -14,13 +14,14 @@ from pathlib import Path
 
 import jinja2
 
+from generator.errors import SlurmError
 from generator.farm.shards import MAX_SHARDS
 from generator.farm.target import make_folder
 from generator.io.atomic import write_atomic
 from generator.processes.children import stopdown_command
 from generator.recipe.estimate import estimate
 from generator.recipe.schema import Recipe
-from scenes.errors import InputError, StopdownError
+from scenes.errors import InputError
 
 _ARRAY = re.compile(r"(\d{1,7})(?:%(\d{1,7}))?")
 _TIME = re.compile(r"\d+|\d+:\d\d|\d+:\d\d:\d\d|\d+-\d+|\d+-\d+:\d\d|\d+-\d+:\d\d:\d\d")
@@ -28,12 +29,6 @@ _MEMORY = re.compile(r"\d+[KMGT]?")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._,@+-]*")
 _JOB = re.compile(r"\d+")
 AFTER = ("any", "ok")
-
-
-class SlurmError(StopdownError):
-    """Slurm refuses a job."""
-
-    exit_code = 1
 
 
 @dataclass(frozen=True, kw_only=True)

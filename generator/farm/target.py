@@ -20,14 +20,15 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from generator.errors import DamagedError, RemoteError
 from generator.farm.claim import check_recipe, claim_store, read_claim
 from generator.farm.parts import Parts, StoredParts, header
-from generator.io.atomic import DamagedError, write_atomic
+from generator.io.atomic import write_atomic
 from generator.io.checksummed_json import checksummed, parse_checksummed, sha256
 from generator.recipe.blend_file import FOLDER, file_sha256
 from generator.recipe.plan import ClipPlan, Plan
 from generator.recipe.schema import Recipe
-from generator.remotes.base import Remote, RemoteError, RemoteOptions, object_file, open_remote, record_file
+from generator.remotes.base import Remote, RemoteOptions, object_file, open_remote, record_file
 from generator.remotes.folder import FolderRemote
 from generator.remotes.put_verified import put_verified
 from generator.remotes.retry import Retry

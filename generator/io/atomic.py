@@ -15,20 +15,12 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from scenes.errors import StopdownError
-
 _PIECE_BYTES = 2**20
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV, errno.EACCES)
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, a quota, a limit on the size of a file
 NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
 # A folder that cannot be opened or flushed: the file system looks after its entries, as databases too take it.
 _NO_FOLDER_FSYNC = (errno.EINVAL, errno.EBADF, errno.EOPNOTSUPP, errno.ENOSYS, errno.EACCES, errno.EPERM, errno.EISDIR)
-
-
-class DamagedError(StopdownError):
-    """A stored file is missing, truncated or changed."""
-
-    exit_code = 1
 
 
 def fsync_folder(folder: Path) -> None:

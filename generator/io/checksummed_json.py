@@ -7,7 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from generator.io.atomic import DamagedError, write_atomic
+from generator.errors import DamagedError
+from generator.io.atomic import write_atomic
 
 _LINE_CHECK = 16  # hex digits: enough against chance, and short beside what a line says
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
+from generator.errors import DiskError
 from generator.io.atomic import FULL, NOT_WRITABLE
-from scenes.errors import StopdownError
 
 
 class _InFolder(Protocol):
@@ -18,12 +18,6 @@ class _InFolder(Protocol):
 H = TypeVar("H", bound=_InFolder)
 P = ParamSpec("P")
 R = TypeVar("R")
-
-
-class DiskError(StopdownError):
-    """The disk is full or refuses to be written to; what was there before is as it was."""
-
-    exit_code = 1
 
 
 def reported(function: Callable[Concatenate[H, P], R]) -> Callable[Concatenate[H, P], R]:

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from generator.io.atomic import DamagedError
+from generator.errors import DamagedError
 
 
 def png_bytes(srgb_HW3: NDArray[np.uint8]) -> bytes:

@@ -12,7 +12,7 @@ import numpy as np
 from av.error import FFmpegError
 from numpy.typing import NDArray
 
-from generator.io.atomic import DamagedError
+from generator.errors import DamagedError
 
 _FORMAT = "rgb48be"
 

@@ -17,7 +17,7 @@ import numpy as np
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation
 from numpy.typing import NDArray
 
-from generator.io.atomic import DamagedError
+from generator.errors import DamagedError
 
 Bytes = NDArray[np.uint8]
 

@@ -9,11 +9,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from generator.building.heartbeat import STALE_S, Heartbeat, read_heartbeats
+from generator.errors import DamagedError
 from generator.farm.claim import FARM_FILE
 from generator.farm.missing import LISTED_FROM, lookup, record_paths
 from generator.farm.parts import HeldParts
 from generator.farm.target import ClipKeys, Target, look_at
-from generator.io.atomic import DamagedError
 from generator.recipe.plan import ClipPlan
 from generator.remotes.base import RemoteOptions, open_remote
 from generator.remotes.folder import FolderRemote

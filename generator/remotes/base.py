@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from generator.io.atomic import DamagedError
+from generator.errors import DamagedError
 from scenes.errors import InputError
 
 _FILE = re.compile(
@@ -23,17 +23,6 @@ _FILE = re.compile(
 )
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-
-
-class RemoteError(InputError):
-    """A remote refuses, cannot be reached, is not there or is no dataset; nothing was changed here.
-
-    `lasting` says that trying again is of no use: a right, a bucket, free space or an ability is missing.
-    """
-
-    def __init__(self, message: str, *, lasting: bool = False) -> None:
-        super().__init__(message)
-        self.lasting = lasting
 
 
 class Remote(Protocol):

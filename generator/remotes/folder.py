@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
+from generator.errors import RemoteError
 from generator.io.atomic import FULL, fsync_folder, place, write_atomic, write_temporary
-from generator.remotes.base import RemoteError, checked_path
+from generator.remotes.base import checked_path
 from generator.versions.history.history import INTERNAL
 from generator.versions.history.locks import reading, swapping, writing
 from generator.versions.working.compare import check_folders

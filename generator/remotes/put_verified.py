@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from generator.remotes.base import Remote, RemoteError
+from generator.errors import RemoteError
+from generator.remotes.base import Remote
 
 
 def put_verified(remote: Remote, path: str, data: bytes, is_whole: Callable[[bytes], bool]) -> bool:

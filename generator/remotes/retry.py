@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from generator.remotes.base import RemoteError
+from generator.errors import RemoteError
 
 T = TypeVar("T")
 

@@ -22,7 +22,8 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 from obstore.store import S3Store
 
-from generator.remotes.base import RemoteError, RemoteOptions, checked_path
+from generator.errors import RemoteError
+from generator.remotes.base import RemoteOptions, checked_path
 from generator.versions.history.history import INTERNAL
 from scenes.errors import InputError
 

@@ -20,23 +20,16 @@ from types import TracebackType
 from typing import Self
 
 from generator.console.progress import Progress
-from generator.render.engine.errors import RenderError
+from generator.errors import NoSpaceError, RenderError
 from generator.render.executable import render_python
 from generator.render.messages import Done, Event, Failed, NoSpace, Ready, SceneDone, SceneJob, Started, WorkerSettings
 from generator.render.worker import work
-from scenes.errors import StopdownError
 
 MAX_ATTEMPTS = 2  # a clip that fails is tried once more
 MAX_DEAD_STARTS = 3
 MOST_AGAIN = 64  # clips that failed and wait for the end: what is held must not grow with the build
 EXIT_S = 10.0  # a process whose pipe has ended is about to exit
 LOG_LINES = 3
-
-
-class NoSpaceError(StopdownError):
-    """The disk is full; what is finished stays finished."""
-
-    exit_code = 1
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from generator.errors import RenderError
 from generator.recipe.render_settings import RenderSettings, Softness
 from generator.recipe.truth_section import Pass
-from generator.render.engine.errors import RenderError
 from generator.render.engine.regions import Box, merged, swept_box, swept_px
 from generator.render.engine.start import start_blender
 from generator.truth.flow import Geometry

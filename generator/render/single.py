@@ -11,11 +11,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, ParamSpec
 
+from generator.errors import RenderProcessDied
 from generator.io.atomic import write_atomic
 from generator.media.images import png_bytes
 from generator.recipe.blend_file import file_sha256, write_annotation
 from generator.recipe.render_settings import RenderSettings
-from generator.render.engine.errors import RenderError
 from generator.render.engine.start import start_blender, use_own_settings
 from generator.render.executable import render_python
 from scenes.axes import AXES
@@ -23,10 +23,6 @@ from scenes.palette import to_bytes
 from scenes.spec import Optics, SceneSpec
 
 P = ParamSpec("P")
-
-
-class RenderProcessDied(RenderError):
-    """The render process ended without a word."""
 
 
 def in_render_process(function: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:

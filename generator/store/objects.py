@@ -16,7 +16,8 @@ from pathlib import Path
 
 from pydantic import Field, ValidationError
 
-from generator.io.atomic import DamagedError, file_digest, link, place, write_atomic, write_temporary
+from generator.errors import DamagedError
+from generator.io.atomic import file_digest, link, place, write_atomic, write_temporary
 from generator.io.checksummed_json import checksummed, parse_checksummed
 from scenes.spec import Spec
 

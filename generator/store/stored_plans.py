@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from generator.io.atomic import DamagedError
+from generator.errors import DamagedError
 from generator.store.objects import Store
 from scenes.errors import InputError
 

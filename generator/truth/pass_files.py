@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from generator.io.atomic import DamagedError
+from generator.errors import DamagedError
 from generator.media.images import exr_channels, read_exr
 from generator.media.png16 import png16_bytes, read_png16
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from generator.io.atomic import DamagedError
+from generator.errors import DamagedError
 from generator.recipe.truth_section import Pass
 from generator.truth.truth_names import TRUTH_FORMAT
 from scenes.errors import InputError

@@ -14,7 +14,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
-from generator.io.atomic import DamagedError
+from generator.errors import DamagedError
 from generator.media.read_clip import neutral_region, read
 from generator.media.video import decode, frames_digest
 from generator.recipe.plan import ClipPlan

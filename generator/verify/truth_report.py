@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 
-from generator.io.atomic import DamagedError
+from generator.errors import DamagedError
 from generator.store.objects import ClipRecord
 from generator.truth.read_truth import TruthReader
 from generator.truth.truth_names import FOLDER, truth_files

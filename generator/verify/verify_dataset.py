@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 
-from generator.io.atomic import DamagedError
+from generator.errors import DamagedError
 from generator.recipe.plan import ClipPlan, Plan
 from generator.store.labels import label_schema, measure
 from generator.verify.clips import Progress, clip_records, file_problems, make_jobs, run_jobs

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from generator.io.atomic import DamagedError, file_digest
+from generator.errors import DamagedError
+from generator.io.atomic import file_digest
 from generator.io.checksummed_json import parse_checksummed, sha256
 from generator.remotes.base import record_file
 from generator.store.label_check import label_faults

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from generator.card.files import LINEAGE_NAMES
-from generator.io.atomic import DamagedError
+from generator.errors import ConflictError, DamagedError
 from generator.io.disk_errors import reported
 from generator.recipe.plan import Plan
 from generator.store.labels import LabelRows, label_table
@@ -28,7 +28,6 @@ from generator.store.splits import SplitRatios
 from generator.store.stored_plans import PlanFile, plan_recipe
 from generator.versions.history.history import History
 from generator.versions.history.locks import writing
-from generator.versions.history.refs import ConflictError
 from generator.versions.history.version import Software, Version, content_id, machine_kind
 from generator.versions.manifest.leaves import edit, store_rows, store_tables
 from generator.versions.manifest.rows import Evidences, RecordReference, check_follows, make_rows, normalised

@@ -15,7 +15,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from generator.io.atomic import DamagedError
+from generator.errors import DamagedError
 from generator.io.disk_errors import reported
 from generator.store.objects import ClipRecord, Store
 from generator.versions.history.history import History

@@ -16,7 +16,8 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from generator.io.atomic import DamagedError, write_atomic
+from generator.errors import DamagedError
+from generator.io.atomic import write_atomic
 from generator.media.video import decode
 from generator.versions.history.history import History
 from generator.versions.history.version import Version

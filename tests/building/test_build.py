@@ -14,9 +14,9 @@ import tiny
 
 from generator.building.local import BuildReport, build, fitting_blender, scene_jobs, spread
 from generator.console.progress import JsonProgress, LiveProgress, PlainProgress, make_progress
+from generator.errors import RenderError
 from generator.media.video import decode, frames_digest
 from generator.recipe.plan import Plan
-from generator.render.engine.errors import RenderError
 from generator.store.objects import Store
 from generator.store.record_keys import clip_key
 from generator.versions.working.working_folder import WorkingFolder

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from generator.errors import RenderError
 from generator.recipe.render_settings import RenderSettings, Softness
-from generator.render.engine.errors import RenderError
 from generator.render.engine.regions import Box, merged
 from generator.render.scene_renderer import SceneRenderer
 from scenes.camera import circle_of_confusion_px, image_plane_velocity, unproject

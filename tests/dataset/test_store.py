@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from generator.io.atomic import DamagedError
+from generator.errors import DamagedError
 from generator.store.objects import ClipRecord, Store
 
 KEY = hashlib.sha256(b"key").hexdigest()

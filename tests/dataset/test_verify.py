@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
-from generator.io.atomic import DamagedError
+from generator.errors import DamagedError
 from generator.verify.findings import VerifyReport
 from generator.verify.table import failures, print_report
 from generator.verify.verify_dataset import verify

@@ -13,7 +13,7 @@ from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from generator.io.atomic import DamagedError
+from generator.errors import DamagedError
 from generator.media.images import exr_bytes, png_bytes
 from generator.media.video import decode, encode, frames_digest
 

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from generator.io.atomic import DamagedError
+from generator.errors import DamagedError
 from generator.media.video import encode, frames_digest
 from generator.recipe.load import parse_recipe
 from generator.recipe.plan import Plan, make_plan

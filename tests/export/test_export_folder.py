@@ -18,11 +18,10 @@ import pyarrow as pa
 import pytest
 from squares import FORMATS, tree
 
+from generator.errors import DamagedError, ExportError
 from generator.export import DatasetSource, ExportOptions
 from generator.export.marker import MARKER
 from generator.export.run import export
-from generator.export.write_folder import ExportError
-from generator.io.atomic import DamagedError
 from generator.versions.working.working_folder import WorkingFolder
 from scenes.errors import InputError
 

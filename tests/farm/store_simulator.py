@@ -19,7 +19,8 @@ from typing import TypeVar
 
 from greenlet import getcurrent, greenlet
 
-from generator.remotes.base import RemoteError, checked_path
+from generator.errors import RemoteError
+from generator.remotes.base import checked_path
 from generator.remotes.retry import Retry
 
 Result = TypeVar("Result")

@@ -16,11 +16,12 @@ from versions.versions_remote_storage import BUCKET, Storage, storage_fixture  #
 from versions.versions_support import built
 
 from generator.building.local import build
+from generator.errors import RemoteError
 from generator.farm.finish import finish_target
 from generator.farm.target import Target, claimed_target, open_target
 from generator.io.checksummed_json import sha256
 from generator.recipe.plan import Plan
-from generator.remotes.base import RemoteError, RemoteOptions, object_file, open_remote, record_file
+from generator.remotes.base import RemoteOptions, object_file, open_remote, record_file
 from generator.store.objects import ClipRecord, Store
 from generator.versions.history.history import History
 from generator.versions.sync.compare_refs import remote_refs

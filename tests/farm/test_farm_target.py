@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 from farm_support import BLENDER, RECIPE, begin, fake_clips, farm_plan, hasty, made, quiet, shard_clips, shards_of, whole
 
+from generator.errors import DamagedError, RemoteError
 from generator.farm import parts
 from generator.farm.finish import finish_target
 from generator.farm.prefetch import prefetch
 from generator.farm.shard_build import Publisher, ShardOptions, build_shard, scratch_store
 from generator.farm.shards import Shard
 from generator.farm.target import Target, claimed_target, look_at, open_target, target_at
-from generator.io.atomic import DamagedError
 from generator.io.checksummed_json import sha256
-from generator.remotes.base import RemoteError, object_file, record_file
+from generator.remotes.base import object_file, record_file
 from generator.remotes.folder import FolderRemote
 from generator.remotes.retry import Retry
 from generator.store.objects import ClipRecord, Store

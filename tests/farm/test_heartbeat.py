@@ -14,7 +14,7 @@ from monitor_support import heartbeat_of
 from generator.building import heartbeat
 from generator.building.heartbeat import FAILURES, RECENT, Heartbeat, HeartbeatProgress, HeartbeatWriter, read_heartbeats
 from generator.console.progress import JsonProgress
-from generator.remotes.base import RemoteError
+from generator.errors import RemoteError
 
 NEVER_S = 3600.0
 

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from farm_support import RECIPE, farm_plan
 
-from generator.farm.slurm import Scripts, SlurmError, SlurmOptions, parse_array, program, submit, write_scripts
+from generator.errors import SlurmError
+from generator.farm.slurm import Scripts, SlurmOptions, parse_array, program, submit, write_scripts
 from scenes.errors import InputError
 
 PLAN = farm_plan()

@@ -13,9 +13,10 @@ from fault_schedule import Schedule, run_schedule
 from store_simulator import Faults, Scheduler, SimulatedRemote, Storage
 from virtual_farm import keys, virtual
 
+from generator.errors import RemoteError
 from generator.farm.finish import FinishReport, finish_target
 from generator.farm.shards import Shard
-from generator.remotes.base import RemoteError, record_file
+from generator.remotes.base import record_file
 
 SEEDS = 100
 PATH = record_file("0" * 64)

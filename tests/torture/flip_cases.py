@@ -13,11 +13,11 @@ from squares import SplitSource
 from squares import build as build_squares
 from versions_support import make_clips
 
+from generator.errors import ExportError
 from generator.export import DatasetSource
 from generator.export.marker import MARKER
 from generator.export.run import export
 from generator.export.source import ExportSource
-from generator.export.write_folder import ExportError
 from generator.versions.check import check
 from generator.versions.history.history import History
 from generator.versions.reading.dataset import Dataset

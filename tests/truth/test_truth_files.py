@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from generator.io.atomic import DamagedError
+from generator.errors import DamagedError
 from generator.media.png16 import png16_bytes, read_png16
 from generator.truth.flow import Geometry, Moment, flow_between
 from generator.truth.pass_files import (

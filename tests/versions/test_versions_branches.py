@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from test_versions_manifest import many_rows
 from versions_support import SOFTWARE, Clips, built, commit_clips, folder_bytes, without
 
-from generator.io.atomic import DamagedError
+from generator.errors import DamagedError
 from generator.io.checksummed_json import canonical
 from generator.remotes.folder import FolderRemote
 from generator.store.objects import Store

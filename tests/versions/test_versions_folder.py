@@ -20,7 +20,7 @@ from versions_support import (
     write_folder,
 )
 
-from generator.io.atomic import DamagedError
+from generator.errors import DamagedError
 from generator.store.labels import labels_file
 from generator.versions.check import check
 from generator.versions.commit import commit

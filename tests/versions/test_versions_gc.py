@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from versions_support import built, commit_clips, folder_bytes, make_clips, sha, without
 
-from generator.io.atomic import DamagedError
+from generator.errors import DamagedError
 from generator.store.splits import SplitRatios
 from generator.versions.check import check
 from generator.versions.gc import gc

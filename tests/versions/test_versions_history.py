@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from versions_support import built, changed, commit_clips, make_clips, origin, references, table, without
 
-from generator.io.atomic import DamagedError
+from generator.errors import ConflictError, DamagedError
 from generator.store.splits import SplitRatios
 from generator.versions.commit import commit, extend
 from generator.versions.history.history import History
-from generator.versions.history.refs import ConflictError, version_ids
+from generator.versions.history.refs import version_ids
 from generator.versions.history.version import Software, read_version
 from generator.versions.reading.diff import diff
 from scenes.errors import InputError

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from versions_support import SOFTWARE, make_clips, references, schema, sha, table
 
-from generator.io.atomic import DamagedError
+from generator.errors import DamagedError
 from generator.store.objects import Store
 from generator.store.splits import SplitRatios
 from generator.versions.history.version import content_id

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from versions_support import PLAN, built, changed, commit_clips, make_clips, origin, references, table, without
 
-from generator.io.atomic import DamagedError
+from generator.errors import DamagedError
 from generator.store.splits import SplitRatios
 from generator.versions.check import check
 from generator.versions.commit import commit

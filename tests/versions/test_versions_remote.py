@@ -17,7 +17,7 @@ from versions_remote_ops import damages, more
 from versions_remote_storage import BUCKET, Storage, place_fixture, remote_fixture, storage_fixture  # noqa: F401
 from versions_support import built, changed, commit_clips, folder_bytes, sha
 
-from generator.io.atomic import DamagedError
+from generator.errors import DamagedError
 from generator.io.checksummed_json import canonical
 from generator.remotes.base import Remote, RemoteOptions, object_file, open_remote, record_file, version_file
 from generator.remotes.folder import FolderRemote

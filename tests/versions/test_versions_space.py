@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from versions_support import Clips, changed, commit_clips, make_clips, write_folder
 
-from generator.io.disk_errors import DiskError
+from generator.errors import DiskError
 from generator.versions.check import check
 from generator.versions.gc import gc
 from generator.versions.history.history import History

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from test_versions_manifest import many_rows
 from versions_support import PLAN, Clips, built, changed, folder_bytes, make_clips, origin, references, sha, table
 
-from generator.io.atomic import DamagedError
+from generator.errors import DamagedError
 from generator.remotes.folder import FolderRemote
 from generator.store.labels import LabelRows, labels_file, write_labels
 from generator.store.objects import Store

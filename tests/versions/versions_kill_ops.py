@@ -9,10 +9,10 @@ from pathlib import Path
 
 from versions_support import changed, commit_clips, make_clips, origin, references, table, without
 
+from generator.errors import ConflictError
 from generator.versions.commit import extend
 from generator.versions.gc import gc
 from generator.versions.history.history import History
-from generator.versions.history.refs import ConflictError
 from generator.versions.working.restore import restore
 from scenes.errors import InputError
 

@@ -20,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from generator.console.terminal import Console
-from generator.io.atomic import DamagedError
+from generator.errors import DamagedError
 from trainer.backbones.memory import Offload, leave_device
 from trainer.data.cache import TensorCache
 from trainer.data.encoders import LatentEncoder, TextEncoder, pad_text

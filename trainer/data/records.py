@@ -13,7 +13,7 @@ import pyarrow as pa
 from diffusers import WanPipeline
 from numpy.typing import NDArray
 
-from generator.io.atomic import DamagedError
+from generator.errors import DamagedError
 from generator.media.video import frames_digest
 from generator.versions.history.version import Version
 from generator.versions.manifest.rows import axes_of

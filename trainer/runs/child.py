@@ -10,15 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from generator.processes.children import stopdown_command
-from scenes.errors import StopdownError
+from trainer.errors import StageFailedError
 
 SET_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux's prctl
-
-
-class StageFailedError(StopdownError):
-    """A stage's command ended with an error, which it has told itself."""
-
-    exit_code = 1
 
 
 def run_command(arguments: Sequence[str], *, stdout: Path | None = None) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from generator.io.atomic import DamagedError
+from generator.errors import DamagedError
 from generator.versions.history.history import History
 from scenes.control_axis import PROBES_VERSION
 from scenes.errors import StopdownError

@@ -15,7 +15,8 @@ from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from generator.io.atomic import DamagedError, write_atomic
+from generator.errors import DamagedError
+from generator.io.atomic import write_atomic
 from generator.io.checked_model import checked, verified
 from generator.io.file_lock import exclusive_lock
 from scenes.errors import InputError, closest

@@ -10,22 +10,12 @@ from contextlib import contextmanager
 
 import torch
 
-from scenes.errors import StopdownError
+from trainer.errors import DivergedError, OutOfRoomError
 
 WINDOW = 100  # losses that the running median is taken over
 ENOUGH = 20  # losses before a median means anything
 SHOWN = 8
 MEMORY_WORDS = ("can't allocate memory", "not enough memory", "out of memory")
-
-
-class DivergedError(StopdownError):
-    """A loss or a gradient that no step should be made with. Weights and checkpoints are those of before."""
-
-    exit_code = 1
-
-
-class OutOfRoomError(StopdownError):
-    """The device has no room for a step."""
 
 
 class Guard:

@@ -11,11 +11,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from generator.io.atomic import FULL
-from scenes.errors import StopdownError
-
-
-class DiskFullError(StopdownError):
-    """The disk has no room for what was to be written; what was there before is as it was."""
+from trainer.errors import DiskFullError
 
 
 @contextmanager

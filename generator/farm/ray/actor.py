@@ -15,9 +15,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from generator.errors import DamagedError
 from generator.farm.ray.process_folder import process_folder
 from generator.farm.target import Target
-from generator.io.atomic import DamagedError
 from generator.recipe.blend_file import FOLDER
 from generator.render.engine.start import start_blender, use_own_settings
 from generator.render.messages import Done, Event, Failed, NoSpace, SceneJob, WorkerSettings

@@ -18,8 +18,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from generator.errors import ClusterError
 from generator.farm.ray.process_folder import process_folder
-from scenes.errors import InputError, StopdownError
+from scenes.errors import InputError
 
 ANSWER_S = 30.0  # how long an address may take to answer
 LOAD_RAY_S = 120.0  # how long a process may take to load Ray, on a machine with much else to do
@@ -32,12 +33,6 @@ ENVIRONMENT = {
     "RAY_USAGE_STATS_PROMPT_ENABLED": "0",
     "RAY_worker_niceness": "0",  # 15 by default: rendering is what the CPUs are for, and `--workers` is not nicer either
 }
-
-
-class ClusterError(StopdownError):
-    """A cluster that should be there does not come up; what is in the store stays there."""
-
-    exit_code = 1
 
 
 _PLACE = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):(?P<port>\d{1,5})")

@@ -17,6 +17,7 @@ from typing import Any
 from generator.building.heartbeat import RENDERING, HeartbeatProgress, HeartbeatWriter
 from generator.card.origin import engine_version
 from generator.console.progress import Progress
+from generator.errors import NoSpaceError, RenderError, StoreError
 from generator.farm.parts import header
 from generator.farm.ray.actor import ActorSettings, Machine, Outcome, StoreTrouble, actor_class
 from generator.farm.ray.cluster import check_address, check_ray, connected
@@ -24,9 +25,7 @@ from generator.farm.ray.pending import MAX_ATTEMPTS, Work, halved, missing_count
 from generator.farm.shards import time_limit_s as estimated_limit_s
 from generator.farm.target import Target
 from generator.processes.processors import allowed_processors
-from generator.render.engine.errors import RenderError
 from generator.render.messages import ClipJob, Done, Failed, NoSpace, SceneJob, WorkerSettings
-from generator.render.pool import NoSpaceError
 from scenes.errors import InputError, StopdownError
 
 RECYCLE_CLIPS = 500
@@ -35,12 +34,6 @@ LOAD_S = 600.0  # Blender's files may come over a slow network
 CLOSE_S = 5.0
 LOOK_EVERY_S = 5.0  # how often machines that have come or gone are looked for
 SILENT_S = 60.0  # without any slot for so long, the person is told what is waited for
-
-
-class StoreError(StopdownError):
-    """The store does not take clips; what is there stays there."""
-
-    exit_code = 1
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,8 +18,8 @@ import bpy
 import numpy as np
 from numpy.typing import NDArray
 
+from generator.errors import RenderError
 from generator.recipe.render_settings import RenderSettings
-from generator.render.engine.errors import RenderError
 from generator.render.engine.regions import Box
 
 Floats = NDArray[np.float32]

@@ -13,8 +13,8 @@ import bpy
 import numpy as np
 from numpy.typing import NDArray
 
+from generator.errors import RenderError
 from generator.render.engine.cycles import Scratch, blender_errors, set_border
-from generator.render.engine.errors import RenderError
 from generator.render.engine.regions import Box
 from generator.truth.flow import Geometry
 

@@ -10,7 +10,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from generator.io.atomic import DamagedError, fsync_folder, write_temporary
+from generator.errors import DamagedError
+from generator.io.atomic import fsync_folder, write_temporary
 from generator.io.disk_errors import reported
 from generator.store.objects import Store
 from generator.store.splits import SplitRatios

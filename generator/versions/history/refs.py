@@ -8,7 +8,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from generator.io.atomic import DamagedError, fsync_folder
+from generator.errors import ConflictError, DamagedError
+from generator.io.atomic import fsync_folder
 from generator.io.checksummed_json import read_checksummed, write_checksummed
 from generator.versions.history.locks import swapping
 from scenes.errors import InputError
@@ -17,10 +18,6 @@ from scenes.spec import Spec
 _TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _HEXADECIMAL = re.compile(r"[0-9a-f]{4,}")
 RESERVED = ("latest", "head")
-
-
-class ConflictError(InputError):
-    """A reference was moved by another process since it was read."""
 
 
 class Tag(Spec):

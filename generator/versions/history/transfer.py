@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from generator.io.atomic import DamagedError, file_digest, fsync_folder, link, place, write_temporary
+from generator.errors import DamagedError
+from generator.io.atomic import file_digest, fsync_folder, link, place, write_temporary
 from generator.versions.history.history import History
 from generator.versions.history.locks import reading, writing
 from generator.versions.history.version import Version

@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
-from generator.io.atomic import DamagedError
+from generator.errors import DamagedError
 from generator.io.checksummed_json import canonical, sha256
 from generator.store.objects import ClipRecord
 from generator.store.splits import SplitRatios

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from generator.io.atomic import DamagedError
+from generator.errors import DamagedError
 from generator.store.objects import Store
 from generator.versions.manifest.rows import EXTRA, check_names, content_digest
 from generator.versions.manifest.summary import summarise

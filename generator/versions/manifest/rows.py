@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from generator.io.atomic import DamagedError
+from generator.errors import DamagedError
 from generator.store.label_check import label_faults
 from generator.store.objects import ClipRecord
 from generator.store.splits import SplitRatios, split_of

@@ -18,7 +18,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from generator.io.atomic import DamagedError
+from generator.errors import DamagedError
 from generator.io.checksummed_json import canonical, sha256
 from generator.store.objects import Store
 from generator.versions.manifest.summary import Summary, total

@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import ValidationError
 
-from generator.io.atomic import DamagedError
+from generator.errors import DamagedError
 from generator.io.checksummed_json import checksummed, parse_checksummed
 from generator.remotes.base import Remote, checked_path, version_file
 from generator.versions.history.history import History

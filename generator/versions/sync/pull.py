@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from generator.io.atomic import DamagedError, write_atomic
+from generator.errors import DamagedError, RemoteError
+from generator.io.atomic import write_atomic
 from generator.io.checksummed_json import parse_checksummed, sha256
 from generator.io.disk_errors import reported
-from generator.remotes.base import Remote, RemoteError, object_file, record_file, same_folder
+from generator.remotes.base import Remote, object_file, record_file, same_folder
 from generator.remotes.folder import FolderRemote
 from generator.store.objects import ClipRecord
 from generator.truth.truth_names import frame_files, truth_files

@@ -11,10 +11,10 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from itertools import chain, islice
 
-from generator.io.atomic import DamagedError
+from generator.errors import DamagedError, RemoteError
 from generator.io.disk_errors import reported
 from generator.io.spill_map import SpillMap
-from generator.remotes.base import Remote, RemoteError, object_file, record_file, same_folder, version_file
+from generator.remotes.base import Remote, object_file, record_file, same_folder, version_file
 from generator.remotes.folder import FolderRemote
 from generator.versions.history.history import History
 from generator.versions.history.locks import reading

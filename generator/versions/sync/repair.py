@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from generator.io.atomic import DamagedError, write_atomic
+from generator.errors import DamagedError
+from generator.io.atomic import write_atomic
 from generator.io.checksummed_json import parse_checksummed
 from generator.io.disk_errors import reported
 from generator.remotes.base import Remote, object_file, record_file, version_file

@@ -19,7 +19,8 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from generator.io.atomic import NOT_WRITABLE, DamagedError, file_digest, write_atomic
+from generator.errors import DamagedError
+from generator.io.atomic import NOT_WRITABLE, file_digest, write_atomic
 from generator.io.checksummed_json import checksummed, parse_checksummed, read_checksummed, sha256, write_checksummed
 from generator.store.labels import write_labels
 from generator.truth.truth_names import FOLDER as TRUTH

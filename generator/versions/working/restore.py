@@ -12,7 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from generator.io.atomic import DamagedError, file_digest, fsync_folder, write_atomic, write_temporary
+from generator.errors import DamagedError
+from generator.io.atomic import file_digest, fsync_folder, write_atomic, write_temporary
 from generator.io.checksummed_json import sha256
 from generator.io.disk_errors import reported
 from generator.store.labels import labels_file

@@ -29,7 +29,8 @@ from pydantic import ValidationError
 
 from generator.card.files import lineage_files
 from generator.card.origin import Origin, plan_origin
-from generator.io.atomic import DamagedError, write_atomic, write_pieces
+from generator.errors import DamagedError
+from generator.io.atomic import write_atomic, write_pieces
 from generator.io.checksummed_json import read_checksummed
 from generator.io.file_lock import exclusive_lock
 from generator.media.video import decode

@@ -24,7 +24,8 @@ from trainer.adapters.folder import attach_saved, save_adapter
 from trainer.adapters.saved import SavedAdapter
 from trainer.backbones.load import fingerprint
 from trainer.control import attach, axis_control
-from trainer.weights.full_disk import DiskFullError, full_disk_in_words
+from trainer.errors import DiskFullError
+from trainer.weights.full_disk import full_disk_in_words
 
 RECIPE = {"name": "demo", "train": {"steps": 12}}
 

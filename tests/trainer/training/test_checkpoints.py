@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from toy_task import Log, ToyTask, toy_settings
 
 from generator.io.checksummed_json import checksummed
+from trainer.errors import DiskFullError
 from trainer.training.callbacks.metrics import FILE, Event
 from trainer.training.checkpoints import saving
 from trainer.training.checkpoints.best import best_checkpoints
@@ -35,7 +36,7 @@ from trainer.training.checkpoints.saving import Clock, wait_for_room
 from trainer.training.loop import Loop
 from trainer.training.setup import make_accelerator
 from trainer.training.tasks.base import Progress
-from trainer.weights.full_disk import DiskFullError, full_disk_in_words, no_room
+from trainer.weights.full_disk import full_disk_in_words, no_room
 
 
 def made(step: int, *, scheduled: bool = True, size: int = 4) -> Checkpoint:

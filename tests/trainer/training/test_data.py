@@ -10,7 +10,7 @@ import pytest
 from dataset_support import ONE_AXIS, TWO_AXES, make_dataset
 from diffusers import WanPipeline
 
-from generator.io.atomic import DamagedError
+from generator.errors import DamagedError
 from generator.store.splits import SplitRatios
 from generator.versions.reading.dataset import Dataset
 from scenes.axes import AXES

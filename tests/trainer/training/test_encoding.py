@@ -17,7 +17,7 @@ from dataset_support import ONE_AXIS, make_dataset
 from diffusers import WanPipeline
 from rich.console import Console
 
-from generator.io.atomic import DamagedError
+from generator.errors import DamagedError
 from scenes.errors import InputError
 from trainer.backbones.load import load_backbone
 from trainer.data import TrainingData, open_data

@@ -16,9 +16,10 @@ from toy_task import Log, ToyTask, read_log, toy_settings
 from scenes.errors import InputError, StopdownError
 from trainer.config.train import OptimizerSettings, TrainSettings
 from trainer.data.batch import Batch
+from trainer.errors import DivergedError
 from trainer.training.checkpoints.checkpoint import read_latest
 from trainer.training.ema import start_average, update_average
-from trainer.training.guard import ENOUGH, DivergedError, Guard
+from trainer.training.guard import ENOUGH, Guard
 from trainer.training.loop import Loop, draw_seed
 from trainer.training.optimizers import OPTIMIZERS, make_optimizer
 from trainer.training.schedule import learning_rate

@@ -16,7 +16,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from watch_support import AXES, clips, control_task, make_loop, small_settings, tiny_pipe
 
-from generator.io.atomic import DamagedError
+from generator.errors import DamagedError
 from scenes.errors import InputError
 from trainer.training.callbacks import make_journal, make_watchers
 from trainer.training.callbacks.curves import CurveDrawer, draw_curves, panels, series, smoothed, terminal_curves

@@ -17,7 +17,7 @@ from test_gallery import CHROMIUM, FLAGS, STATES, Watched, luminance, needs_chro
 from test_versions_commands import call
 from versions_support import Clips, make_row, origin, references, sha, table
 
-from generator.io.atomic import DamagedError
+from generator.errors import DamagedError
 from generator.media.video import encode, frames_digest
 from generator.store.objects import ClipRecord, Store
 from generator.versions.commit import commit

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from generator.io.atomic import DamagedError
+from generator.errors import DamagedError
 from generator.versions.manifest.rows import ID_PATTERN, LOSSLESS, check_names
 
 NAME = st.one_of(

@@ -9,7 +9,7 @@ import pytest
 from versions_support import built, commit_clips, make_clips, make_row, origin, references, sha, table, without
 
 from generator.commands.query import fitting
-from generator.io.atomic import DamagedError
+from generator.errors import DamagedError
 from generator.media.video import decode, encode, frames_digest
 from generator.store.objects import ClipRecord, Store
 from generator.store.splits import SplitRatios, frame_leaks, perceptual_hash, scene_leaks, split_of

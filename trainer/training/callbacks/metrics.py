@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Literal, Protocol, get_args
 
-from generator.io.atomic import DamagedError, write_atomic
+from generator.errors import DamagedError
+from generator.io.atomic import write_atomic
 from generator.io.checksummed_json import checksummed_line, parse_checksummed_line
 from trainer.training.callbacks.surviving import surviving
 from trainer.training.tasks.base import Progress, Task

@@ -27,7 +27,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from generator.io.atomic import DamagedError, file_digest, fsync_folder
+from generator.errors import DamagedError
+from generator.io.atomic import file_digest, fsync_folder
 from generator.io.checksummed_json import checksummed, parse_checksummed
 from generator.io.scratch import scratch_folder
 

@@ -10,7 +10,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from trainer.weights.full_disk import DiskFullError, free_bytes, size_in_words
+from trainer.errors import DiskFullError
+from trainer.weights.full_disk import free_bytes, size_in_words
 
 WORTH = 10.0  # times as long as the last checkpoint took to write pass before the next one by time
 SPARE_BYTES = 2**20  # for file systems' own records
