@@ -27,10 +27,10 @@ from torch import Tensor
 
 from trainer.config.train import TrainSettings
 from trainer.data.batches import CONTROLS_NAME, LATENTS, TEXT
-from trainer.data.records import ClipRecord
+from trainer.data.records import TrainingClip
 from trainer.methods.control.task import ControlTask
 from trainer.training.loop import Loop
-from trainer.training.setup import Run, open_run, prepare_run
+from trainer.training.setup import PreparedRun, open_run, prepare_run
 from trainer.training.tasks.objective import counterfactual_noise, mix, predict_velocity
 
 RESULTS = Path(__file__).parent / "results" / "control_learning.json"
@@ -90,9 +90,9 @@ def measured(settings: TrainSettings, folder: Path) -> dict[str, Any]:
     return row | {name: [slope(run, groups, time, turn) for time in TIMES] for name, turn in (("followed", 1), ("unasked", 0))}
 
 
-def grouped(records: tuple[ClipRecord, ...]) -> list[ClipRecord]:
+def grouped(records: tuple[TrainingClip, ...]) -> list[TrainingClip]:
     """Return clips of held-out scenes, `GROUP` of a scene after another, spread over its values."""
-    scenes: dict[str, list[ClipRecord]] = {}
+    scenes: dict[str, list[TrainingClip]] = {}
     for record in records:
         scenes.setdefault(record.scene_id, []).append(record)
     rich = [sorted(clips, key=lambda clip: clip.controls) for clips in scenes.values() if len(clips) > GROUP]
@@ -100,7 +100,7 @@ def grouped(records: tuple[ClipRecord, ...]) -> list[ClipRecord]:
 
 
 @torch.no_grad()
-def slope(run: Run, clips: list[ClipRecord], time: float, turn: int) -> float:
+def slope(run: PreparedRun, clips: list[TrainingClip], time: float, turn: int) -> float:
     """Return the slope of the predicted differences within groups on the true ones, each clip shown its `turn`th neighbour."""
     task = run.task
     assert isinstance(task, ControlTask)

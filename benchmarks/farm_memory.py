@@ -36,7 +36,7 @@ from generator.farm import parts
 from generator.farm.claim import read_claim
 from generator.farm.finish import finish_target
 from generator.farm.parts import StoredParts, header
-from generator.farm.ray.pending import Work, halved, missing_counts, one
+from generator.farm.ray.pending import PendingWork, halved, missing_counts, one
 from generator.farm.shard_build import ShardOptions, build_shard
 from generator.farm.shards import Shard
 from generator.farm.target import StoredKeys, Target, target_at
@@ -208,7 +208,7 @@ def driver(store: Path, clips: int, *, left: int | None = None) -> None:
     where = target(store, clips)
     counts = missing_counts(where)
     assert sum(counts.values()) == (clips if left is None else left)
-    work = Work(where, counts)
+    work = PendingWork(where, counts)
     slots: deque[SceneJob] = deque()
     while work.left:
         while len(slots) < SLOTS and (job := work.take()) is not None:

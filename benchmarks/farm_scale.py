@@ -45,7 +45,7 @@ from generator.remotes.base import Remote, object_file, record_file
 from generator.remotes.folder import FolderRemote
 from generator.remotes.retry import Retry
 from generator.store.objects import Store
-from generator.versions.commit import Origin, commit, extend
+from generator.versions.commit import CommitOrigin, commit, extend
 from generator.versions.history.history import History
 from generator.versions.manifest.rows import RecordReference
 
@@ -216,7 +216,7 @@ def committed(history: History, clip: str, seed: int, count: int, act: Callable[
     labels, known = _labels(ids, scenes, np.random.default_rng(seed), [clip] * count), references(ids)
     store, there = Reading(history.root), set(history.store.objects())
     history.store = store
-    spent_s, _ = cpu(lambda: act(history, labels, known, Origin(message=f"seed {seed}")))
+    spent_s, _ = cpu(lambda: act(history, labels, known, CommitOrigin(message=f"seed {seed}")))
     written = sum(store.path(digest).stat().st_size for digest in set(store.objects()) - there)
     return spent_s, written, store.read_bytes
 

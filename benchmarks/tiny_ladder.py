@@ -24,8 +24,8 @@ from diffusers import AutoencoderKLWan
 from trainer.data.cache import module_digest
 from trainer.tiny.shared.clips import load_clips
 from trainer.tiny.shared.config import Optimizing, TransformerSettings, read_settings
-from trainer.tiny.shared.stage_loop import Run
-from trainer.tiny.stages import Work, tokenizer
+from trainer.tiny.shared.stage_loop import StageRun
+from trainer.tiny.stages import TinyWork, tokenizer
 from trainer.tiny.transformer.latents import encode_world
 from trainer.tiny.transformer.transformer_stage import TransformerStage, save_samples
 
@@ -52,7 +52,7 @@ ARMS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 
 
 def trained(
-    work: Work, arm: Mapping[str, Any], parts: tuple[Any, AutoencoderKLWan], cpu_s: float, folder: Path
+    work: TinyWork, arm: Mapping[str, Any], parts: tuple[Any, AutoencoderKLWan], cpu_s: float, folder: Path
 ) -> dict[str, Any]:
     """Train an arm for so many CPU seconds; return its steps and losses, and draw what it makes of a few prompts."""
     latents, vae = parts
@@ -60,13 +60,13 @@ def trained(
     settings = TransformerSettings(batch=16, turns=1, steps=1, optimizing=schedule(1)).model_copy(update=dict(arm))
     began_s = time.process_time()
     stage = TransformerStage(settings, latents, tokenizer(work), vae)
-    tried = Run(stage, settings.optimizing, folder / "tried")
+    tried = StageRun(stage, settings.optimizing, folder / "tried")
     tried.steps = TRIED + 1  # the end would measure and draw
     tried.train(until=TRIED)
     steps = max(TRIED, int(cpu_s / ((time.process_time() - began_s) / TRIED)))
     settings = settings.model_copy(update={"steps": steps + 1, "optimizing": schedule(steps)})
     stage = TransformerStage(settings, latents, tokenizer(work), vae)
-    run = Run(stage, settings.optimizing, folder / "run")
+    run = StageRun(stage, settings.optimizing, folder / "run")
     began_s = time.process_time()
     while run.step < steps and time.process_time() - began_s < 1.1 * cpu_s:
         run.train(until=run.step + 5)
@@ -96,7 +96,7 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     vae = AutoencoderKLWan.from_pretrained(given.vae).float().eval()
-    work = Work(given.work, read_settings(None), lambda: False)
+    work = TinyWork(given.work, read_settings(None), lambda: False)
     clips = load_clips(given.work / "clips")
     name = module_digest(vae)[:12]
     latents = encode_world(vae, clips, given.work / "ladder" / "latents", name, 1)

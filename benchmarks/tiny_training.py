@@ -23,8 +23,8 @@ import torch
 
 from trainer.tiny.shared.clips import load_clips
 from trainer.tiny.shared.config import Optimizing, Phase, TinySettings, TransformerSettings, read_settings
-from trainer.tiny.shared.stage_loop import METRICS, Run, load_average
-from trainer.tiny.stages import Work, latents, tokenizer, vae
+from trainer.tiny.shared.stage_loop import METRICS, StageRun, load_average
+from trainer.tiny.stages import TinyWork, latents, tokenizer, vae
 from trainer.tiny.transformer.transformer_stage import TransformerStage
 from trainer.tiny.vae.vae_stage import VaeStage, reconstruct
 
@@ -52,7 +52,7 @@ ARMS: Mapping[str, Mapping[str, Mapping[str, Any]]] = MappingProxyType(
 )
 
 
-def autoencoder(work: Work, arm: Mapping[str, Any], steps: int, folder: Path) -> dict[str, float]:
+def autoencoder(work: TinyWork, arm: Mapping[str, Any], steps: int, folder: Path) -> dict[str, float]:
     """Train an autoencoder on clips of 5 frames; return the PSNR of held-out clips of that length, decibels."""
     phases = (Phase(frames=5, batch=8, steps=steps),)
     if arm["linear"]:
@@ -60,21 +60,21 @@ def autoencoder(work: Work, arm: Mapping[str, Any], steps: int, folder: Path) ->
     optimizing = schedule(2e-3, arm["matrix_rate"], "^$", steps)
     settings = work.settings.vae.model_copy(update={"phases": phases, "optimizing": optimizing})
     stage = VaeStage(settings, load_clips(work.folder / "clips"))
-    Run(stage, optimizing, folder).train()
+    StageRun(stage, optimizing, folder).train()
     load_average(stage.vae, folder)
     held = [stage.clips.video(entry)[:5] for entry in stage.clips.split("validation", at_least=5)[:48]]
     errors = [np.mean((reconstruct(stage.vae, video).astype(np.float64) - video) ** 2) for video in held]
     return {"psnr_db": float(np.mean(10 * np.log10(255**2 / np.array(errors))))}
 
 
-def transformer(work: Work, arm: Mapping[str, Any], steps: int, folder: Path) -> dict[str, float]:
+def transformer(work: TinyWork, arm: Mapping[str, Any], steps: int, folder: Path) -> dict[str, float]:
     """Train a transformer; return the loss of held-out clips and its millions of parameters."""
     optimizing = schedule(1.2e-3, arm.get("matrix_rate", 0.02), arm.get("plain", PLAIN), steps)
     settings = work.settings.transformer.model_copy(update={"steps": steps, "optimizing": optimizing, **arm.get("size", {})})
     made = vae(work)
     assert made is not None
     stage = TransformerStage(settings, latents(work), tokenizer(work), made)
-    Run(stage, optimizing, folder).train()
+    StageRun(stage, optimizing, folder).train()
     rows = [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
     millions = sum(parameter.numel() for parameter in stage.module.parameters()) / 1e6
     return {"validation_loss": float(rows[-1]["validation_loss"]), "million_parameters": round(millions, 2)}
@@ -98,7 +98,7 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     settings: TinySettings = read_settings(given.settings)
-    work = Work(given.work, settings, lambda: False)
+    work = TinyWork(given.work, settings, lambda: False)
     found = json.loads(given.json.read_text()) if given.json.is_file() else {}
     if found.get("steps") != given.steps:
         found = {

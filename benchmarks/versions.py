@@ -30,7 +30,7 @@ from versions_dvc import Beside, beside_lines, find_dvc
 from generator.store.labels import labels_file
 from generator.store.objects import ClipRecord, Store
 from generator.versions.check import check
-from generator.versions.commit import Origin, commit, extend
+from generator.versions.commit import CommitOrigin, commit, extend
 from generator.versions.history.history import INTERNAL, History
 from generator.versions.manifest.rows import RecordReference
 from generator.versions.reading.dataset import Dataset
@@ -129,14 +129,16 @@ def folder_lines(path: Path, repeats: int) -> list[Line]:
     _write_folder(path, store, labels)
 
     def first() -> None:
-        record_shown(history, commit(history, labels, references, Origin(message="first", files={"README.md": b"# card\n"})))
+        record_shown(
+            history, commit(history, labels, references, CommitOrigin(message="first", files={"README.md": b"# card\n"}))
+        )
 
     lines = [Line("commit 500 clips", _seconds(first), 1.5)]
     kept = labels.slice(0, FOLDER_CLIPS - 50)
     edited = kept.set_column(
         kept.column_names.index("caption"), kept.schema.field("caption"), pa.array([f"new words {n}" for n in range(len(kept))])
     )
-    commit(history, edited, references, Origin(message="second", files={"README.md": b"# card 2\n"}))
+    commit(history, edited, references, CommitOrigin(message="second", files={"README.md": b"# card 2\n"}))
     lines += [
         Line("verify every byte", _best(lambda: check(history), repeats), 1.0),
         Line("diff: 50 removed, 450 changed", _best(lambda: diff(history, "latest~1", "latest"), repeats), 0.05),
@@ -165,7 +167,9 @@ def manifest_lines(path: Path, rows: int, repeats: int) -> list[Line]:
     references = {clip_id: RecordReference(key=_sha(clip_id), lossless={}) for clip_id in ids}
     lines = [
         Line(
-            f"commit {rows:,} rows at once", _seconds(lambda: commit(history, labels, references, Origin(message="all"))), None
+            f"commit {rows:,} rows at once",
+            _seconds(lambda: commit(history, labels, references, CommitOrigin(message="all"))),
+            None,
         )
     ]
     for what, seed, bar in (("of a new seed", 2, 0.5), ("scattered over all leaves", None, None)):
@@ -175,7 +179,7 @@ def manifest_lines(path: Path, rows: int, repeats: int) -> list[Line]:
             digests = [_record(history.store, f"{seed} {repeat} {n}", rng.bytes(64)).sha256_bytes for n in range(NEW_CLIPS)]
             new = _labels(new_ids, new_scenes, rng, digests)
             known = {clip_id: RecordReference(key=_sha(clip_id), lossless={}) for clip_id in new_ids}
-            times.append(_seconds(lambda new=new, known=known: extend(history, new, known, Origin(message="more"))))  # type: ignore[misc]
+            times.append(_seconds(lambda new=new, known=known: extend(history, new, known, CommitOrigin(message="more"))))  # type: ignore[misc]
         lines.append(Line(f"commit {NEW_CLIPS} new clips {what}", min(times), bar))
     lines += [
         Line("read all labels", _best(lambda: Dataset.open(path).labels, repeats), 2.0),

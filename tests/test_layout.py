@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import re
 import statistics
 import subprocess
@@ -117,3 +118,46 @@ def test_every_path_that_a_text_names_is_there() -> None:
     told = {(text, path) for text in texts if text.name != "CHANGELOG.md" for path in PATH.findall(text.read_text())}
     gone = [f"{text.relative_to(ROOT)}: {path}" for text, path in told if not (ROOT / path).exists()]
     assert not gone  # CHANGELOG.md tells of earlier trees
+
+
+@cache
+def classes(package: str) -> dict[str, list[tuple[str, tuple[str, ...]]]]:
+    """Return the classes of a package's modules by name: where each is defined, and the names of its bases."""
+    found = defaultdict(list)
+    for path in sources(package):
+        for node in ast.parse((ROOT / path).read_text()).body:
+            if isinstance(node, ast.ClassDef):
+                found[node.name].append((path, tuple(ast.unparse(base).rpartition(".")[2] for base in node.bases)))
+    return found
+
+
+def test_a_class_name_stands_once_in_all_packages() -> None:
+    places = defaultdict(list)
+    for package in PACKAGES:
+        for name, defined in classes(package).items():
+            places[name] += [path for path, _ in defined]
+    twice = {name: paths for name, paths in places.items() if len(paths) > 1 and not name.startswith("_")}
+    assert not twice, f"one name, several classes; say of what each is one: {twice}"
+
+
+def test_errors_are_in_one_module_a_package_whose_text_shows_their_tree() -> None:
+    errors, known = {}, {"Exception", "BaseException"}
+    while True:  # classes below those that are known, wherever they are
+        more = {
+            name: path
+            for package in PACKAGES
+            for name, defined in classes(package).items()
+            for path, bases in defined
+            if set(bases) & known and name not in known
+        }
+        if not more:
+            break
+        errors |= more
+        known |= set(more)
+    elsewhere = {name: path for name, path in errors.items() if path.count("/") != 1 or not path.endswith("/errors.py")}
+    assert not elsewhere, f"errors belong to their package's errors.py: {elsewhere}"
+    for package in PACKAGES:
+        module = importlib.import_module(f"{package}.errors")
+        told = dict(re.findall(r"^ +(\w+) +(\d+) ", module.__doc__ or "", re.MULTILINE))
+        own = {name: str(getattr(module, name).exit_code) for name, path in errors.items() if path == f"{package}/errors.py"}
+        assert own.items() <= told.items(), f"{package}/errors.py: the text says {told}, the classes are {own}"

@@ -10,18 +10,18 @@ import json
 from collections.abc import Iterator
 
 from generator.export import as_read
-from generator.export.base import Exporter, Job, media_file
+from generator.export.base import Exporter, ExportJob, media_file
 from generator.export.entries import Entry, TextFile
 
 
-def _entries(job: Job) -> Iterator[Entry]:
+def _entries(job: ExportJob) -> Iterator[Entry]:
     for row in job.rows:
         yield media_file(row, f"{row['frames']}f")
         yield TextFile(path=f"{row['frames']}f/{row['clip_id']}.txt", data=row["caption"].encode() + b"\n")
     yield TextFile(path="datasets.yaml", data=_config(job))
 
 
-def _config(job: Job) -> bytes:
+def _config(job: ExportJob) -> bytes:
     lines = [
         "# ai-toolkit datasets, written by stopdown export: put this into the process of a training configuration.",
         "datasets:",

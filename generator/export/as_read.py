@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from generator.export.base import Job
+from generator.export.base import ExportJob
 
 MODEL_FPS = 16
 SIZE_STEP = 16
@@ -22,7 +22,7 @@ def _nearest(side_px: int) -> int:
     return max(SIZE_STEP, round(side_px / SIZE_STEP) * SIZE_STEP)
 
 
-def size_notes(job: Job) -> Iterator[str]:
+def size_notes(job: ExportJob) -> Iterator[str]:
     """Yield a line for every size that a model cannot take as it is."""
     for width, height in job.shapes:
         fitting = fitting_size(width, height)
@@ -33,7 +33,7 @@ def size_notes(job: Job) -> Iterator[str]:
             )
 
 
-def speed_notes(job: Job) -> Iterator[str]:
+def speed_notes(job: ExportJob) -> Iterator[str]:
     """Yield a line where frames are taken one by one whatever their rate is."""
     for fps in sorted({row["fps"] for row in job.rows if row["frames"] > 1} - {MODEL_FPS}):
         yield (
@@ -42,7 +42,7 @@ def speed_notes(job: Job) -> Iterator[str]:
         )
 
 
-def notes(job: Job) -> tuple[str, ...]:
+def notes(job: ExportJob) -> tuple[str, ...]:
     """Return what a reader does that takes frames as they are and resizes pictures."""
     return (*size_notes(job), *speed_notes(job))
 

@@ -31,7 +31,7 @@ class ExportOptions:
 
 
 @dataclass(frozen=True)
-class Job:
+class ExportJob:
     """One export: a source, the label rows that were chosen from it, and the options (`preset` is settled)."""
 
     source: ExportSource
@@ -77,15 +77,15 @@ class Exporter:
     """
 
     summary: str
-    entries: Callable[[Job], Iterable[Entry]]
-    usage: Callable[[Job], str]
+    entries: Callable[[ExportJob], Iterable[Entry]]
+    usage: Callable[[ExportJob], str]
     versions: str = ""
     several_splits: bool = False
     holds_labels: bool = False
     own_card: bool = False
     takes_pairs: bool = False
     presets: Mapping[str, str] | None = None
-    notes: Callable[[Job], tuple[str, ...]] = lambda job: ()
+    notes: Callable[[ExportJob], tuple[str, ...]] = lambda job: ()
 
 
 def clip_file(row: Row, folder: str) -> ClipFile:

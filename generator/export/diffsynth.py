@@ -8,19 +8,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from generator.export import as_read
-from generator.export.base import Exporter, Job, clip_file
+from generator.export.base import Exporter, ExportJob, clip_file
 from generator.export.entries import Entry, TextFile
 from generator.export.text import csv_table
 
 
-def _entries(job: Job) -> Iterator[Entry]:
+def _entries(job: ExportJob) -> Iterator[Entry]:
     for row in job.rows:
         yield clip_file(row, "clips")
     rows = [(f"clips/{row['clip_id']}.mp4", row["caption"]) for row in job.rows]
     yield TextFile(path="metadata.csv", data=csv_table(("video", "prompt"), rows))
 
 
-def _usage(job: Job) -> str:
+def _usage(job: ExportJob) -> str:
     width, height = as_read.fitting_size(*job.shapes[-1])
     return (
         f"pass --dataset_base_path {job.options.root} --dataset_metadata_path {job.place('metadata.csv')} "

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from types import MappingProxyType
 
 from generator.export.as_read import MODEL_FPS, resampled_frames, size_notes
-from generator.export.base import Exporter, Job, Row, media_file
+from generator.export.base import Exporter, ExportJob, Row, media_file
 from generator.export.entries import Entry, LongerClipFile, TextFile
 from generator.export.presets import CONTROL_PRESETS, written
 from generator.export.text import toml_lines
@@ -21,7 +21,7 @@ from scenes.errors import InputError
 FLAT = "flat"
 
 
-def _entries(job: Job) -> Iterator[Entry]:
+def _entries(job: ExportJob) -> Iterator[Entry]:
     if job.options.preset == FLAT:
         for row in job.rows:
             yield from _clip(row, "clips")
@@ -51,11 +51,11 @@ def _clip(row: Row, folder: str) -> Iterator[Entry]:
     yield TextFile(path=f"{folder}/{row['clip_id']}.txt", data=row["caption"].encode() + b"\n")
 
 
-def _axes(job: Job, row: Row) -> tuple[str, ...]:
+def _axes(job: ExportJob, row: Row) -> tuple[str, ...]:
     return tuple(axis for axis in job.source.origin.axes if row[f"{axis}_control"] is not None)
 
 
-def _folder(job: Job, row: Row, axes: tuple[str, ...]) -> str:
+def _folder(job: ExportJob, row: Row, axes: tuple[str, ...]) -> str:
     preset = CONTROL_PRESETS[job.options.preset or ""]
     scalars = [preset.scalar(axis, row[AXES[axis].column], row[f"{axis}_control"]) for axis in axes]
     if not all(math.isfinite(scalar) for scalar in scalars):
@@ -63,7 +63,7 @@ def _folder(job: Job, row: Row, axes: tuple[str, ...]) -> str:
     return "_".join(written(scalar) for scalar in scalars)
 
 
-def _config(job: Job, rows: tuple[Row, ...], folders: list[str]) -> bytes:
+def _config(job: ExportJob, rows: tuple[Row, ...], folders: list[str]) -> bytes:
     shapes = sorted({(row["width"], row["height"]) for row in rows})
     lines = [
         "# diffusion-pipe dataset, written by stopdown export. Paths are relative to the folder that training is started in.",
@@ -93,7 +93,7 @@ def _as_read(rows: tuple[Row, ...]) -> dict[tuple[int, int], int]:
     return {(frames, fps): resampled_frames(frames + 1, fps) for frames, fps in kinds}
 
 
-def _notes(job: Job) -> tuple[str, ...]:
+def _notes(job: ExportJob) -> tuple[str, ...]:
     lines = []
     for (frames, fps), read in _as_read(job.rows).items():
         if read != frames:
@@ -105,7 +105,7 @@ def _notes(job: Job) -> tuple[str, ...]:
     return (*size_notes(job), *lines)
 
 
-def _usage(job: Job) -> str:
+def _usage(job: ExportJob) -> str:
     config = "dataset.toml" if job.options.preset == FLAT else "dataset_AXES.toml"
     return f"set dataset = '{job.place(config)}' in diffusion-pipe's training file and start it in this folder"
 

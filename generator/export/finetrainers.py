@@ -11,12 +11,12 @@ import json
 from collections.abc import Iterator
 
 from generator.export import as_read
-from generator.export.base import Exporter, Job, clip_file
+from generator.export.base import Exporter, ExportJob, clip_file
 from generator.export.entries import Entry, TextFile
 from generator.export.text import csv_table
 
 
-def _entries(job: Job) -> Iterator[Entry]:
+def _entries(job: ExportJob) -> Iterator[Entry]:
     for row in job.rows:
         yield clip_file(row, "clips")
     rows = [(f"clips/{row['clip_id']}.mp4", row["caption"]) for row in job.rows]
@@ -24,7 +24,7 @@ def _entries(job: Job) -> Iterator[Entry]:
     yield TextFile(path="dataset_config.json", data=_config(job))
 
 
-def _config(job: Job) -> bytes:
+def _config(job: ExportJob) -> bytes:
     buckets = sorted({(row["frames"], *as_read.fitting_size(row["width"], row["height"])[::-1]) for row in job.rows})
     dataset = {
         "data_root": job.place("") if job.options.root != "." else ".",

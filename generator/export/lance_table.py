@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from generator.export.base import Exporter, Job
+from generator.export.base import Exporter, ExportJob
 from generator.export.entries import Entry, MadeFolder
 from generator.export.write_folder import verified_bytes
 from scenes.errors import InputError
@@ -20,7 +20,7 @@ from scenes.errors import InputError
 ROWS_PER_BATCH = 64
 
 
-def _entries(job: Job) -> Iterator[Entry]:
+def _entries(job: ExportJob) -> Iterator[Entry]:
     if importlib.util.find_spec("lance") is None:
         raise InputError(
             'the format lance needs the package pylance, which is not installed; run `pip install "stopdown[lance]"`'
@@ -28,7 +28,7 @@ def _entries(job: Job) -> Iterator[Entry]:
     yield MadeFolder(path=f"{job.source.origin.name}.lance", write=partial(_write, job))
 
 
-def _write(job: Job, target: Path) -> None:
+def _write(job: ExportJob, target: Path) -> None:
     import lance
 
     schema = job.table.schema.append(pa.field("video", pa.large_binary(), nullable=False, metadata={"description": "the .mp4"}))
@@ -36,7 +36,7 @@ def _write(job: Job, target: Path) -> None:
     lance.write_dataset(reader, str(target), mode="create")
 
 
-def _batches(job: Job, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+def _batches(job: ExportJob, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     for start in range(0, job.table.num_rows, ROWS_PER_BATCH):
         part = job.table.slice(start, ROWS_PER_BATCH).combine_chunks()
         keys = zip(part["clip_id"].to_pylist(), part["sha256_bytes"].to_pylist(), strict=True)

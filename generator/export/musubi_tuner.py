@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from generator.export import as_read
-from generator.export.base import Exporter, Job, clip_file
+from generator.export.base import Exporter, ExportJob, clip_file
 from generator.export.entries import Entry, TextFile
 from generator.export.text import json_lines, toml_lines
 
 
-def _entries(job: Job) -> Iterator[Entry]:
+def _entries(job: ExportJob) -> Iterator[Entry]:
     for row in job.rows:
         yield clip_file(row, "clips")
     for frames in job.frame_counts:
@@ -30,7 +30,7 @@ def _name(frames: int, shape: tuple[int, int]) -> str:
     return f"metadata_{frames}f_{shape[0]}x{shape[1]}"
 
 
-def _config(job: Job) -> bytes:
+def _config(job: ExportJob) -> bytes:
     lines = [
         "# musubi-tuner dataset, written by stopdown export. Paths are relative to the folder that training is started in.",
         "[general]",

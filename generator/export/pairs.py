@@ -11,13 +11,13 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from generator.export.base import Exporter, Job, Row
+from generator.export.base import Exporter, ExportJob, Row
 from generator.export.entries import ClipFile, Entry, StillFile, TextFile
 from generator.export.text import csv_table, json_lines
 from generator.pairs.dataset_pairs import Pair, pairs_of
 
 
-def _entries(job: Job) -> Iterator[Entry]:
+def _entries(job: ExportJob) -> Iterator[Entry]:
     rows, pairs = {row["clip_id"]: row for row in job.rows}, _pairs(job)
     clips = {side.clip_id for pair in pairs for side in (pair.condition, pair.target) if side.frames == "all"}
     for clip_id in sorted(clips):
@@ -36,7 +36,7 @@ def _entries(job: Job) -> Iterator[Entry]:
     yield TextFile(path="in_context.csv", data=csv_table(("video", "in_context_videos", "prompt"), table))
 
 
-def _pairs(job: Job) -> tuple[Pair, ...]:
+def _pairs(job: ExportJob) -> tuple[Pair, ...]:
     assert job.options.pairs is not None  # the command settled it
     return pairs_of(job.table, job.options.pairs)
 
@@ -63,14 +63,14 @@ def _line(pair: Pair, target: str, conditions: list[str]) -> dict[str, Any]:
     return line
 
 
-def _usage(job: Job) -> str:
+def _usage(job: ExportJob) -> str:
     return (
         f"give {job.place('pairs.jsonl')} (musubi-tuner), {job.place('pairs.csv')} (LTX's trainer) or "
         f"{job.place('in_context.csv')} (DiffSynth-Studio), or `generator.pairs.pair_files` in Python"
     )
 
 
-def _notes(job: Job) -> tuple[str, ...]:
+def _notes(job: ExportJob) -> tuple[str, ...]:
     return (f"{len(_pairs(job))} pairs",)
 
 

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from generator.card.provenance import provenance
 from generator.export import EXPORTS
-from generator.export.base import Exporter, ExportOptions, Job
+from generator.export.base import Exporter, ExportJob, ExportOptions
 from generator.export.entries import Entry, TextFile
 from generator.export.marker import EXPORT_FORMAT, FORMAT_KEY, MARKER
 from generator.export.source import STORAGE_COLUMNS, ExportSource, check_clip_ids
@@ -50,7 +50,7 @@ def export(source: ExportSource, format: str, out: Path, options: ExportOptions 
     options = _settled(options or ExportOptions(), format, exporter)
     check_clip_ids(source.labels)
     table, left_out = choose(source, options)
-    job = Job(source, table, options)
+    job = ExportJob(source, table, options)
     identity = _identity(job, format)
     check_target(out, identity, source)
     for _ in _all_entries(job, format, exporter):  # entries are pure: whatever cannot be written is refused before anything is
@@ -125,7 +125,7 @@ def choose(source: ExportSource, options: ExportOptions) -> tuple[pa.Table, dict
     return table.slice(0, options.limit), counts
 
 
-def _identity(job: Job, format: str) -> dict[str, Any]:
+def _identity(job: ExportJob, format: str) -> dict[str, Any]:
     origin, options = job.source.origin, job.options
     return {
         FORMAT_KEY: EXPORT_FORMAT,
@@ -140,7 +140,7 @@ def _identity(job: Job, format: str) -> dict[str, Any]:
     }
 
 
-def _all_entries(job: Job, format: str, exporter: Exporter) -> Iterator[Entry]:
+def _all_entries(job: ExportJob, format: str, exporter: Exporter) -> Iterator[Entry]:
     yield from exporter.entries(job)
     if not exporter.holds_labels:
         yield TextFile(path="labels.parquet", data=parquet(job.table))
@@ -150,7 +150,7 @@ def _all_entries(job: Job, format: str, exporter: Exporter) -> Iterator[Entry]:
     yield TextFile(path="provenance.json", data=b"".join(chain))
 
 
-def _read_me(job: Job, format: str, exporter: Exporter) -> str:
+def _read_me(job: ExportJob, format: str, exporter: Exporter) -> str:
     origin, options = job.source.origin, job.options
     chosen = [f"preset `{options.preset}` ({(exporter.presets or {})[options.preset]})"] if options.preset else []
     chosen += [f"pairs `{options.pairs}` ({PAIR_KINDS[options.pairs].summary})"] if options.pairs else []

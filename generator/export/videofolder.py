@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from generator.card.card import HubConfig, dataset_card
 from generator.card.croissant import ClipSet, LabelFile, croissant
 from generator.card.facts import gather
-from generator.export.base import Exporter, Job, clip_file
+from generator.export.base import Exporter, ExportJob, clip_file
 from generator.export.entries import Entry, TextFile
 from generator.export.text import parquet
 from generator.store.labels import LabelRows
@@ -28,7 +28,7 @@ _READING = (
 )
 
 
-def _entries(job: Job) -> Iterator[Entry]:
+def _entries(job: ExportJob) -> Iterator[Entry]:
     labels: list[LabelFile] = []
     for split, rows in job.splits.items():
         for row in rows:
@@ -52,7 +52,7 @@ def _entries(job: Job) -> Iterator[Entry]:
     yield TextFile(path="croissant.json", data=b"".join(metadata))
 
 
-def _of_split(job: Job, split: str) -> pa.Table:
+def _of_split(job: ExportJob, split: str) -> pa.Table:
     if "split" not in job.table.column_names:
         return job.table
     return job.table.filter(pc.equal(pc.fill_null(job.table["split"], "train"), split))

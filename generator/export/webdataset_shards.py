@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from generator.export.base import Exporter, Job, Row
+from generator.export.base import Exporter, ExportJob, Row
 from generator.export.entries import Entry, MadeFile
 from generator.export.source import ExportSource
 from generator.export.write_folder import verified_bytes
@@ -24,7 +24,7 @@ BYTES_PER_SHARD = 500_000_000
 _BLOCK = 512
 
 
-def _entries(job: Job) -> Iterator[Entry]:
+def _entries(job: ExportJob) -> Iterator[Entry]:
     dotted = next((row["clip_id"] for row in job.rows if "." in row["clip_id"]), None)
     if dotted is not None:
         raise InputError(f"clip '{dotted}' has a dot in its id, and WebDataset ends a sample's name there; use another format")
@@ -71,7 +71,7 @@ def _tar_size(rows: tuple[Row, ...]) -> int:
     return -(-content // tarfile.RECORDSIZE) * tarfile.RECORDSIZE
 
 
-def _usage(job: Job) -> str:
+def _usage(job: ExportJob) -> str:
     split = next(iter(job.splits))
     return f'wds.WebDataset(sorted(glob.glob("{job.place(split)}/*.tar")), shardshuffle=False)'
 

@@ -16,7 +16,7 @@ from generator.farm.target import Target
 from generator.io.checksummed_json import sha256
 from generator.remotes.base import Remote, object_file, version_file
 from generator.store.objects import ClipRecord, Store
-from generator.versions.commit import Origin, commit
+from generator.versions.commit import CommitOrigin, commit
 from generator.versions.history.history import History
 from generator.versions.history.version import Software, Version, read_version
 from generator.versions.manifest.rows import Evidences
@@ -90,7 +90,7 @@ def _commit_once(
     _fetch_head(history, remote)
     refuse_curated(history, made.plan.digest, made.labels, remote.name)
     files, software = made.files(history.split_ratios()), Software.here(records.values())
-    origin = Origin(message=message, plans=(made.plan,), software=software, files=files)
+    origin = CommitOrigin(message=message, plans=(made.plan,), software=software, files=files)
     version = commit(history, made.labels, Evidences(records), origin)
     push(history, remote)
     return version

@@ -34,7 +34,7 @@ class Meter:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class BoardRow:
     """A row of a grid; the tone says how it fares."""
 
     cells: tuple[str, ...]
@@ -42,7 +42,7 @@ class Row:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Grid:
+class BoardGrid:
     """A table; rows come in the order of their interest, so that a short view may leave out the last ones.
 
     `numeric` are columns that are set to the right, `spare` those that a narrow view leaves out, the first one first.
@@ -50,7 +50,7 @@ class Grid:
 
     name: str
     columns: tuple[str, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[BoardRow, ...]
     numeric: frozenset[int] = frozenset()
     spare: tuple[int, ...] = ()
 
@@ -66,7 +66,7 @@ class Board:
     over: bool = False
     facts: tuple[tuple[str, str], ...] = ()
     meters: tuple[Meter, ...] = ()
-    grids: tuple[Grid, ...] = ()
+    grids: tuple[BoardGrid, ...] = ()
     notes: tuple[tuple[Tone, str], ...] = ()
     numbers: Mapping[str, Any] = field(default_factory=dict)
 
@@ -96,7 +96,7 @@ def notes_text(board: Board) -> RenderableType:
     return Group(*(Text(words, style=STYLES[tone] or "none", overflow="fold") for tone, words in board.notes))
 
 
-def _grid_text(grid: Grid, rows: int | None, width: int) -> list[RenderableType]:
+def _grid_text(grid: BoardGrid, rows: int | None, width: int) -> list[RenderableType]:
     if not grid.rows:
         return []
     shown = grid.rows[:rows]
@@ -112,7 +112,7 @@ def _grid_text(grid: Grid, rows: int | None, width: int) -> list[RenderableType]
     return [Text(), table, *([Text(f"and {left} more {grid.name}", style="dim")] if left else [])]
 
 
-def _columns(grid: Grid, rows: tuple[Row, ...], width: int) -> list[int]:
+def _columns(grid: BoardGrid, rows: tuple[BoardRow, ...], width: int) -> list[int]:
     """Return the columns to show: not those with nothing in them, nor spare ones that do not fit."""
     columns = [index for index in range(len(grid.columns)) if any(row.cells[index] for row in rows)]
     wide = {index: max(len(grid.columns[index]), *(len(row.cells[index]) for row in rows)) for index in columns}

@@ -15,7 +15,7 @@ from textual.containers import VerticalScroll
 from textual.widgets import DataTable, Footer, Label, Static
 from textual.worker import get_current_worker
 
-from generator.monitor.board import STYLES, Board, Grid, head_text, notes_text
+from generator.monitor.board import STYLES, Board, BoardGrid, head_text, notes_text
 from scenes.errors import StopdownError
 
 Look = Callable[[], Board]
@@ -112,7 +112,7 @@ class MonitorApp(App[None]):
             for grid in self.board.grids:
                 self._show_grid(grid)
 
-    def _show_grid(self, grid: Grid) -> None:
+    def _show_grid(self, grid: BoardGrid) -> None:
         place = self.query_one("#grids", VerticalScroll)
         name = f"grid-{grid.name}"
         found = self.query(f"#{name}").results(DataTable)

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from generator.building.heartbeat import STALE_S, Heartbeat
-from generator.monitor.board import Board, Grid, Meter, Row, Tone, in_words
+from generator.monitor.board import Board, BoardGrid, BoardRow, Meter, Tone, in_words
 from generator.monitor.watch_build import BuildStatus, State, WorkerStatus
 
 TONES: dict[State, Tone] = {"complete": "good", "building": "busy", "waiting": "warn", "stopped": "bad"}
@@ -27,7 +27,7 @@ def build_board(status: BuildStatus) -> Board:
         facts.append(("CPU", f"{status.cpu_s_per_clip:.2f} s/clip"))
     facts.append(("Blender", status.blender))
     rows = tuple(_row(worker) for worker in sorted(status.workers, key=_interest))
-    failures = tuple(Row(cells=(name, words), tone="bad") for name, words in sorted(status.failed.items()))
+    failures = tuple(BoardRow(cells=(name, words), tone="bad") for name, words in sorted(status.failed.items()))
     return Board(
         title=f"{status.name} at {status.where}",
         state=status.state,
@@ -37,8 +37,8 @@ def build_board(status: BuildStatus) -> Board:
         facts=tuple(facts),
         meters=(Meter(name="clips", done=status.done, total=status.clips),),
         grids=(
-            Grid(name="workers", columns=COLUMNS, rows=rows, numeric=NUMERIC, spare=SPARE),
-            Grid(name="failures", columns=("clip", "failed for good"), rows=failures),
+            BoardGrid(name="workers", columns=COLUMNS, rows=rows, numeric=NUMERIC, spare=SPARE),
+            BoardGrid(name="failures", columns=("clip", "failed for good"), rows=failures),
         ),
         notes=tuple(_notes(status)),
         numbers=numbers(status),
@@ -113,7 +113,7 @@ def _shards_words(status: BuildStatus) -> str:
     return f"{finished} finished, {len(shards)} begun of {total}"
 
 
-def _row(worker: WorkerStatus) -> Row:
+def _row(worker: WorkerStatus) -> BoardRow:
     heartbeat = worker.heartbeat
     state = "silent" if worker.stale else heartbeat.state
     tone: Tone = (
@@ -131,7 +131,7 @@ def _row(worker: WorkerStatus) -> Row:
         f"{in_words(worker.age_s)} ago",
         ", ".join(now[:2]) + (f" and {len(now) - 2} more" if len(now) > 2 else ""),
     )
-    return Row(cells=cells, tone="good" if state == "finished" else tone)
+    return BoardRow(cells=cells, tone="good" if state == "finished" else tone)
 
 
 def _interest(worker: WorkerStatus) -> tuple[int, list[tuple[int, str]]]:

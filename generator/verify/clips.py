@@ -30,7 +30,7 @@ Progress = Callable[[int, int], None]  # clips done, clips in all
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class VerifyJob:
     """One clip for a worker: which files to hash, what they should hold, which probes to run and where."""
 
     clip_id: str
@@ -56,7 +56,7 @@ class Found:
     readings: Mapping[str, Reading]
 
 
-def make_jobs(dataset: WorkingFolder, rows: Mapping[str, Row]) -> tuple[list[Job], list[Problem]]:
+def make_jobs(dataset: WorkingFolder, rows: Mapping[str, Row]) -> tuple[list[VerifyJob], list[Problem]]:
     """Return one job per labelled clip, and the problems that kept clips from having one."""
     records, problems = clip_records(dataset)
     jobs = []
@@ -69,7 +69,7 @@ def make_jobs(dataset: WorkingFolder, rows: Mapping[str, Row]) -> tuple[list[Job
     return jobs, problems
 
 
-def run_jobs(jobs: Sequence[Job], progress: Progress | None, workers: int) -> dict[str, Found]:
+def run_jobs(jobs: Sequence[VerifyJob], progress: Progress | None, workers: int) -> dict[str, Found]:
     """Examine clips in `workers` processes (1: in this one) and return what was found, by clip id."""
     found: dict[str, Found] = {}
 
@@ -94,7 +94,7 @@ def run_jobs(jobs: Sequence[Job], progress: Progress | None, workers: int) -> di
     return found
 
 
-def examine(job: Job) -> Found:
+def examine(job: VerifyJob) -> Found:
     """Hash one clip's files, decode it and run its probes. Runs in a worker."""
     digest = file_digest(job.view)
     problems = list(_object_problems(job, digest))
@@ -165,7 +165,7 @@ def clip_records(dataset: WorkingFolder) -> tuple[dict[str, ClipRecord], list[Pr
     return records, problems
 
 
-def _job(dataset: WorkingFolder, clip: ClipPlan, row: Row, record: ClipRecord | None) -> Job:
+def _job(dataset: WorkingFolder, clip: ClipPlan, row: Row, record: ClipRecord | None) -> VerifyJob:
     """Return a worker's job; raises DamagedError when a hash is none, or when nothing says what lossless frames should hold."""
     video = dataset.plan.recipe.video
     frames = {} if record is None else frame_files(record.frames)
@@ -173,7 +173,7 @@ def _job(dataset: WorkingFolder, clip: ClipPlan, row: Row, record: ClipRecord | 
     if len(frames) != kept:
         raise DamagedError(f"the store names {len(frames)} lossless frames of this clip, the recipe keeps {kept}")
     folder = dataset.path / "frames" / clip.clip_id
-    return Job(
+    return VerifyJob(
         clip_id=clip.clip_id,
         view=dataset.clip_path(clip.clip_id),
         object=dataset.store.path(row["sha256_bytes"]),
@@ -189,7 +189,7 @@ def _job(dataset: WorkingFolder, clip: ClipPlan, row: Row, record: ClipRecord | 
     )
 
 
-def _object_problems(job: Job, digest: str | None) -> Iterator[Problem]:
+def _object_problems(job: VerifyJob, digest: str | None) -> Iterator[Problem]:
     if not job.object.is_file():
         yield Problem(kind="object", where=job.clip_id, message=f"object {job.sha256_bytes[:12]} is missing from the store")
     elif not (digest is not None and job.view.samefile(job.object)) and file_digest(job.object) != job.sha256_bytes:
@@ -202,7 +202,7 @@ def _object_problems(job: Job, digest: str | None) -> Iterator[Problem]:
             yield Problem(kind="bytes", where=job.clip_id, message=f"lossless frame {path.name} does not match its sha256")
 
 
-def _read(job: Job, problems: list[Problem]) -> dict[str, Reading]:
+def _read(job: VerifyJob, problems: list[Problem]) -> dict[str, Reading]:
     frames_THW3 = decode(job.view)
     if frames_THW3.shape != job.shape_THW3:
         message = f"decodes to shape {frames_THW3.shape}, the plan says {job.shape_THW3}"

@@ -41,7 +41,7 @@ Ready = Callable[[Version], None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Origin:
+class CommitOrigin:
     """What a commit says of itself beside the rows: plans (canonical JSON), software, files by name, message; bytes or where
     they lie.
 
@@ -63,7 +63,7 @@ def commit(
     history: History,
     labels: pa.Table | LabelRows,
     references: Mapping[str, RecordReference],
-    origin: Origin,
+    origin: CommitOrigin,
     *,
     ready: Ready | None = None,
 ) -> Version:
@@ -105,7 +105,7 @@ def commit_shown(
     splits: SplitRatios | None = None,
 ) -> Version:
     """Commit what a folder shows: its labels, its plan, and the records of its clips by id."""
-    origin = Origin(
+    origin = CommitOrigin(
         message=message,
         plans=(plan,),
         software=Software.here(records.values()),
@@ -122,7 +122,7 @@ def extend(
     history: History,
     added: pa.Table | None,
     references: Mapping[str, RecordReference],
-    origin: Origin,
+    origin: CommitOrigin,
     *,
     removed: Iterable[str] = (),
 ) -> Version:
@@ -148,7 +148,7 @@ def extend(
 
 @reported
 def commit_manifest(
-    history: History, manifest: Manifest, origin: Origin, *, expected: str, parents: tuple[str, ...]
+    history: History, manifest: Manifest, origin: CommitOrigin, *, expected: str, parents: tuple[str, ...]
 ) -> Version:
     """Commit a manifest on a head that must still be `expected`, with further parents; raises ConflictError if it moved."""
     with writing(history.root):
@@ -162,7 +162,7 @@ def commit_manifest(
 def _commit(
     history: History,
     build: Callable[[Version | None], Manifest],
-    origin: Origin,
+    origin: CommitOrigin,
     *,
     keep: bool,
     ready: Ready | None = None,
@@ -188,7 +188,7 @@ def _commit(
             return version
 
 
-def _version(history: History, head: Version | None, manifest: Manifest, origin: Origin, *, keep: bool) -> Version:
+def _version(history: History, head: Version | None, manifest: Manifest, origin: CommitOrigin, *, keep: bool) -> Version:
     """Write what a version names and return it, not yet saved; `keep` adds to the head's plans, software and files."""
     store = history.store
     plans = [_put(store, plan.path if isinstance(plan, PlanFile) else plan.encode()) for plan in origin.plans]
@@ -237,7 +237,7 @@ def _now() -> datetime:
         raise InputError(f"{EPOCH}={fixed} is no time; give whole seconds since 1970, or unset it") from None
 
 
-def _ratios(head: Version | None, origin: Origin) -> SplitRatios:
+def _ratios(head: Version | None, origin: CommitOrigin) -> SplitRatios:
     if origin.splits is not None:
         return origin.splits
     return SplitRatios() if head is None else head.splits

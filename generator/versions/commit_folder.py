@@ -25,7 +25,7 @@ from generator.store.splits import SplitRatios
 from generator.store.stored_plans import plan_recipe
 from generator.truth.truth_names import FOLDER as TRUTH
 from generator.truth.truth_names import is_truth
-from generator.versions.commit import Origin, check_message, commit
+from generator.versions.commit import CommitOrigin, check_message, commit
 from generator.versions.history.history import History
 from generator.versions.history.version import Software, Version
 from generator.versions.manifest.leaves import read_rows
@@ -67,7 +67,7 @@ def commit_folder(history: History, message: str, *, splits: SplitRatios | None 
     plans = _plans(history, known.version)
     _check_labels(history, labels, plans)
     _renew_card(history, labels, plans, history.split_ratios() if splits is None else splits)
-    origin = Origin(
+    origin = CommitOrigin(
         message=message,
         plans=plans,
         software=_software(history, known.version, plans, labels),

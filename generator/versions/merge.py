@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from generator.io.disk_errors import reported
-from generator.versions.commit import Origin, commit_manifest
+from generator.versions.commit import CommitOrigin, commit_manifest
 from generator.versions.history.history import History
 from generator.versions.history.locks import writing
 from generator.versions.history.transfer import import_versions
@@ -43,7 +43,7 @@ def merge(history: History, other: History, ref: str = "latest", message: str = 
     with writing(history.root):
         import_versions(other, history, theirs.id)
         manifest = edit(history.store, one, fresh.combine_chunks(), ())
-        origin = Origin(
+        origin = CommitOrigin(
             message=message or f"merge {theirs.name} {theirs.short}",
             plans=[other.store.read(plan).decode() for plan in theirs.plans],
             software=theirs.software,

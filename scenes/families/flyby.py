@@ -50,7 +50,7 @@ COARSE = 6
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stage:
+class FlybyStage:
     """What things are put into: format, camera, light, backdrop, and the frame intervals that a path lasts and a blur lasts."""
 
     shot: Shot
@@ -147,7 +147,7 @@ def speed_floor_px(shot: Shot, blur_frames: float) -> float:
     return longest_blur_px / blur_frames
 
 
-def _radius_px(rng: np.random.Generator, stage: Stage, count: int) -> float:
+def _radius_px(rng: np.random.Generator, stage: FlybyStage, count: int) -> float:
     """Draw a circumscribed radius: large enough that the chord holds the longest blur, small where there are many."""
     still = stage.shot.frames == 1
     low, high = (0.15, 0.22) if still else (0.1, 0.13)
@@ -158,7 +158,7 @@ def _radius_px(rng: np.random.Generator, stage: Stage, count: int) -> float:
     return float(rng.uniform(low, max(low, high))) * stage.unit_px
 
 
-def thing_rand(rng: np.random.Generator, stage: Stage, index: int, radius_px: float, heading_rad: float) -> Solid | None:
+def thing_rand(rng: np.random.Generator, stage: FlybyStage, index: int, radius_px: float, heading_rad: float) -> Solid | None:
     """Draw a thing at rest at the picture's centre: kind, colour, shape, orientation, spin; None if no colour shows."""
     behind = (stage.background.bottom, stage.background.top)
     names = [name for name in stage.color_names if luma_gap(COLORS[name], stage.light, behind) >= MIN_LUMA_CONTRAST]
@@ -189,7 +189,7 @@ def thing_rand(rng: np.random.Generator, stage: Stage, index: int, radius_px: fl
     )
 
 
-def launched(solid: Solid, stage: Stage, middle_2: Floats, velocity_2: Floats, radius_px: float) -> Solid:
+def launched(solid: Solid, stage: FlybyStage, middle_2: Floats, velocity_2: Floats, radius_px: float) -> Solid:
     """Return the thing moved so that it passes a pixel in mid-clip at a velocity (pixels per frame); its spin becomes slow."""
     shot, camera = stage.shot, stage.camera
     depth_m = -float((np.subtract(solid.motion.location_m, camera.location_m)) @ rotation_33(camera)[:, 2])
@@ -206,14 +206,14 @@ def launched(solid: Solid, stage: Stage, middle_2: Floats, velocity_2: Floats, r
     return solid.model_copy(update={"motion": motion})
 
 
-def _fastest_px(stage: Stage, radius_px: float, heading_rad: float) -> float:
+def _fastest_px(stage: FlybyStage, radius_px: float, heading_rad: float) -> float:
     """Return the greatest speed (pixels per frame) at which the path fits into the frame in this direction."""
     room_x, room_y = (side - 2 * radius_px - 0.02 * stage.unit_px for side in (stage.shot.width, stage.shot.height))
     length = min(room_x / max(abs(math.cos(heading_rad)), 1e-6), room_y / max(abs(math.sin(heading_rad)), 1e-6))
     return length / max(stage.path_frames, 1e-6)
 
 
-def _speed_px(rng: np.random.Generator, stage: Stage, solid: Solid, radius_px: float, heading_rad: float) -> float:
+def _speed_px(rng: np.random.Generator, stage: FlybyStage, solid: Solid, radius_px: float, heading_rad: float) -> float:
     """Draw a speed (pixels per frame) near the fastest that the frame and the thing's chord allow."""
     fastest = _fastest_px(stage, radius_px, heading_rad)
     if stage.blur_frames == 0.0:
@@ -223,7 +223,7 @@ def _speed_px(rng: np.random.Generator, stage: Stage, solid: Solid, radius_px: f
 
 
 def placed(
-    rng: np.random.Generator, stage: Stage, index: int, count: int, heading_rad: float, taken: list[Capsule]
+    rng: np.random.Generator, stage: FlybyStage, index: int, count: int, heading_rad: float, taken: list[Capsule]
 ) -> Solid | None:
     """Draw a thing and a free path for it, which is added to those taken; None where none is found."""
     margin_px = 0.01 * stage.unit_px
@@ -255,7 +255,7 @@ def draw(rng: np.random.Generator, shot: Shot, laws: Laws) -> SceneSpec:
     camera = camera_rand(rng)
     names = tuple(BACKGROUNDS)
     blur_frames = strongest_exposure_s(laws) * shot.fps
-    stage = Stage(
+    stage = FlybyStage(
         shot=shot,
         camera=camera,
         light=light_rand(rng, camera),

@@ -24,7 +24,7 @@ from scenes.errors import SceneError
 from scenes.families import depth_row, flyby, tabletop
 from scenes.families.base import Check, Family, Laws
 from scenes.families.depth_row import DARK, Circle, disc_depth_m, light_spots, widest_disc_px, widest_f_number
-from scenes.families.flyby import MIN_LUMA_CONTRAST, Capsule, Stage, luma_gap
+from scenes.families.flyby import MIN_LUMA_CONTRAST, Capsule, FlybyStage, luma_gap
 from scenes.families.rules import center_px, contrast, hull_points, in_frame, min_size, none_hidden, strongest_exposure_s
 from scenes.motion import vertices_at
 from scenes.palette import BACKGROUNDS, COLORS
@@ -36,7 +36,7 @@ Floats = NDArray[np.float64]
 FOCAL_LENGTHS_MM = (100.0, 135.0)  # long, and the lights far behind: then a thing's own depth blurs it least
 DISC_SHARES = (0.8, 0.9)  # of a point at infinity
 CARD_LAYOUTS = ((4, 1), (1, 4), (2, 2))
-CARD_SIDE = 0.06  # of `Stage.patch_px` of the tabletop
+CARD_SIDE = 0.06  # of `FlybyStage.patch_px` of the tabletop
 LEAST_LIGHTS = (5, 3)  # from 256 px of the shorter side, and below
 MOST_THINGS = 9  # movers and lights: what a blind probe need tell apart
 GAP = 0.02  # of the shorter side, between a light and whatever else
@@ -66,7 +66,7 @@ def _vec3(values: Floats) -> Vec3:
     return (red, green, blue)
 
 
-def stage_rand(rng: np.random.Generator, shot: Shot, laws: Laws) -> Stage:
+def stage_rand(rng: np.random.Generator, shot: Shot, laws: Laws) -> FlybyStage:
     """Draw camera, light, dark backdrop and the colours that show before it."""
     kelvins, strength = tabletop.cast_range(laws), tabletop.exposure(laws)
     camera = depth_row.camera_rand(
@@ -84,7 +84,7 @@ def stage_rand(rng: np.random.Generator, shot: Shot, laws: Laws) -> Stage:
         raise SceneError(f"none of the backdrops {', '.join(DARK)} is plain from {casts}; narrow the temperature axis")
     backdrop = tabletop.dimmed(BACKGROUNDS[names[int(rng.integers(len(names)))]], strength)
     blur_frames = strongest_exposure_s(laws) * shot.fps
-    return Stage(
+    return FlybyStage(
         shot=shot,
         camera=camera,
         light=light,
@@ -96,7 +96,7 @@ def stage_rand(rng: np.random.Generator, shot: Shot, laws: Laws) -> Stage:
     )
 
 
-def movers_rand(rng: np.random.Generator, stage: Stage, taken: list[Capsule]) -> list[Solid]:
+def movers_rand(rng: np.random.Generator, stage: FlybyStage, taken: list[Capsule]) -> list[Solid]:
     """Draw one thing that crosses the picture, or two along paths that do not meet; raises SceneError where none fits."""
     count = 2 if stage.unit_px >= 200 and rng.random() < TWO_MOVERS else 1
     heading_rad = float(rng.integers(4)) * math.pi / 2 + float(rng.uniform(-0.2, 0.2))
@@ -111,11 +111,11 @@ def movers_rand(rng: np.random.Generator, stage: Stage, taken: list[Capsule]) ->
     return movers
 
 
-def card_rand(rng: np.random.Generator, stage: Stage, taken: list[Capsule]) -> list[Solid]:
+def card_rand(rng: np.random.Generator, stage: FlybyStage, taken: list[Capsule]) -> list[Solid]:
     """Draw a grey card in the plane of focus, facing the camera, apart from what is taken; raises SceneError without room."""
     shot, camera = stage.shot, stage.camera
     columns, rows = CARD_LAYOUTS[int(rng.integers(len(CARD_LAYOUTS)))]
-    side_px = CARD_SIDE * tabletop.Stage(camera=camera, shot=shot, taken=[]).patch_px
+    side_px = CARD_SIDE * tabletop.TabletopStage(camera=camera, shot=shot, taken=[]).patch_px
     reach_2 = 0.5 * (1 + tabletop.GAP) * side_px * np.array([columns, rows])
     gap_px = max(LEAST_GAP_PX, GAP * stage.unit_px)
     size_2 = np.array([shot.width, shot.height], dtype=np.float64)
@@ -131,7 +131,7 @@ def card_rand(rng: np.random.Generator, stage: Stage, taken: list[Capsule]) -> l
     raise SceneError("no room for the card")
 
 
-def lights_rand(rng: np.random.Generator, stage: Stage, laws: Laws, taken: list[Capsule], most: int) -> list[Solid]:
+def lights_rand(rng: np.random.Generator, stage: FlybyStage, laws: Laws, taken: list[Capsule], most: int) -> list[Solid]:
     """Draw round lights, in front of and behind the plane of focus, where their discs touch nothing."""
     shot, camera = stage.shot, stage.camera
     gap_px = max(LEAST_GAP_PX, GAP * stage.unit_px)

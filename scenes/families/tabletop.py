@@ -44,7 +44,7 @@ LAYOUT_TRIES = 40
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stage:
+class TabletopStage:
     """What a layout is put into: camera, format, and the discs already taken (x, y, radius in pixels)."""
 
     camera: Camera
@@ -122,7 +122,7 @@ def light_rand(rng: np.random.Generator, camera: Camera, strength: float) -> Lig
     return Light(direction=direction, strength=strength, ambient=float(rng.uniform(0.3, 0.45)))
 
 
-def take_place(rng: np.random.Generator, stage: Stage, radius_px: float) -> tuple[float, float]:
+def take_place(rng: np.random.Generator, stage: TabletopStage, radius_px: float) -> tuple[float, float]:
     """Draw the centre of a free disc in the picture, well under the horizon, and take it; raises SceneError if none is."""
     width, height = stage.shot.width, stage.shot.height
     down = math.asin(stage.camera.location_m[2] / math.dist(stage.camera.location_m, stage.camera.target_m))
@@ -144,7 +144,7 @@ def _vec3(values: Floats) -> Vec3:
     return (red, green, blue)
 
 
-def metres_at(stage: Stage, place_px: tuple[float, float], radius_px: float) -> float:
+def metres_at(stage: TabletopStage, place_px: tuple[float, float], radius_px: float) -> float:
     """Return the radius in metres that shows as so many pixels for a thing that stands on the ground at a pixel."""
     point_3 = ray_to_height(stage.camera, stage.shot, place_px, 0.0)
     depth_m = float(rotation_33(stage.camera)[:, 2] @ (np.asarray(stage.camera.location_m) - point_3))
@@ -161,7 +161,9 @@ def facing(rng: np.random.Generator, camera: Camera, lean_rad: float) -> Quatern
     return multiply(axis_angle((0.0, 0.0, 1.0), right + turn), lying)
 
 
-def grey_card(stage: Stage, place_px: tuple[float, float], layout: tuple[int, int, float], quat: Quaternion) -> list[Solid]:
+def grey_card(
+    stage: TabletopStage, place_px: tuple[float, float], layout: tuple[int, int, float], quat: Quaternion
+) -> list[Solid]:
     """Return the squares of a card, `layout` = (columns, rows, side in patch_px), standing on the ground at a pixel."""
     columns, rows, side = layout
     side_m = metres_at(stage, place_px, side * stage.patch_px)
@@ -191,7 +193,7 @@ def card_squares(center_3: Floats, side_m: float, layout: tuple[int, int], quat:
     ]
 
 
-def card_rand(rng: np.random.Generator, stage: Stage) -> list[Solid]:
+def card_rand(rng: np.random.Generator, stage: TabletopStage) -> list[Solid]:
     """Draw a grey card: its layout, place and turn."""
     columns, rows, side = CARD_LAYOUTS[int(rng.integers(len(CARD_LAYOUTS)))]
     reach_px = 0.5 * math.hypot(columns, rows) * (1 + GAP) * side * stage.patch_px
@@ -200,7 +202,7 @@ def card_rand(rng: np.random.Generator, stage: Stage) -> list[Solid]:
 
 
 def resting(
-    stage: Stage, place_px: tuple[float, float], radius_px: float, kind: str, shape: Vec3, quat: Quaternion
+    stage: TabletopStage, place_px: tuple[float, float], radius_px: float, kind: str, shape: Vec3, quat: Quaternion
 ) -> tuple[Vec3, Vec3]:
     """Return scale and location (metres) of a solid that rests on the ground inside a disc of the picture."""
     points_V3 = mesh(kind).vertices_V3 * np.asarray(shape)
@@ -210,7 +212,7 @@ def resting(
     return _vec3(np.asarray(shape) * size_m), _vec3(location_3)
 
 
-def grey_ball_rand(rng: np.random.Generator, stage: Stage) -> Solid:
+def grey_ball_rand(rng: np.random.Generator, stage: TabletopStage) -> Solid:
     """Draw a neutral ball: unlike a card it shows every luminance between its lit and its dark side."""
     radius_px = float(rng.uniform(0.07, 0.09)) * stage.patch_px
     place_px = take_place(rng, stage, radius_px)
@@ -226,7 +228,7 @@ def grey_ball_rand(rng: np.random.Generator, stage: Stage) -> Solid:
     )
 
 
-def thing_rand(rng: np.random.Generator, stage: Stage, index: int, color_name: str, moves: bool) -> Solid:
+def thing_rand(rng: np.random.Generator, stage: TabletopStage, index: int, color_name: str, moves: bool) -> Solid:
     """Draw a primitive that rests on the ground; one that moves turns about the vertical or drifts over the ground."""
     kind = str(rng.choice(SOLID_KINDS))
     shape = _vec3(rng.uniform(0.75, 1.0, 3)) if kind in STRETCHED else (1.0, 1.0, 1.0)
@@ -253,7 +255,7 @@ def thing_rand(rng: np.random.Generator, stage: Stage, index: int, color_name: s
     return Solid(name=f"thing_{index}", role=role, kind=kind, scale_m=scale_m, material=material, motion=motion)
 
 
-def _drifting(rng: np.random.Generator, stage: Stage, motion: Motion, path_m: float) -> Motion:
+def _drifting(rng: np.random.Generator, stage: TabletopStage, motion: Motion, path_m: float) -> Motion:
     """Return the motion over a path of so many metres on the ground, with its middle where the motion stood."""
     last_s = max(stage.shot.times_s[-1], 1.0 / stage.shot.fps)
     heading = float(rng.uniform(0, 2 * math.pi))
@@ -300,7 +302,7 @@ def _draw_once(rng: np.random.Generator, shot: Shot, laws: Laws) -> SceneSpec:
     colors, backdrops = unmistakable(cast_range(laws), exposure(laws))
     strength = exposure(laws)
     camera = camera_rand(rng)
-    stage = Stage(camera=camera, shot=shot, taken=[])
+    stage = TabletopStage(camera=camera, shot=shot, taken=[])
     floor = ground(str(rng.choice(NEUTRAL_GROUNDS)) if rng.random() < 0.5 else pick(rng, colors))
     backdrop = BACKGROUNDS[str(rng.choice(backdrops))]
     patches = [*card_rand(rng, stage), grey_ball_rand(rng, stage)]

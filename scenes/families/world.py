@@ -151,7 +151,7 @@ def table(rng: np.random.Generator, shot: Shot, laws: Laws) -> SceneSpec:
             "focus_distance_m": far.focus_distance_m * shrink,
         }
     )
-    stage = tabletop.Stage(camera=camera, shot=shot, taken=[])
+    stage = tabletop.TabletopStage(camera=camera, shot=shot, taken=[])
     floors = tabletop.NEUTRAL_GROUNDS if rng.random() < 0.6 else tuple(COLORS)
     floor = str(floors[int(rng.integers(len(floors)))])
     solids = [tabletop.ground(floor)]
@@ -168,7 +168,7 @@ def table(rng: np.random.Generator, shot: Shot, laws: Laws) -> SceneSpec:
     return scene_of(look, camera, tabletop.light_rand(rng, camera, look.strength), solids)
 
 
-def _standing(rng: np.random.Generator, stage: tabletop.Stage, index: int, radius_px: float, color_name: str) -> Solid:
+def _standing(rng: np.random.Generator, stage: tabletop.TabletopStage, index: int, radius_px: float, color_name: str) -> Solid:
     """Draw a thing that rests on the table; half of them turn about the vertical or drift a little."""
     kind = kind_rand(rng, ("star_prism",))  # it would lie flat
     place_px = tabletop.take_place(rng, stage, radius_px)

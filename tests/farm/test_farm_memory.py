@@ -15,7 +15,7 @@ from generator.farm import missing as lookup
 from generator.farm import parts
 from generator.farm.finish import finish_target
 from generator.farm.parts import RecipeSource, StoredParts
-from generator.farm.ray.pending import MOST_RETRIES, Work, missing_counts, one
+from generator.farm.ray.pending import MOST_RETRIES, PendingWork, missing_counts, one
 from generator.farm.shard_build import ShardOptions, build_shard
 from generator.farm.shards import Shard
 from generator.farm.target import claimed_target, open_target
@@ -120,7 +120,7 @@ def test_no_role_of_a_farm_holds_more_than_a_few_parts_of_the_plan(store: str, t
 
 def test_a_driver_of_a_cluster_holds_a_few_parts_and_what_its_slots_do(store: str, alive: Alive) -> None:
     target = open_target(store, PLAN.recipe, blender=BLENDER)
-    work = Work(target, missing_counts(target))
+    work = PendingWork(target, missing_counts(target))
     assert work.left == len(PLAN.clips) and alive.made == 0
     seen = []
     for job in iter(work.take, None):
@@ -135,7 +135,7 @@ def test_a_driver_of_a_cluster_holds_a_few_parts_and_what_its_slots_do(store: st
 def test_clips_that_fail_do_not_pile_up_in_the_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("generator.farm.ray.pending.MOST_RETRIES", 3)
     target = open_target(str(tmp_path / "store"), PLAN, blender=BLENDER)
-    work = Work(target, missing_counts(target))
+    work = PendingWork(target, missing_counts(target))
     most = 0
     while work.left:
         job = work.take()
@@ -149,7 +149,7 @@ def test_clips_that_fail_do_not_pile_up_in_the_driver(tmp_path: Path, monkeypatc
 
 def test_what_others_put_meanwhile_is_not_handed_out(tmp_path: Path) -> None:
     target = open_target(str(tmp_path / "store"), PLAN.recipe, blender=BLENDER)
-    work = Work(target, missing_counts(target))
+    work = PendingWork(target, missing_counts(target))
     done, _ = shard(str(tmp_path / "store"), made(tmp_path / "scratch"), 1, 3)
     assert sum(len(job.clips) for job in iter(work.take, None)) == work.left == len(PLAN.clips) - done
 

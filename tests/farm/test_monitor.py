@@ -25,7 +25,7 @@ from versions.versions_remote_storage import BUCKET, Storage, storage_fixture  #
 from generator.building.heartbeat import HeartbeatWriter
 from generator.building.local import build
 from generator.console.progress import JsonProgress
-from generator.monitor.board import Board, Grid, Meter, Row, board_text, in_words
+from generator.monitor.board import Board, BoardGrid, BoardRow, Meter, board_text, in_words
 from generator.monitor.board_app import MonitorApp
 from generator.monitor.board_page import board_page
 from generator.monitor.build_board import build_board
@@ -184,11 +184,11 @@ class Page(HTMLParser):
 
 def board(**more: Any) -> Board:
     rows = (
-        Row(cells=("shard-1", "3"), tone="warn"),
-        Row(cells=("shard-2", "4")),
-        Row(cells=("<script>evil()</script>", "0"), tone="bad"),
+        BoardRow(cells=("shard-1", "3"), tone="warn"),
+        BoardRow(cells=("shard-2", "4")),
+        BoardRow(cells=("<script>evil()</script>", "0"), tone="bad"),
     )
-    grid = Grid(name="workers", columns=("worker", "done"), rows=rows, numeric=frozenset({1}))
+    grid = BoardGrid(name="workers", columns=("worker", "done"), rows=rows, numeric=frozenset({1}))
     meter = Meter(name="clips", done=9_999, total=10_000)
     own: dict[str, Any] = {
         "title": "a & b",

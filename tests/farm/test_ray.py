@@ -27,7 +27,7 @@ from generator.console.progress import make_progress
 from generator.farm.finish import finish_target
 from generator.farm.parts import HeldParts
 from generator.farm.ray.cluster import ENVIRONMENT, check_address, check_ray
-from generator.farm.ray.pending import MAX_ATTEMPTS, Work, halved, one
+from generator.farm.ray.pending import MAX_ATTEMPTS, PendingWork, halved, one
 from generator.farm.ray.process_folder import process_folder
 from generator.farm.target import Target, open_target
 from generator.remotes.folder import FolderRemote
@@ -348,7 +348,7 @@ def test_every_clip_is_settled_once_or_fails_three_times(data: st.DataObject) ->
     remote = FolderRemote(Path("unused"))
     held = HeldParts(PLAN, remote, hasty())
     target = Target(where="", remote=remote, plan=PLAN, blender="5.0.1", keys={}, parts=held, of=held.clips)
-    work = Work(target, {0: len(CLIPS)})
+    work = PendingWork(target, {0: len(CLIPS)})
     settled, failures, poisoned = Counter[str](), Counter[str](), set(data.draw(st.sets(st.sampled_from(CLIPS))))
     while work.left:
         job = work.take()

@@ -17,7 +17,7 @@ from generator.recipe.plan import ClipPlan, Plan, make_plan
 from generator.store.labels import label_table
 from generator.store.objects import ClipRecord, ReadingRecord, Store
 from generator.store.splits import SplitRatios
-from generator.versions.commit import Origin, commit
+from generator.versions.commit import CommitOrigin, commit
 from generator.versions.history.history import INTERNAL, History
 from generator.versions.history.version import Software, Version
 from generator.versions.manifest.rows import RecordReference
@@ -101,7 +101,7 @@ def make_dataset(path: Path, recipe: str = ONE_AXIS, splits: SplitRatios = SPLIT
     history = History(path)
     store = Store(path / INTERNAL)
     records = {clip.clip_id: record_of(plan, clip, store) for clip in plan.clips}
-    origin = Origin(
+    origin = CommitOrigin(
         message="made for tests",
         plans=(plan.to_json(),),
         software=Software(stopdown="0", python="3.11"),

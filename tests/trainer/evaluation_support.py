@@ -25,7 +25,7 @@ from trainer.evaluation.published_numbers import PUBLISHED
 from trainer.evaluation.results import EvaluationReport
 from trainer.evaluation.score import Measured, measure
 from trainer.evaluation.verdict import verdict
-from trainer.generation.plan import Video
+from trainer.generation.plan import PlannedVideo
 
 Bytes = NDArray[np.uint8]
 FPS = 16
@@ -126,7 +126,7 @@ def synthetic(
     return plan, measure(plan.sweeps, EVERY, folder, FPS, [Thumbnail()], lambda _words: None)
 
 
-def write(folder: Path, sweep: PlannedSweep, video: Video, frames_THW3: Bytes) -> None:
+def write(folder: Path, sweep: PlannedSweep, video: PlannedVideo, frames_THW3: Bytes) -> None:
     """Write a video where an evaluation has it; the frames are written as they are, encoded once more."""
     path = folder / sweep.arm.folder / f"{video.name}.mp4"
     path.parent.mkdir(parents=True, exist_ok=True)

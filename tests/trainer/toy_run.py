@@ -30,7 +30,7 @@ from trainer.config.train import TrainSettings
 from trainer.training import loop as loop_module
 from trainer.training.loop import Loop
 from trainer.training.setup import make_accelerator
-from trainer.training.tasks.base import Progress
+from trainer.training.tasks.base import TrainingProgress
 from trainer.weights.full_disk import full_disk_in_words
 
 
@@ -62,7 +62,7 @@ class Fate:
     def started(self, task: Any, step: int, steps: int) -> None:
         """Wait for the step."""
 
-    def stepped(self, task: Any, progress: Progress) -> None:
+    def stepped(self, task: Any, progress: TrainingProgress) -> None:
         """Send the signal."""
         torch.randn(7)  # a watcher that draws must change nothing
         if progress.step == self.step:

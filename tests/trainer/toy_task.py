@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from trainer.config.train import CheckpointSettings, OptimizerSettings, TrainSettings
 from trainer.data.batch import Batch
 from trainer.data.buckets import BucketSampler
-from trainer.training.tasks.base import Progress
+from trainer.training.tasks.base import TrainingProgress
 
 SIZES = ((1, 6, 6), (5, 6, 6))  # two buckets; the first number is how often the features repeat
 
@@ -103,7 +103,7 @@ class Log:
         rows = read_log(self.path)
         self.path.write_text("".join(json.dumps(row) + "\n" for row in rows if row["step"] <= step))
 
-    def stepped(self, task: Any, progress: Progress) -> None:
+    def stepped(self, task: Any, progress: TrainingProgress) -> None:
         """Append a step."""
         row = {"step": progress.step, "loss": progress.loss, "norm": progress.gradient_norm, "rate": progress.learning_rate}
         with self.path.open("a") as file:

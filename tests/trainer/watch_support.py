@@ -20,11 +20,11 @@ from trainer.backbones.tiny_random import TEXT_DIM
 from trainer.config.train import TrainSettings
 from trainer.control import AdapterConfig, ControlConfig, LoraSettings, axis_control
 from trainer.data.batches import FlowBatches
-from trainer.data.records import ClipRecord
+from trainer.data.records import TrainingClip
 from trainer.methods.control.task import ControlTask, Provenance, attach_adapters
 from trainer.training.loop import Loop
 from trainer.training.tasks.base import Callback
-from trainer.training.tasks.flow import Flow
+from trainer.training.tasks.flow import RectifiedFlow
 
 AXES = ("shutter", "temperature")
 TOKENS = 6
@@ -33,7 +33,7 @@ TOKENS = 6
 class MemoryReader:
     """Reads encodings as the real reader does, from names instead of files."""
 
-    def latents(self, record: ClipRecord) -> Tensor:
+    def latents(self, record: TrainingClip) -> Tensor:
         """Return latents [C, t, h, w] that depend on the clip."""
         t, h, w = (record.frames - 1) // 4 + 1, record.height // 8, record.width // 8
         return torch.randn(16, t, h, w, generator=_generator(record.frames_sha256))
@@ -47,11 +47,11 @@ def _generator(name: str) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(name.encode()).digest()[:6], "big"))
 
 
-def clips(prefix: str, *, frames: Sequence[int] = (5, 5, 1, 5, 1)) -> tuple[ClipRecord, ...]:
+def clips(prefix: str, *, frames: Sequence[int] = (5, 5, 1, 5, 1)) -> tuple[TrainingClip, ...]:
     """Return clips of 32 pixels: the first vary the shutter, the last two the temperature, the second is all neutral."""
     controls = [(0.7, 0.0), (0.0, 0.0), (-0.5, 0.0), (0.0, 0.9), (0.0, -0.4)]
     return tuple(
-        ClipRecord(
+        TrainingClip(
             clip_id=f"{prefix}-{number}",
             scene_id=f"{prefix}-scene-{number}",
             caption=f"a red ball, {prefix} {number}",
@@ -79,7 +79,7 @@ def control_task(pipe: WanPipeline, *, axes: Sequence[str] = AXES, scrambled: bo
         scramble(adapters["transformer"])
     batches = FlowBatches(clips("train"), MemoryReader(), batch_size=2, seed=1)
     provenance = Provenance(backbone_id="tiny-random")
-    return ControlTask(adapters, batches, Flow.of(pipe, ("transformer",)), provenance, ramp_steps=ramp_steps)
+    return ControlTask(adapters, batches, RectifiedFlow.of(pipe, ("transformer",)), provenance, ramp_steps=ramp_steps)
 
 
 def small_settings(steps: int = 6, **more: object) -> TrainSettings:

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from generator.store.labels import labels_file
 from generator.store.objects import ClipRecord, Store
-from generator.versions.commit import Origin, commit
+from generator.versions.commit import CommitOrigin, commit
 from generator.versions.history.history import INTERNAL, History
 from generator.versions.history.version import Software, Version
 from generator.versions.manifest.rows import RecordReference
@@ -102,8 +102,8 @@ def references(clips: Clips) -> dict[str, RecordReference]:
     return {clip_id: RecordReference.of(record) for clip_id, (_, record) in clips.items()}
 
 
-def origin(message: str = "a version", *, files: dict[str, bytes] | None = None, plan: str | None = PLAN) -> Origin:
-    return Origin(
+def origin(message: str = "a version", *, files: dict[str, bytes] | None = None, plan: str | None = PLAN) -> CommitOrigin:
+    return CommitOrigin(
         message=message,
         plans=() if plan is None else (plan,),
         software=SOFTWARE,

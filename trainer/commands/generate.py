@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from trainer.adapters.saved import SavedAdapter
     from trainer.control.laws import AxisControl
-    from trainer.generation.make_videos import Report
+    from trainer.generation.make_videos import GenerationReport
     from trainer.generation.plan import Point, Row
     from trainer.generation.sampler import Sampling
     from trainer.pipelines.extra_loras import ExtraLora
@@ -186,7 +186,7 @@ def _run(
     sampling: Mapping[str, Any],
     loading: Mapping[str, Any],
     rest: Mapping[str, Any],
-) -> Report:
+) -> GenerationReport:
     from trainer.generation.load_pipeline import Loading, load_controlled, resolved
     from trainer.generation.make_videos import Request, generate, request_notes
     from trainer.generation.video_progress import GenerateProgress
@@ -240,7 +240,7 @@ def _show(rows: Sequence[Row], out: Path, json: bool) -> None:
     print(f"{len(videos)} videos into {out}, the first as {videos[0][1].name}.mp4; leave out --dry-run to make them")
 
 
-def _told(report: Report, json: bool) -> str:
+def _told(report: GenerationReport, json: bool) -> str:
     if json:
         names = ("folder", "grid", "playing", "page", "index")
         paths = {name: None if (path := getattr(report, name)) is None else str(path) for name in names}

@@ -14,7 +14,7 @@ from trainer.comparison.run_cells import Sweep
 from trainer.comparison.run_grid import GridRun
 from trainer.config.train import TrainSettings
 from trainer.runs.before_rendering import check_before_rendering
-from trainer.runs.expect import MEASURED, Expected, expect, expected_videos
+from trainer.runs.expect import MEASURED, ExpectedCost, expect, expected_videos
 from trainer.runs.run_stages import REPORT, RunContext
 from trainer.runs.stage_runner import read_state
 
@@ -70,7 +70,7 @@ def settings_line(train: TrainSettings) -> str:
 def show_comparison(shop: Sweep, cells: Sequence[GridRun], console: Console) -> None:
     """Print the runs of a comparison and what they take together; runs of one fidelity share its dataset."""
     table = Table("run", "data", "training", "videos", "one core", "before", box=None, header_style="dim", pad_edge=False)
-    whole: dict[str, list[Expected]] = defaultdict(list)
+    whole: dict[str, list[ExpectedCost]] = defaultdict(list)
     built: set[str] = set()
     checked: set[tuple[str, str]] = set()  # cells that differ in seeds alone are refused alike
     for cell in cells:
@@ -83,7 +83,7 @@ def show_comparison(shop: Sweep, cells: Sequence[GridRun], console: Console) -> 
         clips = sum(count for *_, count in layer_counts(cell.recipe.dataset))
         data = f"{clips} {cell.fidelity} clips"
         if cell.fidelity in built:
-            data, expected["build"] = "the same", Expected(cpu_s=0.0, size_bytes=0)
+            data, expected["build"] = "the same", ExpectedCost(cpu_s=0.0, size_bytes=0)
         built.add(cell.fidelity)
         for name, one in expected.items():
             whole[name].append(one)
@@ -93,7 +93,7 @@ def show_comparison(shop: Sweep, cells: Sequence[GridRun], console: Console) -> 
         table.add_row(*map(Text, (cell.name, data, steps, str(expected_videos(cell.recipe)), _time(seconds), before)))
     console.print(table)
     sums = {
-        name: Expected(
+        name: ExpectedCost(
             cpu_s=_sum([one.cpu_s for one in found]),
             size_bytes=sum(one.size_bytes or 0 for one in found),
             gpu_s=sum(one.gpu_s or 0.0 for one in found) or None,
@@ -124,7 +124,7 @@ def _is_large(place: RunContext) -> bool:
     return place.recipe.train(place.dataset, "latest", place.folder / "train").backbone.name != MEASURED
 
 
-def _expected(place: RunContext) -> Mapping[str, Expected]:
+def _expected(place: RunContext) -> Mapping[str, ExpectedCost]:
     train = place.recipe.train(place.dataset, "latest", place.folder / "train")
     found = expect(place.recipe, train)
     if train.backbone.name == MEASURED:
@@ -134,7 +134,7 @@ def _expected(place: RunContext) -> Mapping[str, Expected]:
     return found | expect_large(place.recipe, train, sizes_of(place.recipe, train))
 
 
-def _whole(expected: Mapping[str, Expected]) -> str:
+def _whole(expected: Mapping[str, ExpectedCost]) -> str:
     seconds = _sum([one.cpu_s for one in expected.values()])
     size = sum(one.size_bytes or 0 for one in expected.values())
     gpu = sum(one.gpu_s or 0.0 for one in expected.values())

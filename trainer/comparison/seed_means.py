@@ -19,7 +19,7 @@ from generator.recipe.section import Section
 from scenes.errors import InputError
 from trainer.control.modes import Mode
 from trainer.evaluation.arms import ADAPTER_ONLY
-from trainer.evaluation.results import Accuracy, EvaluationReport, Published
+from trainer.evaluation.results import Accuracy, EvaluationReport, PublishedNumber
 from trainer.evaluation.verdict import own_scale
 
 FILE = "comparison.json"
@@ -89,7 +89,7 @@ class ComparisonReport(Section):
     judgements: tuple[Judgement, ...]
     verdict: tuple[str, ...]
     notes: tuple[str, ...]
-    published: tuple[Published, ...]
+    published: tuple[PublishedNumber, ...]
     versions: dict[str, str]
 
     def number(self, fidelity: str, arm: str, axis: str, metric: str) -> SeedMean:

@@ -6,6 +6,6 @@ Not here: reading a dataset in general, which is `generator.Dataset`.
 from __future__ import annotations
 
 from trainer.data.buckets import BucketSampler
-from trainer.data.records import ClipRecord, TrainingData, check_sizes, open_data
+from trainer.data.records import TrainingClip, TrainingData, check_sizes, open_data
 
-__all__ = ["BucketSampler", "ClipRecord", "TrainingData", "check_sizes", "open_data"]
+__all__ = ["BucketSampler", "TrainingClip", "TrainingData", "check_sizes", "open_data"]

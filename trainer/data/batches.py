@@ -13,7 +13,7 @@ from torch import Tensor
 from trainer.data.batch import Batch
 from trainer.data.buckets import BucketSampler
 from trainer.data.encoding import EncodedReader
-from trainer.data.records import ClipRecord
+from trainer.data.records import TrainingClip
 
 LATENTS, TEXT, CONTROLS_NAME = "latents", "text", "controls"
 SCENES = "scenes"  # [B], for each clip the place of the first clip of its scene; only where scenes are kept together
@@ -24,7 +24,7 @@ class FlowBatches:
 
     def __init__(
         self,
-        records: Sequence[ClipRecord],
+        records: Sequence[TrainingClip],
         reader: EncodedReader,
         *,
         batch_size: int,
@@ -49,7 +49,7 @@ class FlowBatches:
         """Return the batch of a micro-step for one of `ranks` processes: a pure function of these and the seed."""
         return self.batch([self.records[place] for place in self.sampler.micro_batch(micro_step, rank, ranks)])
 
-    def batch(self, records: Sequence[ClipRecord]) -> Batch:
+    def batch(self, records: Sequence[TrainingClip]) -> Batch:
         """Return clips of one shape as a batch: latents [B, C, t, h, w], text [B, L, X], controls [B, A]."""
         tensors = {
             LATENTS: torch.stack([self.reader.latents(record) for record in records]),

@@ -24,7 +24,7 @@ from generator.errors import DamagedError
 from trainer.backbones.memory import Offload, leave_device
 from trainer.data.cache import TensorCache
 from trainer.data.encoders import LatentEncoder, TextEncoder, pad_text
-from trainer.data.records import ClipRecord, TrainingData, check_sizes
+from trainer.data.records import TrainingClip, TrainingData, check_sizes
 
 Report = Callable[[str, int, int], None]  # what is encoded, how many are done, how many there are
 Item = TypeVar("Item")
@@ -119,7 +119,7 @@ class EncodedReader:
         self._free = memory_bytes
         self._kept: dict[str, Tensor] = {}
 
-    def latents(self, record: ClipRecord) -> Tensor:
+    def latents(self, record: TrainingClip) -> Tensor:
         """Return a clip's latents [C, t, h, w], float32; raises DamagedError."""
         return self._read(self._encoded.latents[record.frames_sha256], f"clip {record.clip_id}")
 
@@ -190,7 +190,7 @@ def _encode_texts(encoder: TextEncoder, captions: Sequence[str], report: Report)
 
 
 def _encode_clips(
-    encoder: LatentEncoder, data: TrainingData, records: Sequence[ClipRecord], threads: int, report: Report
+    encoder: LatentEncoder, data: TrainingData, records: Sequence[TrainingClip], threads: int, report: Report
 ) -> Tally:
     missing = [record for record in records if encoder.cache.read(encoder.key(record.frames_sha256)) is None]
     found = len(records) - len(missing)

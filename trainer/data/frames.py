@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scenes.errors import InputError
 from trainer.data.batch import Batch
 from trainer.data.buckets import BucketSampler
-from trainer.data.records import ClipRecord, TrainingData
+from trainer.data.records import TrainingClip, TrainingData
 
 FRAMES = "frames"
 _CROPS = 2  # a random stream beside those of the sampler
@@ -30,7 +30,7 @@ class FrameBatches:
     def __init__(
         self,
         data: TrainingData,
-        records: Sequence[ClipRecord],
+        records: Sequence[TrainingClip],
         *,
         batch_size: int,
         seed: int,
@@ -54,12 +54,12 @@ class FrameBatches:
         starts = rng.integers(0, chosen[0].frames - length + 1, len(chosen))
         return self.batch(chosen, length, starts.tolist())
 
-    def batch(self, records: Sequence[ClipRecord], length: int, starts: Sequence[int]) -> Batch:
+    def batch(self, records: Sequence[TrainingClip], length: int, starts: Sequence[int]) -> Batch:
         """Return crops [B, T, H, W, 3] of clips of one shape, `length` frames from each start on."""
         crops = [self._frames(record)[start : start + length] for record, start in zip(records, starts, strict=True)]
         return Batch(clip_ids=tuple(record.clip_id for record in records), tensors={FRAMES: torch.from_numpy(np.stack(crops))})
 
-    def _frames(self, record: ClipRecord) -> NDArray[np.uint8]:
+    def _frames(self, record: TrainingClip) -> NDArray[np.uint8]:
         if record.clip_id in self._kept:
             return self._kept[record.clip_id]
         frames_THW3 = self.data.frames(record)
@@ -69,7 +69,7 @@ class FrameBatches:
         return frames_THW3
 
 
-def check_lengths(lengths: Sequence[int], records: Sequence[ClipRecord]) -> None:
+def check_lengths(lengths: Sequence[int], records: Sequence[TrainingClip]) -> None:
     """Raise InputError for lengths of crops of which a clip reaches none."""
     shortest = min((record.frames for record in records), default=1)
     if not lengths or min(lengths) < 1 or min(lengths) > shortest:

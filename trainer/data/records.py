@@ -28,7 +28,7 @@ LAW_TOLERANCE = 1e-6  # relative; labels are rounded to nine digits
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClipRecord:
+class TrainingClip:
     """A clip to train on or to validate with. `controls` follow the axes of its data; an axis the clip lacks is neutral, 0."""
 
     clip_id: str
@@ -56,12 +56,12 @@ class TrainingData:
 
     version_id: str
     axes: tuple[AxisControl, ...]
-    train: tuple[ClipRecord, ...]
-    validation: tuple[ClipRecord, ...]
+    train: tuple[TrainingClip, ...]
+    validation: tuple[TrainingClip, ...]
     notes: tuple[str, ...]
     snapshot: Dataset = field(repr=False)
 
-    def frames(self, record: ClipRecord) -> NDArray[np.uint8]:
+    def frames(self, record: TrainingClip) -> NDArray[np.uint8]:
         """Return a clip's frames `[T, H, W, 3]`, sRGB, verified by their digest; raises DamagedError."""
         frames_THW3 = self.snapshot.frames(record.clip_id)
         if frames_digest(frames_THW3) != record.frames_sha256:
@@ -128,7 +128,7 @@ def unit_law(version: Version, labels: pa.Table, axis: str) -> UnitLaw:
     return law
 
 
-def check_sizes(records: Sequence[ClipRecord], pipe: WanPipeline) -> None:
+def check_sizes(records: Sequence[TrainingClip], pipe: WanPipeline) -> None:
     """Raise InputError naming a clip whose frames or size the backbone cannot take."""
     seen: set[tuple[int, int, int]] = set()
     for record in records:
@@ -174,7 +174,7 @@ def _recipe_law(recipe: Mapping[str, Any], axis: str) -> UnitLaw:
     return UnitLaw(neutral=default.neutral if neutral is None else neutral, ratio=default.ratio if ratio is None else ratio)
 
 
-def _records(labels: pa.Table, axes: Sequence[str]) -> tuple[ClipRecord, ...]:
+def _records(labels: pa.Table, axes: Sequence[str]) -> tuple[TrainingClip, ...]:
     columns = [labels[name].to_pylist() for name in COLUMNS]
     columns += [[0.0 if c is None else float(c) for c in labels[f"{name}_control"].to_pylist()] for name in axes]
     records = []
@@ -182,7 +182,7 @@ def _records(labels: pa.Table, axes: Sequence[str]) -> tuple[ClipRecord, ...]:
         if not all(map(math.isfinite, controls)):
             raise InputError(f"clip {clip_id} has a control that is no number; build it again")
         records.append(
-            ClipRecord(
+            TrainingClip(
                 clip_id=clip_id,
                 scene_id=scene_id,
                 caption=caption,
@@ -197,7 +197,7 @@ def _records(labels: pa.Table, axes: Sequence[str]) -> tuple[ClipRecord, ...]:
     return tuple(records)
 
 
-def _notes(validation: Sequence[ClipRecord], split: str, axes: Sequence[str], scenes: int) -> tuple[str, ...]:
+def _notes(validation: Sequence[TrainingClip], split: str, axes: Sequence[str], scenes: int) -> tuple[str, ...]:
     if not validation:
         return (f"none of the {scenes} scenes falls into the split '{split}'; nothing is held out",)
     return tuple(

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from scenes.axes import AXES
 from trainer.control.laws import AxisControl, NoLaw
-from trainer.evaluation.results import Accuracy, Direction, Estimate, Extrapolation, Leakage, Response, estimate, finite
+from trainer.evaluation.results import Accuracy, Direction, EstimatedValue, Extrapolation, Leakage, Response, estimate, finite
 from trainer.probing.cached import SweepReads
 from trainer.probing.statistics import (
     MIN_READ,
@@ -79,10 +79,10 @@ def accuracy(arm: str, reads: AxisReads, rng: np.random.Generator, *, note: str 
     relative, absolute = reads.relative_PSN[..., trained], reads.absolute_PSN[..., trained]
     tied = sharp_as_ties(reads)[..., trained]
 
-    def medians(of_PS: Floats) -> Estimate:
+    def medians(of_PS: Floats) -> EstimatedValue:
         return estimate(bootstrap(lambda chosen: median(of_PS[chosen]), prompts, rng))
 
-    def errors(readings: Floats, which_N: Bools) -> Estimate:
+    def errors(readings: Floats, which_N: Bools) -> EstimatedValue:
         commands, measured = reads.expected_N[which_N], readings[..., which_N]
         return estimate(bootstrap(lambda chosen: median_error(commands, measured[chosen]), prompts, rng))
 

@@ -14,7 +14,7 @@ from trainer.adapters.saved import SavedAdapter
 from trainer.config.evaluate import EvaluateSettings, parse_controls
 from trainer.control.laws import AxisControl
 from trainer.control.modes import PARTS, Mode, check_mode, default_mode
-from trainer.generation.plan import Row, Video, make_rows
+from trainer.generation.plan import PlannedVideo, Row, make_rows
 from trainer.generation.prompts import Prompt
 
 TEXT = "text prompting"
@@ -47,10 +47,10 @@ class PlannedSweep:
     prompt: str
     seed: int
     controls: tuple[float, ...]
-    videos: tuple[Video, ...]
+    videos: tuple[PlannedVideo, ...]
 
     @property
-    def reference(self) -> Video:
+    def reference(self) -> PlannedVideo:
         """The video at c = 0."""
         return self.videos[self.controls.index(0.0)]
 
@@ -123,7 +123,7 @@ def make_evaluation_plan(
 def _sweep(
     arm: Arm, axis: AxisControl, every_axis: Sequence[AxisControl], prompt: str, seed: int, controls: tuple[float, ...]
 ) -> PlannedSweep:
-    def video(words: str, control: float) -> Video:
+    def video(words: str, control: float) -> PlannedVideo:
         point = {axis.name: control} if control else {}  # c = 0 is the same video for every axis
         (row,) = make_rows(every_axis, [Prompt(prompt=words)], [point], [arm.mode], seed=seed)
         return row.videos[0]
@@ -139,7 +139,7 @@ def _sweep(
 
 def _rows(sweeps: Sequence[PlannedSweep]) -> tuple[Row, ...]:
     """Return every video once, grouped by prompt, seed and mode."""
-    groups: dict[tuple[str, int, str], dict[str, Video]] = {}
+    groups: dict[tuple[str, int, str], dict[str, PlannedVideo]] = {}
     for video in (video for sweep in sweeps for video in sweep.videos):
         groups.setdefault((video.prompt, video.seed, video.mode), {})[video.name] = video
     return tuple(

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from trainer.evaluation.accuracy import TRAINED
 from trainer.evaluation.arms import PlannedSweep
 from trainer.evaluation.features.extractors import VideoFeatures
-from trainer.evaluation.results import Consistency, Estimate, Flicker, Slow, estimate, finite
+from trainer.evaluation.results import Consistency, EstimatedValue, Flicker, Slow, estimate, finite
 from trainer.evaluation.similarity import flicker, outside_difference
 from trainer.probing.statistics import Floats, bootstrap, mean, median
 
@@ -61,7 +61,7 @@ def consistency(
 ) -> Consistency:
     """Return how alike the videos of sweeps are to those at c = 0, over the trained range."""
 
-    def over(measure: Callable[[VideoKey, VideoKey], float]) -> Estimate:
+    def over(measure: Callable[[VideoKey, VideoKey], float]) -> EstimatedValue:
         rows = [[mean(np.array([measure(*pair) for pair in _pairs(sweep)])) for sweep in row] for row in sweeps_PS]
         means_P = np.array([mean(np.array(row)) for row in rows])
         return estimate(bootstrap(lambda chosen: mean(means_P[chosen]), len(means_P), rng))
@@ -97,7 +97,7 @@ def slow_scores(
                 videos.setdefault(sweep.prompt, {})[key_of(sweep, place)] = None
     count = sum(len(keys) for keys in videos.values())
 
-    def over(by_prompt: Mapping[str, Iterable[VideoKey]], score: Callable[[str, VideoKey], float]) -> Estimate:
+    def over(by_prompt: Mapping[str, Iterable[VideoKey]], score: Callable[[str, VideoKey], float]) -> EstimatedValue:
         means_P = np.array([mean(np.array([score(prompt, key) for key in keys])) for prompt, keys in by_prompt.items()])
         return estimate(bootstrap(lambda chosen: mean(means_P[chosen]), len(means_P), rng))
 
@@ -107,7 +107,7 @@ def slow_scores(
 
     scores = []
     for extractor in describer.extractors:
-        fits = Estimate(value=None)
+        fits = EstimatedValue(value=None)
         if hasattr(extractor, "text"):
             fits = over(videos, partial(_fit, describer, extractor))
         keeps = over(neutral, partial(_keeps, describer, extractor))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from trainer.evaluation.results import Published
+from trainer.evaluation.results import PublishedNumber
 
 MODEL = "Wan2.1-T2V-14B, CLIP features"
 SOURCE = "arXiv 2511.17844"
 
-PUBLISHED: tuple[Published, ...] = tuple(
-    Published(
+PUBLISHED: tuple[PublishedNumber, ...] = tuple(
+    PublishedNumber(
         model=MODEL, source=SOURCE, metric=metric, axis=axis, full_lora=full_lora, decoupled=decoupled, noise_floor=noise_floor
     )
     for metric, axis, full_lora, decoupled, noise_floor in (

@@ -1,7 +1,7 @@
 """`report.json`: every number of an evaluation, as plain frozen data. A number that could not be had is None, never guessed.
 
-Distances are in the axis's error unit (stops or mired) from c = 0, positive towards the stronger effect. `Estimate` holds a
-number and its 95 % bootstrap interval over prompts.
+Distances are in the axis's error unit (stops or mired) from c = 0, positive towards the stronger effect. `EstimatedValue` holds
+a number and its 95 % bootstrap interval over prompts.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ FILE = "report.json"
 Direction = Literal["below", "above"]
 
 
-class Estimate(Section):
+class EstimatedValue(Section):
     """A number with its interval; all None where nothing could be measured, ends None for too few prompts."""
 
     value: float | None
@@ -68,17 +68,17 @@ class Accuracy(Section):
     unit: ErrorUnit
     sweeps: int
     prompts: int
-    rho: Estimate
-    slope: Estimate
-    median_error: Estimate
-    resolution: Estimate  # in c
+    rho: EstimatedValue
+    slope: EstimatedValue
+    median_error: EstimatedValue
+    resolution: EstimatedValue  # in c
     share_read: float
     share_sharp: float
-    rho_absolute: Estimate
-    slope_absolute: Estimate
-    median_error_absolute: Estimate
+    rho_absolute: EstimatedValue
+    slope_absolute: EstimatedValue
+    median_error_absolute: EstimatedValue
     share_read_absolute: float
-    rho_sharp_as_ties: Estimate
+    rho_sharp_as_ties: EstimatedValue
     curve: tuple[Response, ...]
     extrapolation: tuple[Extrapolation, ...]
     seed_spread: float | None  # median standard deviation over seeds, same prompt and control
@@ -108,8 +108,8 @@ class Consistency(Section):
 
     arm: str
     axis: str
-    cosine: dict[str, Estimate]
-    outside_levels: Estimate
+    cosine: dict[str, EstimatedValue]
+    outside_levels: EstimatedValue
     other_seed_levels: float | None
     other_seed_cosine: dict[str, float | None]
 
@@ -147,8 +147,8 @@ class Slow(Section):
 
     arm: str
     extractor: str
-    text_video: Estimate
-    subject_consistency: Estimate
+    text_video: EstimatedValue
+    subject_consistency: EstimatedValue
     videos: int
 
 
@@ -156,7 +156,7 @@ class Flicker(Section):
     """Temporal flicker of one arm: mean absolute second difference of the frames' mean luma, in 8-bit levels."""
 
     arm: str
-    levels: Estimate
+    levels: EstimatedValue
 
 
 class VideoReading(Section):
@@ -183,7 +183,7 @@ class SweepReading(Section):
     slope: float | None
 
 
-class Published(Section):
+class PublishedNumber(Section):
     """A published number of another model, for context."""
 
     model: str
@@ -233,7 +233,7 @@ class EvaluationReport(Section):
     slow: tuple[Slow, ...]
     flicker: tuple[Flicker, ...]
     sweeps: tuple[SweepReading, ...]
-    published: tuple[Published, ...]
+    published: tuple[PublishedNumber, ...]
     notes: tuple[str, ...]
     # by axis; nothing where the adapter does not lie in its training's folder
     validated: dict[str, Validated] = Field(default_factory=dict)
@@ -242,9 +242,9 @@ class EvaluationReport(Section):
     wall_s: float
 
 
-def estimate(interval: Interval) -> Estimate:
+def estimate(interval: Interval) -> EstimatedValue:
     """Return an interval as plain data."""
-    return Estimate(value=finite(interval.value), low=finite(interval.low), high=finite(interval.high))
+    return EstimatedValue(value=finite(interval.value), low=finite(interval.low), high=finite(interval.high))
 
 
 def finite(value: float) -> float | None:

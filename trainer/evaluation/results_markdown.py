@@ -7,7 +7,7 @@ from pathlib import Path
 
 from generator.io.atomic import write_atomic
 from scenes.errors import InputError
-from trainer.evaluation.results import Estimate, EvaluationReport
+from trainer.evaluation.results import EstimatedValue, EvaluationReport
 
 START = "<!-- measured by stopdown evaluate -->"  # what follows is replaced by the next evaluation
 
@@ -58,7 +58,7 @@ def put_on_card(adapter: Path, report: EvaluationReport) -> None:
     write_atomic(path, f"{own}\n\n{START}\n{results_text(report)}".encode())
 
 
-def written(number: Estimate, digits: int = 2) -> str:
+def written(number: EstimatedValue, digits: int = 2) -> str:
     """Return a number with its interval in brackets; `none` where nothing was measured."""
     if number.value is None:
         return "none"

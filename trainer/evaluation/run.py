@@ -45,7 +45,7 @@ from trainer.evaluation.score import measure, other_axes
 from trainer.evaluation.verdict import verdict
 from trainer.generation.load_pipeline import Loading, default_sampling, load_controlled, resolved
 from trainer.generation.make_videos import Request, make_videos
-from trainer.generation.plan import Video
+from trainer.generation.plan import PlannedVideo
 from trainer.generation.sampler import Sampling
 from trainer.pipelines.controlled_wan import ControlledWan
 from trainer.probing.statistics import MIN_PROMPTS, Floats
@@ -57,7 +57,7 @@ NO_VQA = "VQAScore is left out: package t2v_metrics is not installed"
 VQA_UNUSED = "VQAScore is left out: t2v_metrics is installed, but this version of Stopdown does not drive it"
 
 
-class Watch(Protocol):
+class EvaluationWatch(Protocol):
     """Told how far an evaluation is."""
 
     def started(self, videos: int, finished: int, steps: int) -> None:
@@ -68,7 +68,7 @@ class Watch(Protocol):
         """So many denoising steps were made since the last call."""
         ...
 
-    def done(self, video: Video) -> None:
+    def done(self, video: PlannedVideo) -> None:
         """A video is on the disk."""
         ...
 
@@ -132,7 +132,7 @@ def prepare(request: EvaluateRequest) -> Prepared:
     )
 
 
-def generate_videos(request: EvaluateRequest, watch: Watch) -> int:
+def generate_videos(request: EvaluateRequest, watch: EvaluationWatch) -> int:
     """Make the videos of an evaluation and read none of them; returns how many there are. `evaluate` keeps and uses them.
 
     Raises InputError in one line for what cannot be evaluated, before any video is made.
@@ -143,7 +143,7 @@ def generate_videos(request: EvaluateRequest, watch: Watch) -> int:
     return sum(len(row.videos) for rows in ready.plan.rows.values() for row in rows)
 
 
-def evaluate(request: EvaluateRequest, watch: Watch) -> EvaluationReport:
+def evaluate(request: EvaluateRequest, watch: EvaluationWatch) -> EvaluationReport:
     """Evaluate an adapter and write what was found into `request.out`; a finished part is not done again.
 
     Raises InputError in one line for what cannot be evaluated, before any video is made.
@@ -221,7 +221,7 @@ def held_out(folder: Path, step: int, fingerprints: Mapping[str, str] | None = N
     return found
 
 
-def _load(request: EvaluateRequest, ready: Prepared, watch: Watch) -> ControlledWan:
+def _load(request: EvaluateRequest, ready: Prepared, watch: EvaluationWatch) -> ControlledWan:
     watch.note(f"loading {ready.loading.backbone} ({ready.loading.dtype} on {ready.loading.device})")
     return load_controlled(request.adapter, ready.loading, cache=request.cache)
 
@@ -241,7 +241,9 @@ def _sampling(pipe: ControlledWan, card: AdapterCard, settings: EvaluateSettings
     return replace(default_sampling(pipe, card), **{name: value for name, value in given.items() if value is not None})
 
 
-def _generate(pipe: ControlledWan, request: EvaluateRequest, ready: Prepared, sampling: Sampling, watch: Watch) -> None:
+def _generate(
+    pipe: ControlledWan, request: EvaluateRequest, ready: Prepared, sampling: Sampling, watch: EvaluationWatch
+) -> None:
     for folder, rows in ready.plan.rows.items():
         adapter = next(arm.adapter for arm in ready.arms if arm.folder == folder)
         wanted = Request(
@@ -266,7 +268,7 @@ def _prior(
     ready: Prepared,
     sampling: Sampling,
     extractors: Sequence[VideoFeatures],
-    watch: Watch,
+    watch: EvaluationWatch,
 ) -> tuple[tuple[Fast, ...], Drift | None]:
     """Return FEP of every arm and the drift over training; nothing where they were not asked for."""
     backbone = next(arm for arm in ready.arms if arm.mode == Mode.BACKBONE_ONLY)

@@ -28,7 +28,7 @@ HEADS: Mapping[Outcome, str] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Read:
+class AxisVerdict:
     """The numbers of one axis on the scale that more videos could be read on."""
 
     rho: float | None
@@ -38,7 +38,7 @@ class Read:
     own_scale: bool
 
     @classmethod
-    def of(cls, one: Accuracy) -> Read:
+    def of(cls, one: Accuracy) -> AxisVerdict:
         """Choose the scale: distances from the video at c = 0, or the probe's own."""
         own = own_scale(one)
         return cls(
@@ -79,7 +79,7 @@ def own_scale(one: Accuracy) -> bool:
 
 def outcome_of(one: Accuracy, validated: Validated | None = None) -> Outcome:
     """Return what the numbers say of one axis; "but" where the control acts and something is out of its bounds."""
-    read = Read.of(one)
+    read = AxisVerdict.of(one)
     if read.rho is None or read.slope is None or read.read < LITTLE_READ:
         return "unread"
     if read.rho >= FOLLOWS_RHO and read.slope >= FOLLOWS_SLOPE:
@@ -93,7 +93,7 @@ def axis_line(
     one: Accuracy, leakage: Sequence[Leakage], words: Accuracy | None = None, validated: Validated | None = None
 ) -> str:
     """Return what the numbers say of one axis: whether the control acts, what is wrong, what it takes along, what words do."""
-    read, outcome = Read.of(one), outcome_of(one, validated)
+    read, outcome = AxisVerdict.of(one), outcome_of(one, validated)
     if read.rho is not None and read.slope is None:
         return (
             f"{one.axis}: ρ {read.rho:.2f} between control and reading; this adapter states no unit law, so there is no scale."
@@ -117,7 +117,7 @@ def axis_line(
     return "; ".join(part for part in parts if part) + "."
 
 
-def _wrong(one: Accuracy, read: Read, validated: Validated | None) -> list[str]:
+def _wrong(one: Accuracy, read: AxisVerdict, validated: Validated | None) -> list[str]:
     """Return in words which bounds an acting control breaks."""
     found = []
     low, high = TRUE_SLOPE
@@ -146,7 +146,7 @@ def _against_validation(outcome: Outcome, validated: Validated | None) -> str:
     return ""
 
 
-def _too_few(one: Accuracy, read: Read) -> str:
+def _too_few(one: Accuracy, read: AxisVerdict) -> str:
     told = f"the probe could read {_percent(read.read)} of the videos, too few to say whether the control works"
     if read.rho is not None and read.slope is not None:
         return f"{told}; of those that were read, ρ {read.rho:.2f} and {read.slope:.2f} measured per commanded {one.unit}"
@@ -154,7 +154,7 @@ def _too_few(one: Accuracy, read: Read) -> str:
     return told + ("" if ties is None else f"; with videos too sharp to read counted as ties, ρ {ties:.2f}")
 
 
-def _error_share(one: Accuracy, read: Read) -> float | None:
+def _error_share(one: Accuracy, read: AxisVerdict) -> float | None:
     """Return the median error as a share of the median commanded distance, over the controls that were judged."""
     commanded = sorted(abs(point.expected) for point in one.curve if abs(point.control) <= 1 + 1e-9 and point.expected)
     if read.error is None or not commanded:
@@ -163,7 +163,7 @@ def _error_share(one: Accuracy, read: Read) -> float | None:
     return read.error / ((commanded[middle] + commanded[~middle]) / 2)
 
 
-def _of_commanded(one: Accuracy, read: Read) -> str:
+def _of_commanded(one: Accuracy, read: AxisVerdict) -> str:
     share = _error_share(one, read)
     return "" if share is None else f" ({_percent(share)} of the median commanded)"
 

@@ -36,7 +36,7 @@ PUBLISHED_LAWS: dict[str, Law] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Published:
+class PublishedAdapter:
     """A published checkpoint under this project's names: configuration, control weights and LoRA weights (peft's names)."""
 
     config: AdapterConfig
@@ -54,7 +54,7 @@ def published_axes(names: Sequence[str]) -> tuple[AxisControl, ...]:
 
 def read_published(
     weights: Mapping[str, Tensor], axes: Sequence[AxisControl], *, settings: Mapping[str, Any] | None = None, source: str
-) -> Published:
+) -> PublishedAdapter:
     """Return a published checkpoint's configuration and weights.
 
     The file does not name its axes: `axes` does, in the order of the scalar's components. `settings` are the original
@@ -74,7 +74,7 @@ def read_published(
     config = AdapterConfig(
         control=_control_config(control, blocks, axes, settings or {}, source), lora=_lora_settings(lora, source)
     )
-    return Published(config=config, control=control, lora=lora)
+    return PublishedAdapter(config=config, control=control, lora=lora)
 
 
 def write_published(config: AdapterConfig, control: Mapping[str, Tensor], lora: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -15,10 +15,10 @@ from PIL import Image, ImageDraw
 from generator.web.contact_sheet import ACCENT, FAINT, INK, LINE, PAPER
 from generator.web.gallery import signed
 from trainer.generation.fonts import draw_line, fitted, width
-from trainer.generation.plan import Row, Video
+from trainer.generation.plan import PlannedVideo, Row
 
 Bytes = NDArray[np.uint8]
-Frames = Callable[[Video], Bytes]  # a video's frames [T, H, W, 3]
+Frames = Callable[[PlannedVideo], Bytes]  # a video's frames [T, H, W, 3]
 
 MARGIN_PX, GAP_PX = 40, 10
 HEAD_PX, CAPTION_PX, LABEL_PX, FOOT_PX = 84, 30, 20, 22
@@ -116,7 +116,7 @@ def _caption(draw: ImageDraw.ImageDraw, row: Row, top: int, width_px: int) -> No
     draw_line(draw, (right - words_px, top + 8), words, FAINT, *small)
 
 
-def _labels(draw: ImageDraw.ImageDraw, video: Video, left: int, top: int, room_px: int) -> None:
+def _labels(draw: ImageDraw.ImageDraw, video: PlannedVideo, left: int, top: int, room_px: int) -> None:
     swept = [(name, control) for name, control in video.controls if name in video.given]
     face, small = ("DejaVuSerif", 14), ("DejaVuSansMono", 11)
     if not swept:

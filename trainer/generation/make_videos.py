@@ -24,7 +24,7 @@ from trainer.control.modes import PARTS, Mode
 from trainer.generation.fonts import not_drawable, one_line
 from trainer.generation.grid import Bytes, lay_out, moving_grid, still_grid
 from trainer.generation.load_pipeline import Loading
-from trainer.generation.plan import Row, Video
+from trainer.generation.plan import PlannedVideo, Row
 from trainer.generation.record import (
     CRF,
     PRESET,
@@ -47,7 +47,7 @@ SHORT = 60  # letters of a prompt that name it in a line
 FPS = 16  # the rate of the datasets, for which exposures are meant
 
 
-class Watch(Protocol):
+class GenerationWatch(Protocol):
     """Told how far a run is."""
 
     def started(self, videos: int, finished: int, steps: int) -> None:
@@ -58,13 +58,13 @@ class Watch(Protocol):
         """So many denoising steps were made since the last call, counted per video."""
         ...
 
-    def done(self, video: Video) -> None:
+    def done(self, video: PlannedVideo) -> None:
         """A video is on the disk."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
-class Report:
+class GenerationReport:
     """What a run left: its folder, videos made and found, and the files about all of them; None for what was left out."""
 
     folder: Path
@@ -91,7 +91,7 @@ class Request:
     replace_others: bool = False  # make anew what was made with other settings, and keep the rest
 
 
-def generate(pipe: ControlledWan, request: Request, loading: Loading, watch: Watch) -> Report:
+def generate(pipe: ControlledWan, request: Request, loading: Loading, watch: GenerationWatch) -> GenerationReport:
     """Make the videos of a request and return what was left; those finished before with the same recipe are kept.
 
     Raises InputError for what the backbone cannot do and for videos of other recipes in the folder, before anything is made.
@@ -101,7 +101,7 @@ def generate(pipe: ControlledWan, request: Request, loading: Loading, watch: Wat
     return _leave(request, pipe.axes, loading, made=made, found=found)
 
 
-def make_videos(pipe: ControlledWan, request: Request, loading: Loading, watch: Watch) -> tuple[int, int]:
+def make_videos(pipe: ControlledWan, request: Request, loading: Loading, watch: GenerationWatch) -> tuple[int, int]:
     """Make the videos of a request that are missing, without a page about them; returns how many were made and found.
 
     Raises InputError as `generate` does.
@@ -167,8 +167,8 @@ def _missing(request: Request, recipes: Mapping[str, Mapping[str, Any]]) -> set[
 
 
 def _frames(
-    pipe: ControlledWan, row: Row, videos: Sequence[Video], request: Request, watch: Watch
-) -> Iterator[tuple[Video, Bytes]]:
+    pipe: ControlledWan, row: Row, videos: Sequence[PlannedVideo], request: Request, watch: GenerationWatch
+) -> Iterator[tuple[PlannedVideo, Bytes]]:
     """Yield videos of a row with their frames; a mode that knows no control has the same ones for all, sampled once."""
     if not videos:
         return
@@ -195,10 +195,10 @@ def _frames(
     yield from zip(videos, itertools.repeat(next(sampled)) if alike else sampled, strict=False)
 
 
-def _leave(request: Request, axes: Sequence[AxisControl], loading: Loading, *, made: int, found: int) -> Report:
+def _leave(request: Request, axes: Sequence[AxisControl], loading: Loading, *, made: int, found: int) -> GenerationReport:
     """Write grid.png, grid.mp4, sweep.html and index.json about finished videos."""
     out, rows, sampling = request.out, request.rows, request.sampling
-    frames: Callable[[Video], Bytes] = lambda video: decode(out / f"{video.name}.mp4")  # noqa: E731
+    frames: Callable[[PlannedVideo], Bytes] = lambda video: decode(out / f"{video.name}.mp4")  # noqa: E731
     names = {axis: None for video in rows[0].videos for axis in video.given}
     title = f"{', '.join(names) or 'No control'} · {request.adapter.name}"
     facts = {
@@ -217,7 +217,7 @@ def _leave(request: Request, axes: Sequence[AxisControl], loading: Loading, *, m
     write_page(out / "sweep.html", rows, axes, frames, title=title, facts=facts, fps=request.fps)
     write_json(out / "index.json", _index(request, loading))
     boxes = not_drawable(row.prompt for row in rows)
-    return Report(
+    return GenerationReport(
         folder=out,
         made=made,
         found=found,

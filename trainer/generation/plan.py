@@ -20,7 +20,7 @@ Point = Mapping[str, float]  # axis -> control; one column of a grid
 
 
 @dataclass(frozen=True, kw_only=True)
-class Video:
+class PlannedVideo:
     """One video to make; its name is a function of what it shows, never of the order or the number of videos."""
 
     name: str
@@ -47,7 +47,7 @@ class Row:
     negative: str
     seed: int
     mode: str
-    videos: tuple[Video, ...]
+    videos: tuple[PlannedVideo, ...]
 
 
 def make_points(controls: Mapping[str, Sequence[float]], *, zipped: bool = False) -> tuple[Point, ...]:
@@ -95,7 +95,7 @@ def make_rows(
         for drawn, mode in itertools.product(range(first, first + seeds), dict.fromkeys(modes)):
             names = _names(axes, prompt.prompt, drawn, mode, strength, points)
             videos = tuple(
-                Video(
+                PlannedVideo(
                     name=name,
                     prompt=prompt.prompt,
                     negative=without,

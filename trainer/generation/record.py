@@ -20,7 +20,7 @@ from scenes.errors import InputError
 from trainer.adapters.card import installed_versions
 from trainer.adapters.saved import SavedAdapter
 from trainer.control.laws import AxisControl, NoLaw
-from trainer.generation.plan import Video
+from trainer.generation.plan import PlannedVideo
 from trainer.generation.sampler import Bytes, Sampling
 
 CRF, PRESET = 12, "medium"  # as the datasets'
@@ -37,7 +37,7 @@ class State(Enum):
 
 
 def video_recipe(
-    video: Video, sampling: Sampling, fps: int, source: Mapping[str, Any], axes: tuple[AxisControl, ...]
+    video: PlannedVideo, sampling: Sampling, fps: int, source: Mapping[str, Any], axes: tuple[AxisControl, ...]
 ) -> dict[str, Any]:
     """Return all that decides a video's pixels; `source` is what its whole run shares (`run_source`)."""
     return {
@@ -135,7 +135,7 @@ def differences(before: Any, now: Any, path: str = "") -> list[str]:
     return [f"{path} {_short(before)}, now {_short(now)}"]
 
 
-def write_video(folder: Path, video: Video, recipe: Mapping[str, Any], frames_THW3: Bytes, fps: int) -> dict[str, Any]:
+def write_video(folder: Path, video: PlannedVideo, recipe: Mapping[str, Any], frames_THW3: Bytes, fps: int) -> dict[str, Any]:
     """Write a video and its record, each whole or not at all; returns the record."""
     data = encode(frames_THW3, fps, CRF, PRESET)
     record = {

@@ -15,14 +15,14 @@ from generator.web.gallery import EMBED_LIMIT_BYTES, POSTER_PX, STILL_PX, data_u
 from scenes.axes.ticks import scale_values
 from trainer.control.laws import AxisControl, NoLaw
 from trainer.generation.grid import Bytes, row_words
-from trainer.generation.plan import Row, Video
+from trainer.generation.plan import PlannedVideo, Row
 
 
 def write_page(
     out: Path,
     rows: Sequence[Row],
     axes: Sequence[AxisControl],
-    frames: Callable[[Video], Bytes],
+    frames: Callable[[PlannedVideo], Bytes],
     *,
     title: str,
     facts: Mapping[str, str],
@@ -56,7 +56,9 @@ def write_page(
     return embedded
 
 
-def _cell(folder: Path, video: Video, frames_THW3: Bytes, given: Sequence[AxisControl], embedded: bool) -> dict[str, Any]:
+def _cell(
+    folder: Path, video: PlannedVideo, frames_THW3: Bytes, given: Sequence[AxisControl], embedded: bool
+) -> dict[str, Any]:
     count, height, width, _ = frames_THW3.shape
     path = folder / f"{video.name}.mp4"
     moving = count > 1
@@ -77,7 +79,7 @@ def _cell(folder: Path, video: Video, frames_THW3: Bytes, given: Sequence[AxisCo
     }
 
 
-def _ruler(axis: AxisControl, videos: Sequence[Video]) -> dict[str, Any] | None:
+def _ruler(axis: AxisControl, videos: Sequence[PlannedVideo]) -> dict[str, Any] | None:
     """Return an axis's scale over the controls of a row, with their marks; none for one value or an axis without units."""
     controls = [video.point[axis.name] for video in videos]
     low, high = min(controls), max(controls)

@@ -11,7 +11,7 @@ from rich.text import Text
 from generator.console.terminal import Console
 
 if TYPE_CHECKING:
-    from trainer.generation.plan import Video
+    from trainer.generation.plan import PlannedVideo
 
 
 class GenerateProgress:
@@ -56,7 +56,7 @@ class GenerateProgress:
         if self._task is not None:
             self._bar.advance(self._task, steps)
 
-    def done(self, video: Video) -> None:
+    def done(self, video: PlannedVideo) -> None:
         """Count a video; without a terminal, name it."""
         self.finished += 1
         if self._task is not None:

@@ -24,7 +24,7 @@ from trainer.control.modes import PARTS, Mode, check_mode
 from trainer.generation.grid import lay_out, moving_grid, still_grid
 from trainer.generation.load_pipeline import Loading
 from trainer.generation.make_videos import Request, make_videos
-from trainer.generation.plan import Row, Video, make_rows
+from trainer.generation.plan import PlannedVideo, Row, make_rows
 from trainer.generation.prompts import gather_prompts
 from trainer.generation.record import CRF, PRESET, read_record
 from trainer.generation.sampler import Sampling
@@ -175,7 +175,7 @@ class _Made:
     sampling: Sampling
 
     @property
-    def videos(self) -> tuple[Video, ...]:
+    def videos(self) -> tuple[PlannedVideo, ...]:
         return self.row.videos
 
 
@@ -197,16 +197,16 @@ class _Counter:
         if self.heard is not None:
             self.heard(self.steps, self.every)
 
-    def done(self, video: Video) -> None:
+    def done(self, video: PlannedVideo) -> None:
         """Say nothing: the page shows videos when all are there."""
 
 
-def _named(video: Video, axis: AxisControl) -> Video:
+def _named(video: PlannedVideo, axis: AxisControl) -> PlannedVideo:
     """Return a video that is labelled with its value of one axis alone."""
     return replace(video, given=(axis.name,), labels=(axis.format(video.point[axis.name]),))
 
 
-def _record(folder: Path, video: Video) -> dict[str, Any]:
+def _record(folder: Path, video: PlannedVideo) -> dict[str, Any]:
     record = read_record(folder, video.name)
     if record is None:
         raise InputError(f"the record of {video.name} cannot be read; generate it again with another seed, or restart the app")

@@ -21,7 +21,7 @@ App = Callable[[Message, Receive, Send], Awaitable[None]]
 MOST_BYTES = 1 << 20  # of a request: the form is words and numbers
 
 
-class Guard:
+class OriginGuard:
     """An ASGI middleware that refuses foreign hosts and origins, uploads, and requests over `MOST_BYTES`.
 
     `host` is the address that is listened on. Numeric addresses are always allowed as `Host`: rebinding needs a name.

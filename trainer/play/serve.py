@@ -78,7 +78,7 @@ def serving(session: Session, host: str, port: int) -> Iterator[str]:
     from starlette.middleware import Middleware
 
     from trainer.play.play_page import build_page, css, theme
-    from trainer.play.same_origin import Guard
+    from trainer.play.same_origin import OriginGuard
 
     page = build_page(session)
     try:
@@ -96,7 +96,7 @@ def serving(session: Session, host: str, port: int) -> Iterator[str]:
             pwa=False,
             mcp_server=False,
             enable_monitoring=False,
-            app_kwargs={"middleware": [Middleware(Guard, host=host)]},
+            app_kwargs={"middleware": [Middleware(OriginGuard, host=host)]},
             max_file_size=0,  # the page takes no files
             theme=theme(),
             css=css(),

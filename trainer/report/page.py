@@ -31,7 +31,7 @@ from trainer.report.plots import (
     training_figure,
 )
 from trainer.report.report_glossary import WORDS
-from trainer.report.sweeps import MEDIA_BYTES, Stage, make_stages
+from trainer.report.sweeps import MEDIA_BYTES, SweepStage, make_stages
 from trainer.report.tables import Table, accuracy_table, kept_table, prior_table, published_table, words_table
 from trainer.training.callbacks.curves import panels
 
@@ -96,7 +96,7 @@ def write_report(parts: ReportParts, out: Path) -> WrittenReport:
 
 def _render(loaded: Loaded, media_bytes: int) -> str:
     parts, report = loaded.parts, loaded.evaluation
-    stages: tuple[Stage, ...] = ()
+    stages: tuple[SweepStage, ...] = ()
     if report is not None and parts.evaluation is not None:
         stages = make_stages(report, parts.evaluation, media_bytes=media_bytes)
     return fill(

@@ -58,7 +58,7 @@ class Cell:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stage:
+class SweepStage:
     """An axis with its slider: a label, a control and the median reading for each position; cells by arm."""
 
     axis: str
@@ -74,7 +74,7 @@ class Stage:
     left_out: int  # sweeps that are not shown
 
 
-def make_stages(report: EvaluationReport, folder: Path, *, media_bytes: int = MEDIA_BYTES) -> tuple[Stage, ...]:
+def make_stages(report: EvaluationReport, folder: Path, *, media_bytes: int = MEDIA_BYTES) -> tuple[SweepStage, ...]:
     """Return a stage for each axis, with as many prompts as fit into `media_bytes` in all."""
     stages = []
     spent = 0
@@ -197,9 +197,9 @@ def _chosen(sweeps: Sequence[SweepReading], main: str) -> list[SweepReading]:
     return found
 
 
-def _stage(report: EvaluationReport, axis: str, sweeps: Sequence[SweepReading], cells: Sequence[Cell]) -> Stage:
+def _stage(report: EvaluationReport, axis: str, sweeps: Sequence[SweepReading], cells: Sequence[Cell]) -> SweepStage:
     own = next(one for one in report.accuracy if one.axis == axis and one.arm == report.main_arm)
-    return Stage(
+    return SweepStage(
         axis=axis,
         unit=own.unit,
         labels=tuple(point.label for point in own.curve),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from trainer.evaluation.results import Accuracy, Estimate, EvaluationReport, Published
+from trainer.evaluation.results import Accuracy, EstimatedValue, EvaluationReport, PublishedNumber
 from trainer.evaluation.results_markdown import written
 
 
@@ -136,7 +136,7 @@ def words_table(report: EvaluationReport) -> Table:
     )
 
 
-def published_table(published: Sequence[Published]) -> Table:
+def published_table(published: Sequence[PublishedNumber]) -> Table:
     """Return published numbers of the full-size method: another model, which ours cannot be compared with."""
     return Table(
         title="Published, for context",
@@ -150,7 +150,7 @@ def published_table(published: Sequence[Published]) -> Table:
     )
 
 
-def _error(one: Accuracy, error: Estimate) -> str:
+def _error(one: Accuracy, error: EstimatedValue) -> str:
     digits = 2 if one.unit == "stop" else 1
     return "none" if error.value is None else f"{written(error, digits)} {one.unit}"
 

@@ -26,7 +26,7 @@ VIDEO_BYTES, PAGE_BYTES = 10_000, 5_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Expected:
+class ExpectedCost:
     """What a stage takes; None where nothing was measured to reckon from."""
 
     cpu_s: float | None
@@ -34,17 +34,17 @@ class Expected:
     gpu_s: float | None = None  # where a GPU does the work
 
 
-def expect(recipe: RunRecipe, train: TrainSettings) -> dict[str, Expected]:
+def expect(recipe: RunRecipe, train: TrainSettings) -> dict[str, ExpectedCost]:
     """Return what each stage of a run takes on one core, and what it leaves on the disk."""
     cost = estimate(recipe.dataset)
-    videos, unknown = expected_videos(recipe), Expected(cpu_s=None)
+    videos, unknown = expected_videos(recipe), ExpectedCost(cpu_s=None)
     least = cost.rendered_frames * FRAME_S.get(recipe.dataset.render.fidelity, 0.0)
     found = {
-        "build": Expected(cpu_s=START_S + max(cost.cpu_s, least), size_bytes=cost.size_bytes),
-        "verify": Expected(cpu_s=1.0 + 0.02 * cost.clips),
-        "version": Expected(cpu_s=0.5),
+        "build": ExpectedCost(cpu_s=START_S + max(cost.cpu_s, least), size_bytes=cost.size_bytes),
+        "verify": ExpectedCost(cpu_s=1.0 + 0.02 * cost.clips),
+        "version": ExpectedCost(cpu_s=0.5),
         **dict.fromkeys(("train", "generate", "evaluate"), unknown),
-        "report": Expected(cpu_s=2.0, size_bytes=PAGE_BYTES),
+        "report": ExpectedCost(cpu_s=2.0, size_bytes=PAGE_BYTES),
     }
     if train.backbone.name != MEASURED:
         return found
@@ -54,14 +54,14 @@ def expect(recipe: RunRecipe, train: TrainSettings) -> dict[str, Expected]:
     settings = recipe.evaluate
     shown = (settings.width or 64) * (settings.height or 64) * (settings.frames or TOY_FRAMES) / PIXELS
     return found | {
-        "train": Expected(
+        "train": ExpectedCost(
             cpu_s=LOAD_S + clips * TRAIN_S_PER_CLIP * size * frames / PIXELS,
             size_bytes=ADAPTER_BYTES * (1 + 3 * train.checkpoints.keep),  # a checkpoint has the moments of every weight
         ),
-        "generate": Expected(
+        "generate": ExpectedCost(
             cpu_s=LOAD_S + videos * (settings.steps or TOY_STEPS) * SAMPLE_S_PER_STEP * shown, size_bytes=videos * VIDEO_BYTES
         ),
-        "evaluate": Expected(
+        "evaluate": ExpectedCost(
             cpu_s=LOAD_S + (videos * READ_S_PER_VIDEO + expected_fast_videos(recipe) * FAST_S_PER_VIDEO) * shown
         ),
     }

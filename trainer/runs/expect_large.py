@@ -12,7 +12,7 @@ from trainer.control import axis_control
 from trainer.estimates.flops import PEAKS, Shape, step_flops
 from trainer.estimates.footprint import OPTIMIZER_BYTES
 from trainer.generation.sampler import Sampling
-from trainer.runs.expect import READ_S_PER_PIXEL, Expected, expected_fast_videos, expected_videos
+from trainer.runs.expect import READ_S_PER_PIXEL, ExpectedCost, expected_fast_videos, expected_videos
 from trainer.runs.run_recipe import RunRecipe
 from trainer.training.dry_run import Sizes, trainable_counts
 
@@ -31,7 +31,7 @@ def sizes_of(recipe: RunRecipe, train: TrainSettings) -> Sizes:
     return Sizes(settings=train, pipe=weightless_pipeline(train.backbone.name), axes=axes, shapes=shapes)
 
 
-def expect_large(recipe: RunRecipe, train: TrainSettings, sizes: Sizes) -> dict[str, Expected]:
+def expect_large(recipe: RunRecipe, train: TrainSettings, sizes: Sizes) -> dict[str, ExpectedCost]:
     """Return what the three stages take on one card, and on one core where the card has nothing to do."""
     settings, card = recipe.evaluate, PEAKS[CARD] * SHARE
     shape = Shape.of(sizes.transformer)
@@ -60,9 +60,13 @@ def expect_large(recipe: RunRecipe, train: TrainSettings, sizes: Sizes) -> dict[
     forward = flops(sizes.tokens(frames, height, width), forward_only=True) * (2 if guidance > 1 else 1)
     pixels = frames * width * height
     return {
-        "train": Expected(cpu_s=0.0, gpu_s=trained / card, size_bytes=round(4 * weights + train.checkpoints.keep * checkpoint)),
-        "generate": Expected(cpu_s=0.0, gpu_s=videos * steps * forward / card, size_bytes=round(videos * pixels * PIXEL_BYTES)),
-        "evaluate": Expected(cpu_s=videos * pixels * READ_S_PER_PIXEL, gpu_s=fast * forward / card),
+        "train": ExpectedCost(
+            cpu_s=0.0, gpu_s=trained / card, size_bytes=round(4 * weights + train.checkpoints.keep * checkpoint)
+        ),
+        "generate": ExpectedCost(
+            cpu_s=0.0, gpu_s=videos * steps * forward / card, size_bytes=round(videos * pixels * PIXEL_BYTES)
+        ),
+        "evaluate": ExpectedCost(cpu_s=videos * pixels * READ_S_PER_PIXEL, gpu_s=fast * forward / card),
     }
 
 

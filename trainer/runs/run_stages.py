@@ -21,7 +21,7 @@ from trainer.config.train import TrainSettings, deciding_settings
 from trainer.runs.before_rendering import check_before_rendering
 from trainer.runs.child import run_command
 from trainer.runs.run_recipe import RunRecipe
-from trainer.runs.stage_runner import Stage, StageRecord, digest_of, file_digests, read_state
+from trainer.runs.stage_runner import RunStage, StageRecord, digest_of, file_digests, read_state
 
 Note = Callable[[str], None]
 ADAPTER = Path("train") / "adapter"
@@ -266,7 +266,7 @@ class Evaluate:
 
 
 @dataclass(frozen=True)
-class Report:
+class WriteReport:
     """Writes the report, and the results into the adapter's model card."""
 
     place: RunContext
@@ -303,10 +303,10 @@ class Report:
         return {"bytes": (folder / REPORT).stat().st_size}
 
 
-STAGES = (Build, Verify, Freeze, Train, Generate, Evaluate, Report)
+STAGES = (Build, Verify, Freeze, Train, Generate, Evaluate, WriteReport)
 
 
-def make_stages(place: RunContext) -> Sequence[Stage]:
+def make_stages(place: RunContext) -> Sequence[RunStage]:
     """Return the stages of a run, in order."""
     return tuple(kind(place) for kind in STAGES)
 

@@ -27,7 +27,7 @@ Event = Literal["skipped", "started", "finished", "damaged"]
 Tell = Callable[[Event, str, str], None]  # what happened, to which stage, in a few words
 
 
-class Stage(Protocol):
+class RunStage(Protocol):
     """One step of a run. It finds its own place in the run's folder and resumes its own unfinished work."""
 
     @property
@@ -80,7 +80,7 @@ def read_state(folder: Path) -> RunState:
 
 
 def run_stages(
-    stages: Sequence[Stage], folder: Path, tell: Tell, *, first: str | None = None, until: str | None = None
+    stages: Sequence[RunStage], folder: Path, tell: Tell, *, first: str | None = None, until: str | None = None
 ) -> dict[str, StageRecord]:
     """Run the stages that are not done and return the records of all up to `until`.
 
@@ -109,7 +109,7 @@ def run_stages(
 
 
 def _one(
-    stage: Stage,
+    stage: RunStage,
     records: Mapping[str, StageRecord],
     done: dict[str, StageRecord],
     folder: Path,

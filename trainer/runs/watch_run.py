@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from generator.io.checksummed_json import parse_checksummed_line
-from generator.monitor.board import Board, Grid, Meter, Row, Tone, in_words
+from generator.monitor.board import Board, BoardGrid, BoardRow, Meter, Tone, in_words
 from generator.monitor.build_board import build_board
 from generator.monitor.watch_build import BuildWatch, watch_build
 from scenes.errors import InputError, StopdownError
@@ -31,7 +31,7 @@ GRID_COLUMNS = ("stage", "state", "took", "what came of it")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Training:
+class WatchedTraining:
     """Where a training is, by its metric log: the mean loss of the last steps, its speed, and its last validation loss."""
 
     step: int
@@ -75,7 +75,7 @@ class Training:
         }
 
 
-def read_training(log: Path, steps: int | None = None) -> Training | None:
+def read_training(log: Path, steps: int | None = None) -> WatchedTraining | None:
     """Return where a training is, or None where it has logged no step; a line that is being written is left out."""
     events = list(_last_events(log))
     trained = [event for event in events if event.get("kind") == "train"]
@@ -84,7 +84,7 @@ def read_training(log: Path, steps: int | None = None) -> Training | None:
     losses = [event["values"].get("loss") for event in trained[-LAST_STEPS:]]
     known = [loss for loss in losses if loss is not None]
     checks = [event["values"].get("loss") for event in events if event.get("kind") == "validation"]
-    return Training(
+    return WatchedTraining(
         step=int(trained[-1]["step"]),
         steps=steps,
         loss=sum(known) / len(known) if known else None,
@@ -254,18 +254,18 @@ def watch_run(folder: Path) -> RunWatch | TrainingWatch | None:
         raise InputError(f"{folder} cannot be read ({error.strerror}); check it and its permissions") from error
 
 
-def _stages(done: dict[str, StageRecord], at_hand: str | None) -> Grid:
+def _stages(done: dict[str, StageRecord], at_hand: str | None) -> BoardGrid:
     rows = []
     for name in NAMES:
         record = done.get(name)
         if name == at_hand:
-            rows.append(Row(cells=(name, "at hand", "", ""), tone="busy"))
+            rows.append(BoardRow(cells=(name, "at hand", "", ""), tone="busy"))
         elif record is None:
-            rows.append(Row(cells=(name, "waits", "", "")))
+            rows.append(BoardRow(cells=(name, "waits", "", "")))
         else:
             words = ", ".join(f"{key} {_short(value)}" for key, value in record.summary.items())
-            rows.append(Row(cells=(name, "done", in_words(record.wall_s), words), tone="good"))
-    return Grid(name="stages", columns=GRID_COLUMNS, rows=tuple(rows), numeric=frozenset({2}))
+            rows.append(BoardRow(cells=(name, "done", in_words(record.wall_s), words), tone="good"))
+    return BoardGrid(name="stages", columns=GRID_COLUMNS, rows=tuple(rows), numeric=frozenset({2}))
 
 
 def _short(value: Any) -> str:

@@ -35,11 +35,11 @@ def main(arguments: list[str] | None = None) -> int:
         import torch
 
         from trainer.tiny.shared.config import SHIPPED, read_settings
-        from trainer.tiny.stages import STAGES, Work
+        from trainer.tiny.stages import STAGES, TinyWork
 
         if given.threads is not None:
             torch.set_num_threads(given.threads)
-        work = Work(given.work, read_settings(given.settings), stopping.is_set, given.out or SHIPPED)
+        work = TinyWork(given.work, read_settings(given.settings), stopping.is_set, given.out or SHIPPED)
         for name in NAMES if given.stage == "all" else (given.stage,):
             if stopping.is_set():
                 return 130

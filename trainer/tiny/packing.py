@@ -22,8 +22,8 @@ from torch import Tensor
 from scenes.errors import InputError
 from trainer.tiny.shared.augmentation import TURNS
 from trainer.tiny.shared.config import TransformerSettings, read_settings
-from trainer.tiny.shared.stage_loop import CHECKPOINT, Run, load_average
-from trainer.tiny.stages import Work, latents, tokenizer, vae
+from trainer.tiny.shared.stage_loop import CHECKPOINT, StageRun, load_average
+from trainer.tiny.stages import TinyWork, latents, tokenizer, vae
 from trainer.tiny.train_packed import read_weights
 from trainer.tiny.transformer.text import tokenize
 from trainer.tiny.transformer.transformer_stage import TransformerStage
@@ -121,7 +121,7 @@ def _told(stage: TransformerStage) -> dict[str, Any]:
 def bring_back(stage: TransformerStage, made: Path, folder: Path) -> int:
     """Write the weights that a packed training left as the checkpoint of an ordinary one, which goes on from there."""
     step, weights = read_weights(made)
-    run = Run(stage, stage.settings.optimizing, folder)
+    run = StageRun(stage, stage.settings.optimizing, folder)
     with torch.no_grad():
         for name, parameter in run.parameters.items():
             parameter.copy_(weights[f"live.{name}"].float())
@@ -139,7 +139,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--work", type=Path, default=Path("out/tiny"))
     parser.add_argument("--settings", type=Path)
     given = parser.parse_args(arguments)
-    work = Work(given.work, read_settings(given.settings), lambda: False)
+    work = TinyWork(given.work, read_settings(given.settings), lambda: False)
     held = vae(work)
     if held is None:
         raise InputError("the autoencoder is not finished; run the stage vae to its end")

@@ -21,7 +21,7 @@ from trainer.tiny.quality.quality import measure_quality
 from trainer.tiny.quality.recogniser import Recogniser, train_recogniser
 from trainer.tiny.shared.clips import Clips, decode_dataset, load_clips
 from trainer.tiny.shared.config import SHIPPED, Settings, TinySettings
-from trainer.tiny.shared.stage_loop import CHECKPOINT, Run, load_average
+from trainer.tiny.shared.stage_loop import CHECKPOINT, StageRun, load_average
 from trainer.tiny.transformer.latents import Latents, encode_world, write_json
 from trainer.tiny.transformer.tokenizer import build_tokenizer, count_words, drawn_captions
 from trainer.tiny.transformer.transformer_stage import TransformerStage
@@ -32,7 +32,7 @@ RECIPE = Path("examples/tiny_world.toml")
 
 
 @dataclass(frozen=True)
-class Work:
+class TinyWork:
     """The folder that all stages share, their settings, and how to learn that a person wants to stop."""
 
     folder: Path
@@ -58,17 +58,17 @@ class Work:
         write_json(self.folder / stage / "done.json", {"settings": settings.digest()})
 
 
-def world(work: Work) -> None:
+def world(work: TinyWork) -> None:
     """Render the world, an ordinary dataset."""
     subprocess.run(stopdown_command("build", str(RECIPE), "--out", str(work.folder / "world")), check=True)
 
 
-def clips(work: Work) -> Clips:
+def clips(work: TinyWork) -> Clips:
     """Decode the world."""
     return decode_dataset(work.folder / "world", work.folder / "clips")
 
 
-def tokenizer(work: Work) -> PreTrainedTokenizerFast:
+def tokenizer(work: TinyWork) -> PreTrainedTokenizerFast:
     """Count the words of the caption language and build the tokenizer."""
     folder = work.folder / "tokenizer"
     if not (folder / "tokenizer.json").is_file():
@@ -76,7 +76,7 @@ def tokenizer(work: Work) -> PreTrainedTokenizerFast:
     return AutoTokenizer.from_pretrained(folder)
 
 
-def vae(work: Work) -> AutoencoderKLWan | None:
+def vae(work: TinyWork) -> AutoencoderKLWan | None:
     """Train the autoencoder and compact its latents, or take the start as it is; returns it, or None if it was stopped."""
     settings, folder = work.settings.vae, work.folder / "vae"
     if not settings.phases and not work.finished("vae", settings):
@@ -85,7 +85,7 @@ def vae(work: Work) -> AutoencoderKLWan | None:
     if not work.finished("vae", settings):
         held = load_clips(work.folder / "clips")
         stage = VaeStage(settings, held)
-        if not Run(stage, settings.optimizing, folder).train(stop=work.stop):
+        if not StageRun(stage, settings.optimizing, folder).train(stop=work.stop):
             return None
         load_average(stage.vae, folder)
         axes = measured_axes(stage.vae, held, settings.kept_channels)
@@ -94,7 +94,7 @@ def vae(work: Work) -> AutoencoderKLWan | None:
     return AutoencoderKLWan.from_pretrained(folder / "model").eval()
 
 
-def polish(work: Work) -> AutoencoderKLWan | None:
+def polish(work: TinyWork) -> AutoencoderKLWan | None:
     """Train the decoder alone further: the latents stay; returns the autoencoder, or None if it was stopped."""
     settings, folder = work.settings.polish, work.folder / "polish"
     start = vae(work)
@@ -102,14 +102,14 @@ def polish(work: Work) -> AutoencoderKLWan | None:
         return None
     stage = VaeStage(settings, load_clips(work.folder / "clips"), start)
     if not work.finished("polish", settings):
-        if not Run(stage, settings.optimizing, folder).train(stop=work.stop):
+        if not StageRun(stage, settings.optimizing, folder).train(stop=work.stop):
             return None
         work.finish("polish", settings)
     load_average(stage.vae, folder)
     return stage.vae.eval()
 
 
-def latents(work: Work) -> list[Latents]:
+def latents(work: TinyWork) -> list[Latents]:
     """Encode the world with the finished autoencoder."""
     made = vae(work)
     if made is None:
@@ -118,7 +118,7 @@ def latents(work: Work) -> list[Latents]:
     return encode_world(made, held, work.folder / "latents", module_digest(made)[:12], work.settings.transformer.turns)
 
 
-def transformer(work: Work) -> TransformerStage | None:
+def transformer(work: TinyWork) -> TransformerStage | None:
     """Train the transformer and the text encoder; returns the stage with the averaged weights, or None if it was stopped."""
     settings, folder = work.settings.transformer, work.folder / "transformer"
     made = vae(work)
@@ -126,14 +126,14 @@ def transformer(work: Work) -> TransformerStage | None:
         return None
     stage = TransformerStage(settings, latents(work), tokenizer(work), made)
     if not work.finished("transformer", settings):
-        if not Run(stage, settings.optimizing, folder).train(stop=work.stop):
+        if not StageRun(stage, settings.optimizing, folder).train(stop=work.stop):
             return None
         work.finish("transformer", settings)
     load_average(stage.module, folder)
     return stage
 
 
-def export(work: Work) -> None:
+def export(work: TinyWork) -> None:
     """Write the averaged weights of the newest checkpoint as an ordinary WanPipeline folder."""
     made = vae(work)
     if made is None:
@@ -145,7 +145,7 @@ def export(work: Work) -> None:
     export_pipeline(stage, work.out, step, work.folder)
 
 
-def recogniser(work: Work) -> Recogniser:
+def recogniser(work: TinyWork) -> Recogniser:
     """Train the network that says what is in a clip, on rendered clips alone."""
     settings, path = work.settings.recogniser, work.folder / "recogniser" / "model.pt"
     if not work.finished("recogniser", settings):
@@ -157,12 +157,12 @@ def recogniser(work: Work) -> Recogniser:
     return made.eval()
 
 
-def quality(work: Work) -> None:
+def quality(work: TinyWork) -> None:
     """Measure the shipped folder on held-out clips and captions."""
     measure_quality(work.out, load_clips(work.folder / "clips"), work.folder / "quality.json", recogniser(work))
 
 
-STAGES: Mapping[str, Callable[[Work], object]] = MappingProxyType(
+STAGES: Mapping[str, Callable[[TinyWork], object]] = MappingProxyType(
     {
         "world": world,
         "clips": clips,

@@ -85,7 +85,7 @@ def load_exactly(modules: nn.Module, weights: Mapping[str, Tensor]) -> None:
             parameters[name].copy_(value)
 
 
-class Training:
+class PackedTraining:
     """The loop: batches from the pack, a running average, checkpoints that go on."""
 
     def __init__(self, pack: Pack, out: Path, steps: int, compiled: bool) -> None:
@@ -232,7 +232,7 @@ def shifted(times: Tensor, shift: float) -> Tensor:
 def train(pack: Path, out: Path, *, steps: int, minutes: float, device: str, compiled: bool, save_s: float = 60.0) -> int:
     """Train until so many steps are made or the minutes are over; return the step reached."""
     began_s = saved_s = time.monotonic()
-    training = Training(Pack(pack, device), out, steps, compiled)
+    training = PackedTraining(Pack(pack, device), out, steps, compiled)
     losses: list[float] = []
     rows: list[dict[str, Any]] = []
     while training.step < steps and time.monotonic() - began_s < 60 * minutes:
@@ -246,7 +246,7 @@ def train(pack: Path, out: Path, *, steps: int, minutes: float, device: str, com
     return training.step
 
 
-def _row(training: Training, losses: list[float], began_s: float) -> dict[str, Any]:
+def _row(training: PackedTraining, losses: list[float], began_s: float) -> dict[str, Any]:
     known = [loss for loss in losses if not math.isnan(loss)]
     loss = sum(known) / len(known) if known else None
     row = {"step": training.step, "s": round(time.monotonic() - began_s, 1), "loss": loss, "held_out": training.evaluate()}

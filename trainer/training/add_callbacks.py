@@ -15,10 +15,10 @@ from trainer.generation.sampler import generation_of
 from trainer.methods import METHODS
 from trainer.training.callbacks import PreviewPipeline, make_journal, make_watchers
 from trainer.training.loop import Loop
-from trainer.training.setup import Run, autocast_dtype
+from trainer.training.setup import PreparedRun, autocast_dtype
 
 
-def watch(loop: Loop, run: Run, folder: Path, stream: TextIO) -> None:
+def watch(loop: Loop, run: PreparedRun, folder: Path, stream: TextIO) -> None:
     """Let a run's watchers watch its loop: metric log, trackers and progress, validation, previews. For the first process."""
     opened, settings = run.opened, run.opened.settings
     watchers = make_watchers(
@@ -33,7 +33,7 @@ def watch(loop: Loop, run: Run, folder: Path, stream: TextIO) -> None:
     loop.watch(*watchers)
 
 
-def _studio(run: Run, reader: EncodedReader) -> PreviewPipeline:
+def _studio(run: PreparedRun, reader: EncodedReader) -> PreviewPipeline:
     """Return what previews are made with: the parts under training, and an autoencoder loaded again where it was dropped."""
     pipe, backbone = run.opened.pipe, run.opened.settings.backbone
 

@@ -39,7 +39,7 @@ from trainer.training.interrupt import Interrupt
 from trainer.training.optimizers import make_optimizer
 from trainer.training.schedule import learning_rate
 from trainer.training.sharding import gathered, sharded_like, whole
-from trainer.training.tasks.base import Callback, Progress, Task
+from trainer.training.tasks.base import Callback, Task, TrainingProgress
 from trainer.training.tasks.flow import Experts
 from trainer.training.together import first_does
 from trainer.weights.strict import check_exact
@@ -158,7 +158,7 @@ class Loop:
         for watcher in self.watchers:
             watcher.started(self.task, self.step, self.settings.steps)
 
-    def _log(self, progress: Progress) -> None:
+    def _log(self, progress: TrainingProgress) -> None:
         """Tell the watchers that log; of several processes, a failure ends all of them at their next common point."""
         try:
             for watcher in self.watchers:
@@ -184,7 +184,7 @@ class Loop:
         with gathered(self.module):
             first_does(self.accelerator, write)
 
-    def _make_step(self, interrupt: Interrupt) -> tuple[Progress, bool, bool]:
+    def _make_step(self, interrupt: Interrupt) -> tuple[TrainingProgress, bool, bool]:
         """Make one optimizer step; returns what came of it, whether to stop, and whether a checkpoint is due by time."""
         began = time.perf_counter()
         optimizer, step = self.settings.optimizer, self.step
@@ -267,8 +267,8 @@ class Loop:
     def _gathered(self, mine: list[Any]) -> list[Any]:
         return gather_object(mine) if self.accelerator.num_processes > 1 else mine
 
-    def _progress(self, loss: float, rate: float, norm: float, clip_ids: tuple[str, ...]) -> Progress:
-        return Progress(
+    def _progress(self, loss: float, rate: float, norm: float, clip_ids: tuple[str, ...]) -> TrainingProgress:
+        return TrainingProgress(
             step=self.step,
             steps=self.settings.steps,
             loss=loss,

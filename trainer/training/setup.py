@@ -33,7 +33,7 @@ from trainer.methods import METHODS
 from trainer.training.early import check_early
 from trainer.training.given import Given, check_given, find_given
 from trainer.training.tasks.base import Task
-from trainer.training.tasks.flow import Flow
+from trainer.training.tasks.flow import RectifiedFlow
 from trainer.training.together import all_do
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ class Opened:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class PreparedRun:
     """A run ready to start: `Loop(run.task, settings, folder, accelerator, identity=run.identity)`."""
 
     opened: Opened
@@ -229,7 +229,7 @@ def _backbone(settings: TrainSettings, device: torch.device, weightless: bool) -
     )
 
 
-def prepare_run(opened: Opened, accelerator: Accelerator, report: Report | None = None) -> Run:
+def prepare_run(opened: Opened, accelerator: Accelerator, report: Report | None = None) -> PreparedRun:
     """Encode what is not in the cache and make the task; all processes share the encoding."""
     settings, pipe = opened.settings, opened.pipe
     identity = deciding_settings(settings) | {
@@ -242,7 +242,7 @@ def prepare_run(opened: Opened, accelerator: Accelerator, report: Report | None 
     parts = task_parts(settings)
     if not METHODS[settings.method].encodes:
         identity |= {"backbone vae": module_digest(pipe.vae), CLIPS: clips_digest(opened.data, {}, {})}
-        return Run(opened=opened, task=parts.make(opened, None), identity=identity, encoded=None, reader=None)
+        return PreparedRun(opened=opened, task=parts.make(opened, None), identity=identity, encoded=None, reader=None)
     cache = TensorCache(cache_path(settings))
     encode = partial(
         encode_all,
@@ -259,7 +259,7 @@ def prepare_run(opened: Opened, accelerator: Accelerator, report: Report | None 
     encoded = all_do(accelerator, encode)  # which is where they wait for each other, too
     identity[CLIPS] = clips_digest(opened.data, encoded.latents, encoded.texts)
     reader = EncodedReader(encoded, cache)
-    return Run(opened=opened, task=parts.make(opened, reader), identity=identity, encoded=encoded, reader=reader)
+    return PreparedRun(opened=opened, task=parts.make(opened, reader), identity=identity, encoded=encoded, reader=reader)
 
 
 def _share(accelerator: Accelerator) -> Share:
@@ -288,9 +288,9 @@ def chosen_experts(settings: TrainSettings, pipe: WanPipeline) -> tuple[str, ...
     return (EXPERTS[0],) if settings.backbone.experts == "high_noise" else (EXPERTS[1],)
 
 
-def make_flow(opened: Opened, dtype: torch.dtype) -> Flow:
+def make_flow(opened: Opened, dtype: torch.dtype) -> RectifiedFlow:
     """Return the flow objective of a run, its inputs in the dtype of the backbone's weights."""
-    return Flow.of(
+    return RectifiedFlow.of(
         opened.pipe, opened.experts, shift=opened.settings.flow_shift, dtype=dtype, autocast=autocast_dtype(opened.settings)
     )
 

@@ -21,7 +21,7 @@ from generator.errors import NoSpaceError, RenderError, StoreError
 from generator.farm.parts import header
 from generator.farm.ray.actor import ActorSettings, Machine, Outcome, StoreTrouble, actor_class
 from generator.farm.ray.cluster import check_address, check_ray, connected
-from generator.farm.ray.pending import MAX_ATTEMPTS, Work, halved, missing_counts, one
+from generator.farm.ray.pending import MAX_ATTEMPTS, PendingWork, halved, missing_counts, one
 from generator.farm.shards import time_limit_s as estimated_limit_s
 from generator.farm.target import Target
 from generator.processes.processors import allowed_processors
@@ -89,7 +89,7 @@ def build_on_ray(
         stack.callback(telling.close)
         folder = stack.enter_context(connected(address, (local or 1) * threads))
         settings = _settings(target, folder, threads)
-        work = Work(target, counts)
+        work = PendingWork(target, counts)
         stack.callback(work.close)
         driver = Driver(target, settings, work, telling, writer, slots=local or slots, limit_s=limit_s)
         driver.run()
@@ -125,7 +125,7 @@ class Driver:
         self,
         target: Target,
         settings: ActorSettings,
-        work: Work,
+        work: PendingWork,
         progress: Progress,
         writer: HeartbeatWriter,
         *,

@@ -32,7 +32,7 @@ def missing_counts(target: Target) -> dict[int, int]:
     return {number: count for number, count in counts.items() if count}
 
 
-class Work:
+class PendingWork:
     """The clips to render, handed out scene by scene; attempts are counted here, and failures kept."""
 
     def __init__(self, target: Target, counts: Mapping[int, int]) -> None:

@@ -16,9 +16,9 @@ import bpy
 import numpy as np
 
 from generator.render.custom_blend.animation import refuse_content_that_reads_controls
-from generator.render.custom_blend.camera_view import Look, Viewer, look, spot_of
+from generator.render.custom_blend.camera_view import CameraLook, Viewer, look, spot_of
 from generator.render.custom_blend.external_files import refuse_outside_files
-from generator.render.custom_blend.frame_walk import MESH, SHAPE, STEPS, Track, Walk, all_things, set_moment, vec3, walk
+from generator.render.custom_blend.frame_walk import MESH, SHAPE, STEPS, ObjectTrack, Walk, all_things, set_moment, vec3, walk
 from generator.render.custom_blend.object_checks import blocked_words, refuse_blocked_drivers, refuse_unblurred, refuse_unseen
 from generator.render.custom_blend.opening import NormalisedScene, load_unscripted, normalise
 from generator.render.custom_blend.simulations import refuse_unbaked
@@ -204,7 +204,7 @@ def _fps(scene: Any, file: Path) -> int:
     return round(fps)
 
 
-def _moves(track: Track) -> bool:
+def _moves(track: ObjectTrack) -> bool:
     center_K3 = np.array(track.center_K3)
     return bool(np.abs(center_K3 - center_K3[0]).max() > 1e-5 or max(track.loose_K, default=0.0) > 1e-5)
 
@@ -267,7 +267,7 @@ def _spec_camera(annotation: Annotation, shot: Shot) -> Camera:
     )
 
 
-def _with_spot(annotation: Annotation, seen: Look) -> Annotation:
+def _with_spot(annotation: Annotation, seen: CameraLook) -> Annotation:
     patch = annotation.patch
     if patch is None or annotation.unproven:
         return annotation
@@ -280,7 +280,7 @@ def _with_spot(annotation: Annotation, seen: Look) -> Annotation:
     return annotation.model_copy(update={"patch": spot, "patch_unproven": "" if moves else seen.coloured})
 
 
-def _notes(annotation: Annotation, seen: Look) -> list[str]:
+def _notes(annotation: Annotation, seen: CameraLook) -> list[str]:
     notes = [f"{seen.clipped:.1%} of the picture is clipped"] if seen.clipped > 0.001 else []
     if annotation.unproven:
         notes.append(f"no label can be verified: {annotation.unproven}")

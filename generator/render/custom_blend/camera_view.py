@@ -44,7 +44,7 @@ SPOT = 0.8  # of the side of the largest square: its rim is mixed with what lies
 
 
 @dataclass(frozen=True, kw_only=True)
-class Look:
+class CameraLook:
     """What was seen: the clipped share of the picture, the pixels of each named thing by name, the frame, and the cost.
 
     `coloured` says why no temperature can be verified on the object that stands still.
@@ -99,7 +99,7 @@ class Viewer:
 
 def look(
     viewer: Viewer, moving: list[Any], still: list[Any], frames: list[int], open_s: float, beside: Sequence[int] = ()
-) -> Look:
+) -> CameraLook:
     """Look at some frames; raises InputError where a named thing is seen in none, or where too much is clipped.
 
     The colour of what stands still is looked at in the frames `beside` as well.
@@ -131,7 +131,7 @@ def look(
             )
     pictures |= {frame: viewer.picture(frame) for frame in beside if frame not in pictures}
     coloured = next(filter(None, (_why_coloured(thing.name, seen[thing.name], pictures) for thing in still)), "")
-    return Look(
+    return CameraLook(
         clipped=_clipped(worst_HW3),
         seen=seen,
         frames=where,

@@ -38,7 +38,7 @@ TURNS, SHAPE, MESH = "turns", "changes its shape or size", "changes its mesh fro
 
 
 @dataclass
-class Track:
+class ObjectTrack:
     """What is seen of one thing at every moment so far: its centre, and how loose its points moved since the last one."""
 
     thing: Any
@@ -89,8 +89,8 @@ class Walk:
     camera's moments.
     """
 
-    named: tuple[Track, ...]
-    others: tuple[Track, ...]
+    named: tuple[ObjectTrack, ...]
+    others: tuple[ObjectTrack, ...]
     changes: tuple[Change, ...]
     camera_K: tuple[tuple[Floats, Floats], ...]
 
@@ -108,8 +108,8 @@ def walk(scene: Any, layer: Any, camera: Any, named: list[Any], first: int, last
     show_as_rendered(scene, layer)
     frames = sorted({round(frame) for frame in np.linspace(first, last, JUMPS)})
     jumped = {frame: _snapshot(scene, frame) for frame in (frames[-1], *frames[:-1])}
-    others = [Track(thing=thing) for thing in _movers(jumped, named)]
-    tracks = [Track(thing=thing) for thing in named]
+    others = [ObjectTrack(thing=thing) for thing in _movers(jumped, named)]
+    tracks = [ObjectTrack(thing=thing) for thing in named]
     changes, camera_K = changes_of(scene), []
     for moment in range((first - 1) * STEPS, (last + 1) * STEPS + 1):
         graph = set_moment(scene, moment // STEPS, (moment % STEPS) / STEPS)

@@ -20,7 +20,7 @@ from generator.errors import DamagedError
 from generator.store.objects import Store
 from generator.versions.manifest.rows import EXTRA, check_names, content_digest
 from generator.versions.manifest.summary import summarise
-from generator.versions.manifest.tree import Leaf, Manifest, Part, cuts_after, gathered, leaves_of, parts_after
+from generator.versions.manifest.tree import Leaf, Manifest, ManifestPart, cuts_after, gathered, leaves_of, parts_after
 from scenes.errors import InputError
 
 _READERS = 4
@@ -68,7 +68,7 @@ def read_rows(store: Store, manifest: Manifest, columns: Sequence[str] | None = 
 
 def find_row(store: Store, manifest: Manifest, clip_id: str) -> dict[str, Any] | None:
     """Return one clip's row, reading one leaf, or None where there is no such clip."""
-    parts: Sequence[Part] = manifest.parts
+    parts: Sequence[ManifestPart] = manifest.parts
     while True:
         index = _place(parts, [part.last for part in parts], clip_id)
         if index == len(parts) or not parts[index].first <= clip_id <= parts[index].last:
@@ -115,12 +115,12 @@ class _Edit:
     """An edit on its way through the tree, from the first id to the last."""
 
     def __init__(self, store: Store, schema: pa.Schema, added: pa.Table | None, gone: set[str]) -> None:
-        self.parts: list[Part | pa.Table] = []
+        self.parts: list[ManifestPart | pa.Table] = []
         self._store, self._schema, self._added, self._gone = store, schema, added, gone
         self._carry: pa.Table | None = None  # rows after the last cut, which belong to the leaf that follows
         self._beyond: list[_Change] = []
 
-    def part(self, part: Part, changes: list[_Change]) -> None:
+    def part(self, part: ManifestPart, changes: list[_Change]) -> None:
         """Pass a leaf or branch, with the changes of its ids."""
         if not changes and self._carry is None:
             self.parts.append(part)
@@ -154,7 +154,7 @@ class _Edit:
         return _joined(parts, self._added, positions, self._gone, self._schema)
 
 
-def _dealt(parts: Sequence[Part], changes: Iterable[_Change]) -> dict[int, list[_Change]]:
+def _dealt(parts: Sequence[ManifestPart], changes: Iterable[_Change]) -> dict[int, list[_Change]]:
     """Return the changes of each part by its index; those beyond all parts have the index after the last."""
     lasts = [part.last for part in parts]
     dealt: dict[int, list[_Change]] = {}
@@ -178,7 +178,7 @@ def unified(one: pa.Schema, other: pa.Schema) -> pa.Schema:
     return pa.schema([*fields.values(), *EXTRA], metadata=one.metadata)
 
 
-def _place(parts: Sequence[Part], lasts: list[str], clip_id: str) -> int:
+def _place(parts: Sequence[ManifestPart], lasts: list[str], clip_id: str) -> int:
     """Return the part whose range an id belongs to; one past the end only where the last part is closed."""
     index = bisect.bisect_left(lasts, clip_id)
     if index == len(lasts) and lasts and not parts_after(parts[-1]):
@@ -228,13 +228,13 @@ def _leaves(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
         yield begun
 
 
-def _written(store: Store, parts: Iterable[Part | pa.Table]) -> Iterator[Part]:
+def _written(store: Store, parts: Iterable[ManifestPart | pa.Table]) -> Iterator[ManifestPart]:
     """Write those leaves that are still rows, several at a time: a disk flushes many files together."""
     following = iter(parts)
     with ThreadPoolExecutor(_WRITERS) as pool:
         while some := list(islice(following, _WRITERS)):
             leaves = pool.map(lambda rows: _write_leaf(store, rows), [part for part in some if isinstance(part, pa.Table)])
-            yield from (part if isinstance(part, Part) else next(leaves) for part in some)
+            yield from (part if isinstance(part, ManifestPart) else next(leaves) for part in some)
 
 
 def _write_leaf(store: Store, rows: pa.Table) -> Leaf:

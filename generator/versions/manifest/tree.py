@@ -31,7 +31,7 @@ _CUT_MASK = 0x3FF
 _BRANCH_MASK = 0xFFFF
 
 
-class Part(Spec):
+class ManifestPart(Spec):
     """A run of rows: its first and last id, how many, the object that holds it, the digest of its content, its counts."""
 
     first: str
@@ -42,18 +42,18 @@ class Part(Spec):
     summary: Summary
 
 
-class Leaf(Part):
+class Leaf(ManifestPart):
     """Rows; the object holds them."""
 
 
-class Branch(Part):
+class Branch(ManifestPart):
     """Leaves; the object lists them."""
 
 
 class Manifest:
     """A root: the schema of all rows, and in order of id either all leaves or, where there are several, all branches."""
 
-    def __init__(self, schema: pa.Schema, parts: Sequence[Part], store: Store) -> None:
+    def __init__(self, schema: pa.Schema, parts: Sequence[ManifestPart], store: Store) -> None:
         self.schema = schema
         self.parts = tuple(parts)
         self._store = store
@@ -105,12 +105,12 @@ def cuts_after(clip_id: str) -> bool:
     return _hash(clip_id) & _CUT_MASK == 0
 
 
-def parts_after(part: Part) -> bool:
+def parts_after(part: ManifestPart) -> bool:
     """Return whether what follows a leaf or branch is never part of it, as long as its last row is there."""
     return _hash(part.last) & (_BRANCH_MASK if isinstance(part, Branch) else _CUT_MASK) == 0
 
 
-def leaves_of(store: Store, part: Part) -> tuple[Leaf, ...]:
+def leaves_of(store: Store, part: ManifestPart) -> tuple[Leaf, ...]:
     """Return a leaf alone, or the leaves of a branch; raises DamagedError where they are not what the branch says."""
     if isinstance(part, Leaf):
         return (part,)
@@ -123,7 +123,7 @@ def leaves_of(store: Store, part: Part) -> tuple[Leaf, ...]:
     return leaves
 
 
-def gathered(store: Store, schema: pa.Schema, parts: Iterable[Part]) -> Manifest:
+def gathered(store: Store, schema: pa.Schema, parts: Iterable[ManifestPart]) -> Manifest:
     """Return the manifest of leaves, and of branches that are as they were, in order of id; new branches are written.
 
     A branch is written when its last leaf has come: what is held is a line for each branch, and the leaves of two.
@@ -136,7 +136,7 @@ def gathered(store: Store, schema: pa.Schema, parts: Iterable[Part]) -> Manifest
     return Manifest(schema, tuple(branches), store)
 
 
-def _runs(store: Store, parts: Iterable[Part]) -> Iterator[Sequence[Leaf] | Branch]:
+def _runs(store: Store, parts: Iterable[ManifestPart]) -> Iterator[Sequence[Leaf] | Branch]:
     """Yield what a branch is to hold, or is and holds already."""
     run: list[Leaf] = []
     following = iter(parts)
@@ -181,7 +181,7 @@ def read_manifest(store: Store, digest: str) -> Manifest:
         raise DamagedError(f"manifest {digest[:12]} is no manifest ({type(error).__name__}); restore it from a copy") from None
 
 
-def _parts(tree: dict[str, Any]) -> list[Part]:
+def _parts(tree: dict[str, Any]) -> list[ManifestPart]:
     if tree["format"] == _OF_LEAVES:
         return [Leaf.model_validate(leaf) for leaf in tree["leaves"]]
     return [Branch.model_validate(branch) for branch in tree["branches"]]
@@ -202,7 +202,7 @@ def _branch(leaves: Sequence[Leaf], digest: str) -> Branch:
     )
 
 
-def _content(parts: Iterable[Part]) -> list[list[str | int]]:
+def _content(parts: Iterable[ManifestPart]) -> list[list[str | int]]:
     return [[part.first, part.last, part.rows, part.content] for part in parts]
 
 

@@ -49,7 +49,7 @@ class Difference:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Target:
+class RestoreTarget:
     """What a version makes of the folder: files by relative path that show objects, captions by path, and labels."""
 
     objects: Mapping[str, str]
@@ -140,12 +140,12 @@ class Working:
         return digest
 
 
-def target_of(history: History, version: Version) -> Target:
+def target_of(history: History, version: Version) -> RestoreTarget:
     """Return what a version makes of the working folder; raises DamagedError."""
     return _target(read_rows(history.store, history.manifest(version)), version.files)
 
 
-def _target(rows: pa.Table, files: Mapping[str, str]) -> Target:
+def _target(rows: pa.Table, files: Mapping[str, str]) -> RestoreTarget:
     objects: dict[str, str] = dict(files)
     captions, owners = {}, {}
     columns = (rows[name].to_pylist() for name in ("clip_id", "scene_id", "sha256_bytes", "caption", "lossless"))
@@ -158,7 +158,7 @@ def _target(rows: pa.Table, files: Mapping[str, str]) -> Target:
             path = view_path(clip_id, scene_id, name)
             objects[path] = frame
             owners[path] = clip_id
-    return Target(objects=objects, captions=captions, labels=labels_of(rows), owners=owners)
+    return RestoreTarget(objects=objects, captions=captions, labels=labels_of(rows), owners=owners)
 
 
 def check_folders(path: Path) -> None:
@@ -180,7 +180,7 @@ def tracked_files(path: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
 
 
 def differences(
-    history: History, target: Target, working: Working, *, thorough: bool = False, labels_digest: str | None = None
+    history: History, target: RestoreTarget, working: Working, *, thorough: bool = False, labels_digest: str | None = None
 ) -> list[Difference]:
     """Return where the folder differs from a version, in order of path; `thorough` hashes every file anew.
 

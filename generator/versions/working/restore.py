@@ -25,7 +25,7 @@ from generator.versions.working.compare import (
     FOLDERS,
     LABELS,
     Difference,
-    Target,
+    RestoreTarget,
     Working,
     check_folders,
     differences,
@@ -114,7 +114,7 @@ def _refusal(lost: tuple[Difference, ...], version: Version) -> str:
     )
 
 
-def _check_objects(history: History, target: Target) -> None:
+def _check_objects(history: History, target: RestoreTarget) -> None:
     for relative, digest in target.objects.items():
         if not history.store.has(digest):
             raise DamagedError(f"object {digest[:12]} of {relative} is missing; run `stopdown verify` to see what it touches")
@@ -125,7 +125,7 @@ def _generated(history: History, version_ids: Iterable[str | None]) -> set[str]:
     return {name for version_id in version_ids if version_id is not None for name in history.load(version_id).files}
 
 
-def _show(history: History, target: Target, working: Working, stale: set[str]) -> tuple[int, int]:
+def _show(history: History, target: RestoreTarget, working: Working, stale: set[str]) -> tuple[int, int]:
     """Link objects, write captions, remove what is not of the version; return how many were written and removed."""
     present = dict(tracked_files(history.path))
     removed = 0
@@ -152,7 +152,7 @@ def _show(history: History, target: Target, working: Working, stale: set[str]) -
     return written, removed
 
 
-def _show_captions(history: History, target: Target, working: Working, present: Mapping[str, os.DirEntry[str]]) -> int:
+def _show_captions(history: History, target: RestoreTarget, working: Working, present: Mapping[str, os.DirEntry[str]]) -> int:
     def holds(relative: str, text: bytes) -> bool:
         entry = present.get(relative)
         if entry is None or entry.is_symlink() or entry.stat().st_size != len(text):
@@ -190,7 +190,7 @@ def _remove_empty_folders(path: Path) -> None:
                     inner.rmdir()
 
 
-def _show_labels(history: History, target: Target) -> str:
+def _show_labels(history: History, target: RestoreTarget) -> str:
     """Write labels.parquet where it does not say what the version says; return its sha256."""
     path = history.path / LABELS
     if path.is_symlink():

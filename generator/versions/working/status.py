@@ -55,7 +55,7 @@ def status(history: History, *, thorough: bool = False) -> Status:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
+class StatusComparison:
     """The version that a folder shows, or was to show, and where it differs; `unnoted` says that the folder's note is not of
     that version."""
 
@@ -65,7 +65,7 @@ class Comparison:
     unnoted: bool = False
 
 
-def compare(history: History, working: Working, head: str, *, thorough: bool) -> Comparison:
+def compare(history: History, working: Working, head: str, *, thorough: bool) -> StatusComparison:
     """Compare the folder to the version that it notes, or to the head where it shows that and was kept from noting it."""
     shown, restoring, labels = working.state()
     version = history.load(shown or head)
@@ -73,8 +73,8 @@ def compare(history: History, working: Working, head: str, *, thorough: bool) ->
     if found and restoring is None and version.id != head:
         later = history.load(head)
         if not differences(history, target_of(history, later), working, thorough=thorough):
-            return Comparison(version=later, restoring=None, differences=(), unnoted=True)
-    return Comparison(version=version, restoring=restoring, differences=tuple(found))
+            return StatusComparison(version=later, restoring=None, differences=(), unnoted=True)
+    return StatusComparison(version=version, restoring=restoring, differences=tuple(found))
 
 
 @reported

@@ -15,7 +15,7 @@ from trainer_support import LAYERS, adapted, tiny_config, tiny_transformer
 
 from scenes.errors import InputError
 from trainer.adapters.conversion.convert import condition_blocks, convert
-from trainer.adapters.conversion.sources import Format, Source, read_source
+from trainer.adapters.conversion.sources import AdapterFormat, Source, read_source
 from trainer.adapters.folder import save_adapter
 from trainer.control import AdapterConfig, ControlConfig, LoraSettings, axis_control, resolve_blocks
 from trainer.formats.comfyui import from_comfyui, to_comfyui
@@ -84,7 +84,7 @@ def test_published_file_goes_round_exactly(tmp_path: Path) -> None:
     adapter = adapted(publishable())
     control = {name: p.detach() for name, p in adapter.control_parameters().items()}
     lora = {name: p.detach() for name, p in adapter.lora_parameters().items()}
-    made = Source(path=tmp_path, format=Format.DIFFUSERS, config=adapter.config, control=control, lora=lora)
+    made = Source(path=tmp_path, format=AdapterFormat.DIFFUSERS, config=adapter.config, control=control, lora=lora)
     convert(made, tmp_path / "p.safetensors", "published")
     again = read_source(tmp_path / "p.safetensors")
     assert again.config == adapter.config

@@ -19,7 +19,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from trainer.control import Mode, attach
-from trainer.formats.published import Published, published_axes, read_published, write_published
+from trainer.formats.published import PublishedAdapter, published_axes, read_published, write_published
 from trainer.weights.key_names import backbone_names
 from trainer.weights.strict import rename
 
@@ -61,7 +61,7 @@ def backbone_of(weights: dict[str, Tensor], config: dict) -> WanTransformer3DMod
     return transformer.eval()
 
 
-def published_of(parts: dict[str, dict[str, Tensor]], config: dict, name: str) -> Published:
+def published_of(parts: dict[str, dict[str, Tensor]], config: dict, name: str) -> PublishedAdapter:
     """Return the recording's adapter."""
     return read_published(parts["adapter"], published_axes(CASES[name]), settings=config, source=name)
 

@@ -32,7 +32,7 @@ from trainer.comparison.seed_means import (
 from trainer.config.evaluate import CONTROLLED, WITHOUT_LORA
 from trainer.control.laws import axis_control
 from trainer.control.modes import PARTS
-from trainer.evaluation.results import Estimate, EvaluationReport, Fast
+from trainer.evaluation.results import EstimatedValue, EvaluationReport, Fast
 from trainer.runs.expect import expected_videos
 
 RECIPE = """
@@ -76,7 +76,7 @@ def cell(
 ) -> CellReport:
     """A run whose arms have these slopes and distances from the backbone."""
     accuracy = tuple(
-        one.model_copy(update={"slope": Estimate(value=slopes[one.arm])}) if one.arm in slopes else one
+        one.model_copy(update={"slope": EstimatedValue(value=slopes[one.arm])}) if one.arm in slopes else one
         for one in report.accuracy
     )
     fast = tuple(Fast(arm=arm, extractor="e", ssf=1 - fd / 100, ss_fd=fd, dvs=1.0, videos=8) for arm, fd in drift.items())

@@ -14,12 +14,12 @@ from transformers import AutoTokenizer
 from scenes.errors import InputError
 from scenes.palette import BACKGROUNDS, COLORS, to_bytes
 from trainer.tiny.export import DIGEST, folder_digest
-from trainer.tiny.quality.quality import HEADINGS, Prompt, drawn_prompts, kept, look, read_prompt
+from trainer.tiny.quality.quality import HEADINGS, QualityPrompt, drawn_prompts, kept, look, read_prompt
 from trainer.tiny.shared.augmentation import TURNS, Turn
 from trainer.tiny.shared.clips import Clips, Entry
 from trainer.tiny.shared.config import SHIPPED, Optimizing, Phase, TextSettings, TinySettings, TransformerSettings, VaeSettings
-from trainer.tiny.shared.stage_loop import Run
-from trainer.tiny.stages import Work
+from trainer.tiny.shared.stage_loop import StageRun
+from trainer.tiny.stages import TinyWork
 from trainer.tiny.transformer.latents import encode_world
 from trainer.tiny.transformer.text import HELD_TOKENS, tokenize
 from trainer.tiny.transformer.tokenizer import build_tokenizer, count_words, drawn_captions
@@ -61,7 +61,7 @@ CAPTIONS = (
 )
 
 
-def moving_square(prompt: Prompt, frames: int = 9) -> np.ndarray:
+def moving_square(prompt: QualityPrompt, frames: int = 9) -> np.ndarray:
     """Return frames [T, 64, 64, 3] of a square that does as a caption says."""
     named = BACKGROUNDS[prompt.background]
     linear = np.broadcast_to(np.linspace(named.top, named.bottom, 64)[None, :, None, :], (frames, 64, 64, 3)).copy()
@@ -124,7 +124,7 @@ def test_turning_twice_changes_nothing(turn: Turn, text: str) -> None:
 @pytest.mark.parametrize("heading", HEADINGS)
 @pytest.mark.parametrize("turn", TURNS)
 def test_a_turned_caption_says_where_the_turned_clip_goes(turn: Turn, heading: str) -> None:
-    prompt = Prompt(f"A red cube moves {heading} in front of a dark grey backdrop.", "red", heading, "dark grey")
+    prompt = QualityPrompt(f"A red cube moves {heading} in front of a dark grey backdrop.", "red", heading, "dark grey")
     turned = read_prompt(turn.caption(prompt.text))
     assert turned is not None
     x, y = HEADINGS[heading]
@@ -136,11 +136,11 @@ def test_a_turned_caption_says_where_the_turned_clip_goes(turn: Turn, heading: s
 
 
 def test_quality_refuses_what_is_not_there() -> None:
-    prompt = Prompt(CAPTIONS[0], "red", "from left to right", "dark grey")
+    prompt = QualityPrompt(CAPTIONS[0], "red", "from left to right", "dark grey")
     frames = moving_square(prompt)
     assert look(frames, prompt).flicker < 1
-    assert not look(frames, Prompt(prompt.text, "blue", prompt.heading, prompt.background)).color
-    assert not look(frames, Prompt(prompt.text, "red", "upwards", prompt.background)).heading
+    assert not look(frames, QualityPrompt(prompt.text, "blue", prompt.heading, prompt.background)).color
+    assert not look(frames, QualityPrompt(prompt.text, "red", "upwards", prompt.background)).heading
     assert not look(frames[:1].repeat(9, axis=0), prompt).heading
     assert not look(np.full_like(frames, 60), prompt).found
     noise = np.random.default_rng(0).integers(-9, 10, size=frames.shape)
@@ -232,8 +232,8 @@ def assert_same_weights(one: dict[str, torch.Tensor], other: dict[str, torch.Ten
 
 
 def test_the_autoencoder_resumes_bit_for_bit(toy_clips: Clips, tmp_path: Path) -> None:
-    def make(folder: Path) -> Run:
-        return Run(VaeStage(MICRO_VAE, toy_clips), MICRO, folder)
+    def make(folder: Path) -> StageRun:
+        return StageRun(VaeStage(MICRO_VAE, toy_clips), MICRO, folder)
 
     whole = weights_after(make, tmp_path / "whole", 4)
     assert_same_weights(whole, weights_after(make, tmp_path / "parts", 1, 3, 4))
@@ -245,7 +245,7 @@ def test_polishing_leaves_the_latents(toy_clips: Clips, tmp_path: Path) -> None:
     with torch.no_grad():
         moments = encode_moments(start, video)
         made = decode_latents(start, moments[:, :4])
-    Run(VaeStage(MICRO_VAE, toy_clips, start), MICRO, tmp_path).train()
+    StageRun(VaeStage(MICRO_VAE, toy_clips, start), MICRO, tmp_path).train()
     with torch.no_grad():
         torch.testing.assert_close(encode_moments(start, video), moments, atol=0, rtol=0)
         assert not torch.equal(decode_latents(start, moments[:, :4]), made)
@@ -256,8 +256,8 @@ def test_the_transformer_resumes_bit_for_bit(toy_clips: Clips, tmp_path: Path) -
     latents = encode_world(vae, toy_clips, tmp_path / "latents", "toy", turns=2)
     tokenizer = build_tokenizer(count_words(CAPTIONS))
 
-    def make(folder: Path) -> Run:
-        return Run(TransformerStage(MICRO_TRANSFORMER, latents, tokenizer, vae), MICRO, folder)
+    def make(folder: Path) -> StageRun:
+        return StageRun(TransformerStage(MICRO_TRANSFORMER, latents, tokenizer, vae), MICRO, folder)
 
     whole = weights_after(make, tmp_path / "whole", 4)
     assert_same_weights(whole, weights_after(make, tmp_path / "parts", 1, 3, 4))
@@ -265,7 +265,7 @@ def test_the_transformer_resumes_bit_for_bit(toy_clips: Clips, tmp_path: Path) -
 
 def test_training_lowers_the_loss_and_is_validated_with_the_average(toy_clips: Clips, tmp_path: Path) -> None:
     settings = MICRO_VAE.model_copy(update={"phases": (Phase(frames=5, batch=2, steps=60),)})
-    run = Run(VaeStage(settings, toy_clips), MICRO.model_copy(update={"rate": 5e-3}), tmp_path)
+    run = StageRun(VaeStage(settings, toy_clips), MICRO.model_copy(update={"rate": 5e-3}), tmp_path)
     before = {name: parameter.detach().clone() for name, parameter in run.parameters.items()}
     first = run.validate()["psnr_db"]
     for name, parameter in run.parameters.items():
@@ -292,7 +292,7 @@ def test_latents_are_made_once_and_their_beginning_is_the_shorter_clips(toy_clip
 
 def test_work_made_under_other_settings_is_refused(tmp_path: Path) -> None:
     settings = TinySettings()
-    work = Work(tmp_path, settings, lambda: False)
+    work = TinyWork(tmp_path, settings, lambda: False)
     assert not work.finished("vae", settings.vae)
     (tmp_path / "vae").mkdir()
     work.finish("vae", settings.vae)

@@ -15,7 +15,7 @@ from trainer.tiny import train_packed
 from trainer.tiny.packing import bring_back, pack
 from trainer.tiny.shared.clips import Entry
 from trainer.tiny.shared.config import Optimizing, TextSettings, TransformerSettings, VaeSettings
-from trainer.tiny.shared.stage_loop import Run
+from trainer.tiny.shared.stage_loop import StageRun
 from trainer.tiny.train_packed import Pack, read_weights, train
 from trainer.tiny.transformer.latents import Latents
 from trainer.tiny.transformer.tokenizer import build_tokenizer, count_words
@@ -90,7 +90,7 @@ def test_ten_steps_learn_write_pieces_go_on_and_come_back(
     assert all((out / piece).stat().st_size < 80_000 for piece in pieces)
     assert train(packed, out, steps=12, minutes=5.0, device="cpu", compiled=False) == 12
     assert bring_back(stage, out, tmp_path / "transformer") == 12
-    run = Run(stage, SETTINGS.optimizing, tmp_path / "transformer")
+    run = StageRun(stage, SETTINGS.optimizing, tmp_path / "transformer")
     _, weights = read_weights(out)
     assert run.step == 12
     for name, value in run.average.kept.items():

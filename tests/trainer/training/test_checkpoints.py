@@ -35,7 +35,7 @@ from trainer.training.checkpoints.checkpoint import (
 from trainer.training.checkpoints.saving import Clock, wait_for_room
 from trainer.training.loop import Loop
 from trainer.training.setup import make_accelerator
-from trainer.training.tasks.base import Progress
+from trainer.training.tasks.base import TrainingProgress
 from trainer.weights.full_disk import full_disk_in_words, no_room
 
 
@@ -115,7 +115,7 @@ def test_the_loop_writes_one_when_the_time_is_up_before_anything_measures(
     class Look(Log):
         logs = False
 
-        def stepped(self, task: Any, progress: Progress) -> None:
+        def stepped(self, task: Any, progress: TrainingProgress) -> None:
             seen.append((progress.step, checkpoint_steps(tmp_path)))
 
     for minutes in (0.0, 1e-9):

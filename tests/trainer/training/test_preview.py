@@ -28,10 +28,10 @@ from trainer.methods.transformer.task import TransformerTask
 from trainer.pipelines.controlled_wan import ControlledWan
 from trainer.probing.sweep import SweepReport, ValueReading, read_sweep
 from trainer.training.callbacks.metrics import Event, MetricsLog
-from trainer.training.callbacks.preview import Preview, Reading, preview_prompts, summarise
+from trainer.training.callbacks.preview import Preview, PreviewReading, preview_prompts, summarise
 from trainer.training.callbacks.preview_pipeline import PreviewPipeline, autocasting
 from trainer.training.callbacks.validation import Validation
-from trainer.training.tasks.flow import Flow
+from trainer.training.tasks.flow import RectifiedFlow
 
 SETTINGS = PreviewSettings(every=2, values=3, frames=5, height=32, width=32, sampling_steps=1, guidance=1.0, seed=4)
 GUIDED = SETTINGS.model_copy(update={"sampling_steps": 2, "guidance": 3.0})
@@ -165,12 +165,12 @@ def test_what_the_probes_refuse_is_logged_as_unreadable(pipe: WanPipeline, tmp_p
 
 
 def test_the_numbers_of_several_prompts_are_put_together() -> None:
-    def report(rho: float | None, *measured: float | None) -> Reading:
+    def report(rho: float | None, *measured: float | None) -> PreviewReading:
         readings = tuple(
             ValueReading(control=float(c), value=1.0, expected=float(c), measured=m)
             for c, m in zip((-1, 0, 1), measured, strict=True)
         )
-        return Reading(
+        return PreviewReading(
             prompt="x",
             report=SweepReport(axis="shutter", unit="stop", readings=readings, rho=rho, slope=rho, median_error=None),
         )
@@ -184,7 +184,7 @@ def test_the_numbers_of_several_prompts_are_put_together() -> None:
 
 def test_a_whole_transformer_shows_a_video_per_prompt(pipe: WanPipeline, tmp_path: Path) -> None:
     batches = FlowBatches(clips("train"), MemoryReader(), batch_size=2, seed=1)
-    task = TransformerTask(pipe.transformer, batches, Flow.of(pipe, ("transformer",)))
+    task = TransformerTask(pipe.transformer, batches, RectifiedFlow.of(pipe, ("transformer",)))
     watcher, _ = preview(tmp_path, studio(pipe, None))
     watcher.started(task, 0, 1)
     assert watcher.make(task, 7) == ()

@@ -31,7 +31,7 @@ from trainer.data.cache import TensorCache
 from trainer.data.encoding import EncodedReader, encode_all
 from trainer.methods import METHODS
 from trainer.methods.control.task import ControlTask, Provenance, attach_adapters
-from trainer.training.tasks.flow import Draw, Flow, drop_captions, shown_places, times_within
+from trainer.training.tasks.flow import Draw, RectifiedFlow, drop_captions, shown_places, times_within
 from trainer.training.tasks.objective import sample_times
 
 Make = Callable[..., ControlTask]
@@ -66,7 +66,7 @@ def make(pipe: WanPipeline, data: TrainingData, reader: EncodedReader) -> Make:
             clips_per_scene=options.pop("clips_per_scene", 1),
         )
         provenance = Provenance(backbone_id="tiny-random", dataset_version=data.version_id, recipe={"steps": 3})
-        flow = options.pop("flow", None) or Flow.of(pipe, trained)
+        flow = options.pop("flow", None) or RectifiedFlow.of(pipe, trained)
         return ControlTask(attach_adapters(pipe, config, trained=trained), batches, flow, provenance, **options)
 
     return made
@@ -283,7 +283,7 @@ def test_the_expert_in_charge_of_a_noise_level_is_the_one_that_learns(
 
 def test_experts_that_are_not_there_are_refused(make: Make, pipe: WanPipeline) -> None:
     with pytest.raises(InputError, match="no expert 'transformer_2'; choose among transformer"):
-        Flow.of(pipe, ("transformer_2",))
+        RectifiedFlow.of(pipe, ("transformer_2",))
     pipe.register_modules(transformer_2=copy.deepcopy(pipe.transformer))
     task = make(trained=("transformer", "transformer_2"))
     with pytest.raises(InputError, match="no boundary between them"):
@@ -295,7 +295,7 @@ def test_times_per_token_give_the_same_loss(make: Make, pipe: WanPipeline) -> No
     batch = task.micro_batch(3, 0, 1)
     expected = losses(task, batch)
     pipe.register_to_config(expand_timesteps=True)
-    task.flow = Flow.of(pipe)
+    task.flow = RectifiedFlow.of(pipe)
     assert task.flow.per_token
     torch.testing.assert_close(losses(task, batch), expected, atol=1e-5, rtol=1e-4)
 
@@ -325,7 +325,7 @@ def test_rendered_clips_are_trained_on(copied_dataset: Path, pipe: WanPipeline, 
     control = ControlConfig(axes=data.axes, blocks=(4, 5), rank=4)
     adapters = attach_adapters(pipe, AdapterConfig(control=control, lora=LoraSettings(rank=4)))
     batches = FlowBatches(data.train, reader, batch_size=2, seed=0)
-    task = ControlTask(adapters, batches, Flow.of(pipe), Provenance(backbone_id="tiny-random"))
+    task = ControlTask(adapters, batches, RectifiedFlow.of(pipe), Provenance(backbone_id="tiny-random"))
     before = held_loss(task)
     fit(task, 20, 1e-2)
     assert held_loss(task) < before

@@ -19,7 +19,7 @@ from trainer.backbones.tiny_random import build_tiny
 from trainer.control.lora import lora_layers
 from trainer.data.batches import CONTROLS_NAME, LATENTS, TEXT, FlowBatches
 from trainer.data.frames import FrameBatches
-from trainer.data.records import ClipRecord
+from trainer.data.records import TrainingClip
 from trainer.methods.control.task import ControlTask
 from trainer.methods.transformer.task import TransformerTask
 from trainer.methods.vae.frame_validation import FrameValidation
@@ -27,8 +27,8 @@ from trainer.methods.vae.task import VaeTask
 from trainer.training.callbacks.evaluation_mode import evaluation_mode
 from trainer.training.callbacks.metrics import MetricsLog
 from trainer.training.callbacks.validation import Validation, spread, times_of
-from trainer.training.tasks.base import Progress
-from trainer.training.tasks.flow import Draw, Flow, times_within
+from trainer.training.tasks.base import TrainingProgress
+from trainer.training.tasks.flow import Draw, RectifiedFlow, times_within
 from trainer.training.tasks.objective import fixed_noise, fixed_times
 
 HELD_OUT = clips("held-out")
@@ -49,10 +49,10 @@ def validation(**options: object) -> Validation:
     return Validation(MetricsLog(()), HELD_OUT, AXES, **{"every": 3, "times": 2, "clips": 9, "batch_size": 2, **options})
 
 
-def progress(step: int, steps: int = 100) -> Progress:
+def progress(step: int, steps: int = 100) -> TrainingProgress:
     """Return the progress of a step."""
     numbers = {"loss": 1.0, "learning_rate": 1.0, "gradient_norm": 1.0, "steps_per_s": 1.0, "peak_memory_bytes": 1}
-    return Progress(step=step, steps=steps, clip_ids=("a",), **numbers)
+    return TrainingProgress(step=step, steps=steps, clip_ids=("a",), **numbers)
 
 
 def by_hand(task: ControlTask, place: int, time: float, controls: list[float]) -> float:
@@ -185,7 +185,7 @@ def test_what_cannot_be_validated_is_refused() -> None:
 
 def test_a_whole_transformer_is_validated_too(pipe: WanPipeline) -> None:
     batches = FlowBatches(clips("train"), MemoryReader(), batch_size=2, seed=1)
-    task = TransformerTask(pipe.transformer, batches, Flow.of(pipe, ("transformer",)))
+    task = TransformerTask(pipe.transformer, batches, RectifiedFlow.of(pipe, ("transformer",)))
     values = Validation(MetricsLog(()), HELD_OUT, (), every=1, times=2, clips=9, batch_size=2).measure(task)
     batch = batches.batch([HELD_OUT[0]])
     draw = Draw(
@@ -201,7 +201,7 @@ def test_a_whole_transformer_is_validated_too(pipe: WanPipeline) -> None:
 class Noise:
     """Stands where a dataset's decoded clips do."""
 
-    def frames(self, record: ClipRecord) -> np.ndarray:
+    def frames(self, record: TrainingClip) -> np.ndarray:
         """Return frames [T, H, W, 3] that depend on the clip."""
         rng = np.random.default_rng(list(record.clip_id.encode()))
         return rng.integers(0, 256, (record.frames, record.height, record.width, 3), dtype=np.uint8)
@@ -227,7 +227,7 @@ def test_an_autoencoder_is_validated_at_fixed_noise(pipe: WanPipeline) -> None:
 @given(st.floats(0.5, 5.0), st.sampled_from([None, "transformer", "transformer_2"]))
 def test_times_are_slices_of_what_is_trained(shift: float, expert: str | None) -> None:
     boundary = None if expert is None else 0.875
-    flow = Flow(patch_size=(1, 2, 2), boundary=boundary, shift=shift, trained=(expert or "transformer",))
+    flow = RectifiedFlow(patch_size=(1, 2, 2), boundary=boundary, shift=shift, trained=(expert or "transformer",))
     low, high = flow.time_range
     times = times_of(flow, 5)
     assert (times.diff() > 0).all() and times[0] > low and times[-1] < high

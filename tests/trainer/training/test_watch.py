@@ -23,7 +23,7 @@ from trainer.training.callbacks.curves import CurveDrawer, draw_curves, panels, 
 from trainer.training.callbacks.metrics import FILE, Event, MetricsFile, MetricsLog, read_events
 from trainer.training.callbacks.progress_bar import LiveBar, PlainLines, make_progress_sink, summary
 from trainer.training.callbacks.trackers import make_trackers, tags
-from trainer.training.tasks.base import Progress, Task
+from trainer.training.tasks.base import Task, TrainingProgress
 
 SWEEP = {"rho": 0.9, "slope": None, "median_error": 0.3, "readable": 4.0, "videos": 5.0}
 SHUTTER = {f"shutter/{name}": value for name, value in SWEEP.items()}
@@ -108,7 +108,7 @@ def test_values_are_free_of_the_clock(tmp_path: Path) -> None:
         journal.started(task, 0, 1)
         journal.stepped(
             task,
-            Progress(
+            TrainingProgress(
                 step=1,
                 steps=1,
                 loss=0.5,
@@ -139,7 +139,7 @@ class Stop:
     def started(self, task: Task, step: int, steps: int) -> None:
         """Begin."""
 
-    def stepped(self, task: Task, progress: Progress) -> None:
+    def stepped(self, task: Task, progress: TrainingProgress) -> None:
         """End the run at the step."""
         if progress.step == self.step:
             raise RuntimeError("crash")

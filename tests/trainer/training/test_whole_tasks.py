@@ -21,7 +21,7 @@ from trainer.data.encoding import EncodedReader
 from trainer.data.frames import FrameBatches
 from trainer.methods.transformer.task import TextParts, TransformerTask
 from trainer.methods.vae.task import Reconstruction, VaeTask, normal_divergence
-from trainer.training.tasks.flow import Flow
+from trainer.training.tasks.flow import RectifiedFlow
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def whole_transformer(pipe: WanPipeline, data: TrainingData, reader: EncodedRead
     """Return a task that trains the whole transformer, and the text encoder with it if asked for."""
     text = TextParts(tokenizer=pipe.tokenizer, encoder=pipe.text_encoder, length=LENGTH) if joint else None
     batches = FlowBatches(data.train, reader, batch_size=4, seed=0, text=text.tokens if text is not None else None)
-    return TransformerTask(pipe.transformer, batches, Flow.of(pipe), text=text)
+    return TransformerTask(pipe.transformer, batches, RectifiedFlow.of(pipe), text=text)
 
 
 @pytest.mark.parametrize("joint", [False, True])
@@ -76,7 +76,9 @@ def test_a_text_encoder_in_training_gives_what_the_cache_holds(
 def test_a_text_encoder_does_not_train_on_embeddings(pipe: WanPipeline, data: TrainingData, reader: EncodedReader) -> None:
     text = TextParts(tokenizer=pipe.tokenizer, encoder=pipe.text_encoder, length=LENGTH)
     with pytest.raises(StopdownError, match="trains on tokens"):
-        TransformerTask(pipe.transformer, FlowBatches(data.train, reader, batch_size=1, seed=0), Flow.of(pipe), text=text)
+        TransformerTask(
+            pipe.transformer, FlowBatches(data.train, reader, batch_size=1, seed=0), RectifiedFlow.of(pipe), text=text
+        )
 
 
 def frame_batches(data: TrainingData, **options: object) -> FrameBatches:

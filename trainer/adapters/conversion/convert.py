@@ -17,7 +17,7 @@ from generator.io.atomic import fsync_folder, write_temporary
 from generator.io.scratch import scratch_folder
 from scenes.errors import InputError
 from trainer.adapters.conversion.restate import preset_axes, restate
-from trainer.adapters.conversion.sources import AXES_KEY, SETTINGS_KEY, Format, Source
+from trainer.adapters.conversion.sources import AXES_KEY, SETTINGS_KEY, AdapterFormat, Source
 from trainer.adapters.folder import save_adapter
 from trainer.backbones.load import load_component
 from trainer.control.attach import attach
@@ -34,7 +34,7 @@ class Converted:
     """What was written, what the format could not say of it, a sentence each, the lines of TOML that its reader needs."""
 
     path: Path
-    format: Format
+    format: AdapterFormat
     tensors: int
     left_out: tuple[str, ...]
     settings: tuple[str, ...] = ()
@@ -57,19 +57,19 @@ def convert(
     which must be named (`backbone`; only `expert` of it is read). Raises InputError for a target that exists, a format that
     cannot hold the adapter, and a backbone that it does not fit.
     """
-    if to not in list(Format):
-        raise InputError(f"format '{to}' is unknown; allowed are {', '.join(Format)}")
+    if to not in list(AdapterFormat):
+        raise InputError(f"format '{to}' is unknown; allowed are {', '.join(AdapterFormat)}")
     if os.path.lexists(target):
         raise InputError(f"{target} exists; give a new name")
     if source.format == to:
         raise InputError(f"{source.path} is in the format '{to}' already; choose another with --to")
-    if preset != "keep" and (source.config.control is None or to == Format.COMFYUI):
+    if preset != "keep" and (source.config.control is None or to == AdapterFormat.COMFYUI):
         raise InputError(f"preset '{preset}' restates a control, and none goes from {source.path} to {target}; leave it out")
     stated = _stated(source, preset)
-    if to == Format.DIFFUSERS:
+    if to == AdapterFormat.DIFFUSERS:
         return _to_folder(stated, target, backbone, expert, cache)
     check_file(target)
-    write = _to_published if to == Format.PUBLISHED else _to_comfyui
+    write = _to_published if to == AdapterFormat.PUBLISHED else _to_comfyui
     return write(stated, target)
 
 
@@ -113,7 +113,7 @@ def _to_published(source: Source, target: Path) -> Converted:
     stated = {**original_settings(control), "fps_condition_blocks": where}
     return Converted(
         path=target,
-        format=Format.PUBLISHED,
+        format=AdapterFormat.PUBLISHED,
         tensors=len(weights),
         left_out=tuple(left_out),
         settings=("[model]", *(f"{key} = {json.dumps(value)}" for key, value in stated.items())),
@@ -143,7 +143,7 @@ def _to_comfyui(source: Source, target: Path) -> Converted:
     if source.config.control is not None:
         names = ", ".join(axis.name for axis in source.config.control.axes)
         left_out.insert(0, f"the control of {names}: stock ComfyUI applies the LoRA alone, in every block (mode lora_only)")
-    return Converted(path=target, format=Format.COMFYUI, tensors=len(weights), left_out=tuple(left_out))
+    return Converted(path=target, format=AdapterFormat.COMFYUI, tensors=len(weights), left_out=tuple(left_out))
 
 
 def _to_folder(source: Source, target: Path, backbone: str | None, expert: str, cache: Path | None) -> Converted:
@@ -158,7 +158,7 @@ def _to_folder(source: Source, target: Path, backbone: str | None, expert: str, 
     )  # fmt: skip
     left_out = ("the step and dataset version",)
     tensors = len(source.control) + len(source.lora)
-    return Converted(path=target, format=Format.DIFFUSERS, tensors=tensors, left_out=left_out)
+    return Converted(path=target, format=AdapterFormat.DIFFUSERS, tensors=tensors, left_out=left_out)
 
 
 def save_folder(

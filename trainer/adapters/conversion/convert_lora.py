@@ -11,7 +11,7 @@ from torch import Tensor
 
 from scenes.errors import InputError
 from trainer.adapters.conversion.convert import Converted, check_file, save_folder, write_weights
-from trainer.adapters.conversion.sources import Format
+from trainer.adapters.conversion.sources import AdapterFormat
 from trainer.backbones.load import load_component
 from trainer.control.config import AdapterConfig, LoraSettings
 from trainer.formats.foreign_lora import OUTSIDE, ForeignLora, check_fits, check_padding, file_of, plain_weights, read_lora
@@ -37,15 +37,15 @@ def convert_lora(
     zeros, as are projections that the LoRA leaves alone, which changes nothing. Raises InputError for a target that exists, a
     format that cannot say it, and a backbone that it does not fit.
     """
-    if to not in list(Format):
-        raise InputError(f"format '{to}' is unknown; allowed are {', '.join(Format)}")
+    if to not in list(AdapterFormat):
+        raise InputError(f"format '{to}' is unknown; allowed are {', '.join(AdapterFormat)}")
     if os.path.lexists(target):
         raise InputError(f"{target} exists; give a new name")
     lora = read_lora(path)
-    if to == Format.PUBLISHED or preset != "keep":
-        what = "the published format holds" if to == Format.PUBLISHED else f"preset '{preset}' restates"
+    if to == AdapterFormat.PUBLISHED or preset != "keep":
+        what = "the published format holds" if to == AdapterFormat.PUBLISHED else f"preset '{preset}' restates"
         raise InputError(f"{what} a control, and {path} is a LoRA without one; convert it to comfyui or diffusers")
-    return _to_comfyui(lora, target) if to == Format.COMFYUI else _to_folder(lora, target, backbone, expert, cache)
+    return _to_comfyui(lora, target) if to == AdapterFormat.COMFYUI else _to_folder(lora, target, backbone, expert, cache)
 
 
 def _to_comfyui(lora: ForeignLora, target: Path) -> Converted:
@@ -62,7 +62,7 @@ def _to_comfyui(lora: ForeignLora, target: Path) -> Converted:
     if weights.keys() == read_header(file_of(lora.path)).tensors.keys():
         raise InputError(f"{lora.path} is in the format 'comfyui' already; choose another with --to")
     write_weights(target, weights, {"format": "pt"})
-    return Converted(path=target, format=Format.COMFYUI, tensors=len(weights), left_out=(), notes=lora.notes)
+    return Converted(path=target, format=AdapterFormat.COMFYUI, tensors=len(weights), left_out=(), notes=lora.notes)
 
 
 def _to_folder(lora: ForeignLora, target: Path, backbone: str | None, expert: str, cache: Path | None) -> Converted:
@@ -87,7 +87,7 @@ def _to_folder(lora: ForeignLora, target: Path, backbone: str | None, expert: st
         *lora.notes,
         *([f"{len(absent)} of {len(names)} projections are zero: the LoRA leaves them alone"] if absent else []),
     )
-    return Converted(path=target, format=Format.DIFFUSERS, tensors=len(weights), left_out=(), notes=notes)
+    return Converted(path=target, format=AdapterFormat.DIFFUSERS, tensors=len(weights), left_out=(), notes=notes)
 
 
 def _check_sayable(lora: ForeignLora) -> None:

@@ -15,7 +15,7 @@ from trainer.adapters.conversion.convert import written_axes
 from trainer.adapters.conversion.sources import (
     AXES_KEY,
     EMBEDDING,
-    Format,
+    AdapterFormat,
     format_of,
     is_whole,
     malformed,
@@ -45,7 +45,7 @@ def describe(path: Path, axes: Sequence[str] | None = None, alpha: float | None 
         source = read_source(path, axes=axes, alpha=alpha)
         tree |= {**_config(source.config), "axes": _axes(source.config)}
     except InputError:
-        if kind is not Format.PUBLISHED or axes is not None or AXES_KEY in metadata:
+        if kind is not AdapterFormat.PUBLISHED or axes is not None or AXES_KEY in metadata:
             raise
         with malformed(path):
             count = weights[EMBEDDING].shape[1]
@@ -82,7 +82,7 @@ def _folder(path: Path) -> dict[str, Any]:
     merged = (card.recipe or {}).get("merged")
     return {
         "adapter": str(path),
-        "format": str(Format.DIFFUSERS),
+        "format": str(AdapterFormat.DIFFUSERS),
         "sha256": saved.digest,
         "hashes": "no hashes, not verified" if card.weights is None else f"{len(card.weights)} weight files, verified",
         "backbone": card.backbone.id,

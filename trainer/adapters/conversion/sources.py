@@ -33,7 +33,7 @@ EMBEDDING = "diffusion_model.fps_conditioning.lin1.weight"  # only a published c
 PER_BLOCK = 2 * len(PROJECTIONS)  # LoRA tensors of a block
 
 
-class Format(StrEnum):
+class AdapterFormat(StrEnum):
     """The formats an adapter comes in, by the names that `--to` takes."""
 
     DIFFUSERS = "diffusers"
@@ -46,7 +46,7 @@ class Source:
     """An adapter of one transformer under this project's names; `card` is there if it came as a folder."""
 
     path: Path
-    format: Format
+    format: AdapterFormat
     config: AdapterConfig
     control: dict[str, Tensor]
     lora: dict[str, Tensor]
@@ -111,14 +111,14 @@ def _of_file(
     path: Path, weights: dict[str, Tensor], metadata: dict[str, str], axes: Sequence[str] | None, alpha: float | None
 ) -> Source:
     kind = format_of(weights, path)
-    if kind is Format.PUBLISHED:
+    if kind is AdapterFormat.PUBLISHED:
         return _published(path, weights, metadata, axes, alpha)
     if axes is not None:
         raise InputError(f"{path} is a LoRA without control; leave out --axes")
     if alpha is not None:
         raise InputError(f"{path} is a LoRA without control; leave out --alpha")
     try:
-        if kind is Format.COMFYUI:
+        if kind is AdapterFormat.COMFYUI:
             lora, settings = from_comfyui(weights, _lora_blocks(weights), str(path))
         else:
             lora, settings = _diffusers_lora(path, weights, metadata)
@@ -137,12 +137,12 @@ def read_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     return read_tensors(path), header.metadata
 
 
-def format_of(names: Mapping[str, Any], path: Path) -> Format:
+def format_of(names: Mapping[str, Any], path: Path) -> AdapterFormat:
     """Return the format of a file by its tensors' names; raises InputError for none of them, or a mixture."""
     if names and all(name.startswith("diffusion_model.") for name in names):
-        return Format.PUBLISHED if EMBEDDING in names else Format.COMFYUI
+        return AdapterFormat.PUBLISHED if EMBEDDING in names else AdapterFormat.COMFYUI
     if names and all(name.startswith(LORA_PREFIX) for name in names):
-        return Format.DIFFUSERS
+        return AdapterFormat.DIFFUSERS
     strange = next((name for name in names if not name.startswith(("diffusion_model.", LORA_PREFIX))), "no tensor")
     raise InputError(
         f"{path} is in no known format (it has {printable(strange)}); names begin with diffusion_model. (published, ComfyUI) "
@@ -160,7 +160,9 @@ def _folder(path: Path, expert: str | None) -> Source:
     if chosen not in adapted:
         raise InputError(f"{path} does not adapt '{chosen}'; it adapts {', '.join(adapted)}")
     weights = saved.weights(chosen)[chosen]
-    return Source(path=path, format=Format.DIFFUSERS, config=card.config, control=weights.control, lora=weights.lora, card=card)
+    return Source(
+        path=path, format=AdapterFormat.DIFFUSERS, config=card.config, control=weights.control, lora=weights.lora, card=card
+    )
 
 
 def _published(
@@ -185,7 +187,7 @@ def _published(
             raise InputError(f"--alpha {alpha:g} is not the alpha of {path}: {why}; leave it out, or give the true one")
         settings = {**settings, "fps_lora_alpha": alpha}
     found = read_published(weights, axes, settings=settings, source=str(path))
-    return Source(path=path, format=Format.PUBLISHED, config=found.config, control=found.control, lora=found.lora)
+    return Source(path=path, format=AdapterFormat.PUBLISHED, config=found.config, control=found.control, lora=found.lora)
 
 
 def _beside(path: Path) -> dict[str, Any]:

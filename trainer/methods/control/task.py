@@ -28,7 +28,7 @@ from trainer.training.callbacks.validation import Validation
 from trainer.training.dry_run import Sizes
 from trainer.training.given import load_given
 from trainer.training.setup import DTYPES, Opened, make_flow
-from trainer.training.tasks.flow import Contrast, Draw, Experts, Flow, drop_captions, shown_places
+from trainer.training.tasks.flow import Contrast, Draw, Experts, RectifiedFlow, drop_captions, shown_places
 
 RAMP_STEPS = 100  # DESIGN section 4
 
@@ -51,7 +51,7 @@ class ControlTask:
         self,
         adapters: Mapping[str, WanAdapter],
         batches: FlowBatches,
-        flow: Flow,
+        flow: RectifiedFlow,
         provenance: Provenance,
         *,
         caption_dropout: float = 0.0,
@@ -173,7 +173,7 @@ def attach_adapters(
     pipe: WanPipeline, config: AdapterConfig, *, trained: tuple[str, ...] = (EXPERTS[0],), seed: int = 0
 ) -> dict[str, WanAdapter]:
     """Put fresh float32 adapters on a pipeline's transformers; returns them by component name."""
-    Flow.of(pipe, trained)  # says which expert is absent
+    RectifiedFlow.of(pipe, trained)  # says which expert is absent
     return {
         name: attach(getattr(pipe, name), config, seed=seed + EXPERTS.index(name), dtype=torch.float32)
         for name in EXPERTS
@@ -188,7 +188,7 @@ class ControlParts:
 
     def check(self, opened: Opened) -> None:
         """Raise InputError for an expert or a block that the backbone lacks."""
-        Flow.of(opened.pipe, opened.experts)
+        RectifiedFlow.of(opened.pipe, opened.experts)
         adapter_config(opened.settings, opened.axes, _layers(opened))
 
     def make(self, opened: Opened, reader: EncodedReader | None) -> ControlTask:

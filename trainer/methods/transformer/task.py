@@ -24,7 +24,7 @@ from trainer.data.encoding import EncodedReader
 from trainer.training.callbacks.validation import Validation
 from trainer.training.dry_run import Sizes, parameter_count
 from trainer.training.setup import Opened, make_flow
-from trainer.training.tasks.flow import Draw, Flow, drop_captions
+from trainer.training.tasks.flow import Draw, RectifiedFlow, drop_captions
 from trainer.training.tasks.weights import swapped
 
 CAPTION_DROPOUT = 0.1  # the usual share for classifier-free guidance (Ho & Salimans 2022, section 4)
@@ -76,7 +76,7 @@ class TransformerTask:
         self,
         transformer: WanTransformer3DModel,
         batches: FlowBatches,
-        flow: Flow,
+        flow: RectifiedFlow,
         *,
         text: TextParts | None = None,
         caption_dropout: float = CAPTION_DROPOUT,
@@ -139,7 +139,7 @@ class TransformerParts:
 
     def check(self, opened: Opened) -> None:
         """Raise InputError for an expert that the backbone lacks, and for two where one is to be chosen."""
-        Flow.of(opened.pipe, opened.experts)
+        RectifiedFlow.of(opened.pipe, opened.experts)
         if len(opened.experts) > 1:
             raise InputError(
                 "method = 'transformer' trains one transformer; choose backbone.experts = 'high_noise' or 'low_noise'"

@@ -20,7 +20,7 @@ from trainer.control import WanAdapter
 from trainer.data.batch import Batch
 from trainer.data.encoding import EncodedReader
 from trainer.data.frames import FRAMES, FrameBatches, check_lengths
-from trainer.data.records import ClipRecord
+from trainer.data.records import TrainingClip
 from trainer.training.callbacks.validation import Validation
 from trainer.training.dry_run import Sizes, parameter_count
 from trainer.training.setup import Opened, autocast_dtype
@@ -130,7 +130,7 @@ def normal_divergence(mean_BCthw: Tensor, logvar_BCthw: Tensor) -> Tensor:
     return 0.5 * (mean_BCthw.square() + logvar_BCthw.exp() - 1.0 - logvar_BCthw).flatten(1).mean(1)
 
 
-def check_crops(config: Mapping[str, Any], lengths: Sequence[int], records: Sequence[ClipRecord]) -> None:
+def check_crops(config: Mapping[str, Any], lengths: Sequence[int], records: Sequence[TrainingClip]) -> None:
     """Raise InputError for lengths or clips that an autoencoder of a configuration cannot take."""
     time, space = config["scale_factor_temporal"], config["scale_factor_spatial"]
     for length in lengths:

@@ -50,7 +50,7 @@ LEAST_PAIRS = 5
 
 
 @dataclass(frozen=True)
-class Prompt:
+class QualityPrompt:
     """A caption of one moving thing, and what it says."""
 
     text: str
@@ -69,7 +69,7 @@ class Seen:
     flicker: float
 
 
-def drawn_prompts(count: int, seed: int = 0) -> list[Prompt]:
+def drawn_prompts(count: int, seed: int = 0) -> list[QualityPrompt]:
     """Return captions in the world's words that no clip of it was asked for: colour, kind, heading and backdrop at random."""
     rng = np.random.default_rng(seed)
     colors = [name for name in COLORS if name not in NEUTRALS]
@@ -81,7 +81,7 @@ def drawn_prompts(count: int, seed: int = 0) -> list[Prompt]:
         plain = [name for name in colors if float(np.linalg.norm(lab(COLORS[name]) - behind)) > 45]
         color, kind, size = str(rng.choice(plain)), str(rng.choice(KINDS)), SIZES[index % len(SIZES)]
         text = f"A {size} {color} {kind} moves {heading} in front of {_article(background)} backdrop."
-        prompts.append(Prompt(text, color, heading, background))
+        prompts.append(QualityPrompt(text, color, heading, background))
     return prompts
 
 
@@ -102,7 +102,7 @@ def _article(words: str) -> str:
     return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
 
 
-def look(frames_THW3: Bytes, prompt: Prompt) -> Seen:
+def look(frames_THW3: Bytes, prompt: QualityPrompt) -> Seen:
     """Measure a clip against its caption; under any cast, which the named backdrop tells."""
     frames, thing_THW = frames_THW3.astype(np.float64), thing_masks(frames_THW3)
     still = ~(thing_THW[1:] | thing_THW[:-1])
@@ -113,12 +113,12 @@ def look(frames_THW3: Bytes, prompt: Prompt) -> Seen:
     return Seen(True, _color_is(frames_THW3, thing_THW, prompt), _moves_so(thing_THW, prompt), flicker)
 
 
-def _color_is(frames_THW3: Bytes, thing_THW: NDArray[np.bool_], prompt: Prompt) -> bool:
+def _color_is(frames_THW3: Bytes, thing_THW: NDArray[np.bool_], prompt: QualityPrompt) -> bool:
     linear = linear_light(frames_THW3)
     return color_is(linear[thing_THW], linear[~thing_THW], prompt.background, prompt.color)
 
 
-def _moves_so(thing_THW: NDArray[np.bool_], prompt: Prompt) -> bool:
+def _moves_so(thing_THW: NDArray[np.bool_], prompt: QualityPrompt) -> bool:
     rows, columns = np.mgrid[: thing_THW.shape[1], : thing_THW.shape[2]]
     places = [(columns[mask].mean(), rows[mask].mean()) for mask in thing_THW if mask.sum() >= 8]
     if len(places) < 3:
@@ -166,7 +166,7 @@ def rendered_ceiling(clips: Clips) -> dict[str, float]:
     return {"clips": float(len(seen)), **(share(seen) if seen else {})}
 
 
-def read_prompt(caption: str) -> Prompt | None:
+def read_prompt(caption: str) -> QualityPrompt | None:
     """Return what a caption says if it speaks of one moving thing of a hue before a plain backdrop."""
     lower = caption.lower()
     headings = [heading for heading in HEADINGS if heading in lower]
@@ -177,7 +177,7 @@ def read_prompt(caption: str) -> Prompt | None:
     colors = [name for name in COLORS if name in words]
     if len(colors) != 1 or colors[0] in NEUTRALS:
         return None
-    return Prompt(caption, colors[0], headings[0], backgrounds[0])
+    return QualityPrompt(caption, colors[0], headings[0], backgrounds[0])
 
 
 def read_axes(videos: Sequence[Bytes]) -> dict[str, list[float | None]]:
@@ -214,7 +214,7 @@ def spread(values: Sequence[float | None]) -> dict[str, float]:
 
 def measure_things(
     generated: Sequence[Bytes],
-    prompts: Sequence[Prompt],
+    prompts: Sequence[QualityPrompt],
     pairs: Sequence[Bytes],
     pair_captions: Sequence[str],
     model: Recogniser,

@@ -23,7 +23,7 @@ from trainer.tiny.shared.muon import HybridOptimizer
 CHECKPOINT, METRICS = "checkpoint.pt", "metrics.jsonl"
 
 
-class Stage(Protocol):
+class TinyStage(Protocol):
     """What a stage of the backbone trains."""
 
     module: nn.Module
@@ -65,10 +65,10 @@ class Averaged:
             self.kept[name].copy_(held)
 
 
-class Run:
+class StageRun:
     """A stage's training in a folder: made anew, or resumed from its checkpoint."""
 
-    def __init__(self, stage: Stage, settings: Optimizing, folder: Path) -> None:
+    def __init__(self, stage: TinyStage, settings: Optimizing, folder: Path) -> None:
         self.stage, self.settings, self.folder = stage, settings, folder
         self.steps = sum(phase.steps for phase in stage.phases)
         self.parameters = {name: p for name, p in stage.module.named_parameters() if p.requires_grad}

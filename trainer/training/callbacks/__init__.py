@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from trainer.config.train import TrainSettings
-from trainer.data.records import ClipRecord
+from trainer.data.records import TrainingClip
 from trainer.generation.make_videos import FPS
 from trainer.methods import METHODS
 from trainer.probing.sweep import SweepReport, ValueReading, read_sweep
@@ -41,7 +41,7 @@ def make_watchers(
     settings: TrainSettings,
     folder: Path,
     *,
-    held_out: Sequence[ClipRecord],
+    held_out: Sequence[TrainingClip],
     axes: Sequence[str],
     studio: PreviewPipeline | None = None,
     averaged: Averaged = lambda: None,

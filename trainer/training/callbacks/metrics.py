@@ -18,7 +18,7 @@ from generator.errors import DamagedError
 from generator.io.atomic import write_atomic
 from generator.io.checksummed_json import checksummed_line, parse_checksummed_line
 from trainer.training.callbacks.surviving import surviving
-from trainer.training.tasks.base import Progress, Task
+from trainer.training.tasks.base import Task, TrainingProgress
 
 Kind = Literal["train", "validation", "preview"]
 FILE = "metrics.jsonl"
@@ -143,7 +143,7 @@ class MetricsLog:
                 self._open.append(sink)
                 self._left_out.discard(id(sink))
 
-    def stepped(self, task: Task, progress: Progress) -> None:
+    def stepped(self, task: Task, progress: TrainingProgress) -> None:
         """Log a step."""
         values = {
             "loss": progress.loss,

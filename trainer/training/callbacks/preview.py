@@ -23,7 +23,7 @@ from scenes.control_axis import Bytes
 from scenes.errors import InputError
 from trainer.config.train import PreviewSettings
 from trainer.control import AxisControl, default_mode
-from trainer.data.records import ClipRecord
+from trainer.data.records import TrainingClip
 from trainer.generation.grid import lay_out, still_grid
 from trainer.generation.make_videos import FPS
 from trainer.generation.plan import Row, make_rows
@@ -36,7 +36,7 @@ from trainer.training.callbacks.evaluation_mode import check_whole, evaluation_m
 from trainer.training.callbacks.metrics import MetricsLog
 from trainer.training.callbacks.preview_pipeline import BorrowedWan, PreviewPipeline
 from trainer.training.callbacks.validation import Averaged
-from trainer.training.tasks.base import Progress, Task
+from trainer.training.tasks.base import Task, TrainingProgress
 
 MOST_CAPTIONS = 2  # of held-out scenes, where a recipe names no prompts
 NO_MODE = "backbone_only"
@@ -44,7 +44,7 @@ Frames = dict[str, Bytes]  # by video name
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reading:
+class PreviewReading:
     """The report of one prompt's sweep."""
 
     prompt: str
@@ -95,7 +95,7 @@ class Preview:
         if is_due(step, steps, self.settings.every):
             make_up(self.journal, "preview", step, lambda: summarise(self.make(task, step)))
 
-    def stepped(self, task: Task, progress: Progress) -> dict[str, float | None] | None:
+    def stepped(self, task: Task, progress: TrainingProgress) -> dict[str, float | None] | None:
         """Make previews if they are due; logs and returns what was read."""
         if not is_due(progress.step, progress.steps, self.settings.every):
             return None
@@ -106,7 +106,7 @@ class Preview:
     def finished(self, task: Task, step: int) -> None:
         """Nothing is open."""
 
-    def make(self, task: Task, step: int) -> tuple[Reading, ...]:
+    def make(self, task: Task, step: int) -> tuple[PreviewReading, ...]:
         """Make, write and read the previews of a step; the task is left as it was."""
         with evaluation_mode(task, self.averaged()), self.studio.open() as pipe:
             for adapter in self.studio.adapters.values():
@@ -117,7 +117,9 @@ class Preview:
         files = {name: encode(frames_THW3, self.fps, CRF, PRESET) for name, frames_THW3 in made.items()}
         frames = {name: decode(data) for name, data in files.items()}  # what anyone can read again
         readings = tuple(
-            Reading(prompt=row.prompt, report=self._read(axis, row, frames)) for axis in axes for row in sweeps[axis.name]
+            PreviewReading(prompt=row.prompt, report=self._read(axis, row, frames))
+            for axis in axes
+            for row in sweeps[axis.name]
         )
         self._write(step, sweeps, files, frames, readings)
         return readings
@@ -156,7 +158,7 @@ class Preview:
         sweeps: Mapping[str, Sequence[Row]],
         files: Mapping[str, bytes],
         frames: Frames,
-        readings: Sequence[Reading],
+        readings: Sequence[PreviewReading],
     ) -> None:
         target = self.folder / f"step-{step:06d}"
         with scratch_folder(target) as scratch:
@@ -169,7 +171,7 @@ class Preview:
             scratch.rename(target)
 
     def _write_grids(
-        self, folder: Path, step: int, sweeps: Mapping[str, Sequence[Row]], frames: Frames, readings: Sequence[Reading]
+        self, folder: Path, step: int, sweeps: Mapping[str, Sequence[Row]], frames: Frames, readings: Sequence[PreviewReading]
     ) -> None:
         size = (self.settings.width, self.settings.height)
         for axis, rows in sweeps.items():
@@ -179,7 +181,7 @@ class Preview:
             write_atomic(folder / f"grid{'-' if axis else ''}{axis}.png", png_bytes(picture_HW3))
 
 
-def preview_prompts(settings: PreviewSettings, held_out: Sequence[ClipRecord], axes: Sequence[str]) -> tuple[str, ...]:
+def preview_prompts(settings: PreviewSettings, held_out: Sequence[TrainingClip], axes: Sequence[str]) -> tuple[str, ...]:
     """Return the recipe's prompts, or captions of held-out clips: for each axis the first that varies it, at least two."""
     if settings.prompts:
         return settings.prompts
@@ -189,7 +191,7 @@ def preview_prompts(settings: PreviewSettings, held_out: Sequence[ClipRecord], a
     return (*captions, *list(dict.fromkeys(others))[: max(0, MOST_CAPTIONS - len(captions))])
 
 
-def summarise(readings: Sequence[Reading]) -> dict[str, float | None]:
+def summarise(readings: Sequence[PreviewReading]) -> dict[str, float | None]:
     """Return the numbers of all sweeps by name: per axis over its prompts, then per video (`shutter/0/c-0.50`).
 
     `rho` and `slope` are means over the prompts that have them, `median_error` is the median over all videos; a video that the
@@ -219,5 +221,5 @@ def _mode(studio: PreviewPipeline) -> str:
     return default_mode(next(iter(studio.adapters.values())).config) if studio.adapters else NO_MODE
 
 
-def _tree(reading: Reading) -> dict[str, object]:
+def _tree(reading: PreviewReading) -> dict[str, object]:
     return {"prompt": reading.prompt, "readable": reading.report.readable, **asdict(reading.report)}

@@ -19,12 +19,12 @@ from torch import Tensor, nn
 from scenes.errors import InputError, StopdownError
 from trainer.data.batch import Batch
 from trainer.data.batches import CONTROLS_NAME, LATENTS, FlowBatches
-from trainer.data.records import ClipRecord
+from trainer.data.records import TrainingClip
 from trainer.training.callbacks.due import is_due, make_up
 from trainer.training.callbacks.evaluation_mode import check_whole, evaluation_mode
 from trainer.training.callbacks.metrics import MetricsLog
-from trainer.training.tasks.base import Progress, Task
-from trainer.training.tasks.flow import Draw, Flow
+from trainer.training.tasks.base import Task, TrainingProgress
+from trainer.training.tasks.flow import Draw, RectifiedFlow
 from trainer.training.tasks.objective import fixed_noise, fixed_times, shift_times
 
 Averaged = Callable[[], Mapping[str, Tensor] | None]  # the averaged weights as they are now
@@ -36,7 +36,7 @@ class FlowTask(Protocol):
     """A task whose loss can be had at given noise levels and noise: the control adapter, the whole transformer."""
 
     batches: FlowBatches
-    flow: Flow
+    flow: RectifiedFlow
     module: nn.Module
 
     def losses_at(self, batch: Batch, draw: Draw, module: nn.Module) -> Tensor:
@@ -55,7 +55,7 @@ class Validation:
     def __init__(
         self,
         journal: MetricsLog,
-        records: Sequence[ClipRecord],
+        records: Sequence[TrainingClip],
         axes: Sequence[str],
         *,
         every: int,
@@ -86,7 +86,7 @@ class Validation:
             raise StopdownError(f"task {task.name} has no loss at given noise; it cannot be validated")
         check_whole(task.module)
 
-    def stepped(self, task: Task, progress: Progress) -> dict[str, float] | None:
+    def stepped(self, task: Task, progress: TrainingProgress) -> dict[str, float] | None:
         """Validate if it is due; logs and returns `loss`, `gap` and their parts."""
         if not is_due(progress.step, progress.steps, self.every):
             return None
@@ -158,7 +158,7 @@ class Validation:
         return values
 
 
-def times_of(flow: Flow, count: int) -> Tensor:
+def times_of(flow: RectifiedFlow, count: int) -> Tensor:
     """Return the midpoints of `count` equal slices of a flow's training times, ascending, within what it trains."""
     if flow.time_range == (0.0, 1.0):
         return fixed_times(count, shift=flow.shift)

@@ -53,7 +53,7 @@ class Task(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Progress:
+class TrainingProgress:
     """How far a run is: what a watcher (`Watcher`) is told after every optimizer step."""
 
     step: int  # optimizer steps made
@@ -85,7 +85,7 @@ class Callback(Protocol):
         """
         ...
 
-    def stepped(self, task: Task, progress: Progress) -> Mapping[str, Any] | None:
+    def stepped(self, task: Task, progress: TrainingProgress) -> Mapping[str, Any] | None:
         """A step was made; return what was measured, if anything, as flat name -> number, for the metric log."""
         ...
 

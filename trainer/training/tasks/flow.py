@@ -92,7 +92,7 @@ class Contrast:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Flow:
+class RectifiedFlow:
     """Rectified flow on a backbone.
 
     `trained` are the transformers under training; where the backbone has two, the first serves times from `boundary` up and
@@ -118,7 +118,7 @@ class Flow:
         shift: float = 1.0,
         dtype: torch.dtype = torch.float32,
         autocast: torch.dtype | None = None,
-    ) -> Flow:
+    ) -> RectifiedFlow:
         """Return the flow of a pipeline; raises InputError for a transformer that it lacks."""
         absent = [name for name in trained if getattr(pipe, name, None) is None]
         if absent or not trained or not set(trained) <= set(EXPERTS):
