@@ -2,19 +2,25 @@
 
 Files and folders get the modes that the umask leaves, so that a group can share a dataset. What network file systems lack
 (hard links, flushing a folder) is passed over or done in another way.
+
+A killed writer leaves a temporary file. It has a name that follows from this machine and the target, and a lock while its
+writer lives, so that whoever writes the target next on this machine can tell that it is left over, and removes it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import os
 import secrets
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
+from typing import BinaryIO
 
+TEMPORARY = ".tmp-"  # what the name of every temporary file begins with
 _PIECE_BYTES = 2**20
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV, errno.EACCES)
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, a quota, a limit on the size of a file
@@ -50,38 +56,107 @@ def write_pieces(target: Path, pieces: Iterable[bytes]) -> None:
 
 
 def write_atomic(target: Path, data: bytes | Path, *, mode: int = 0o666) -> None:
-    """Write bytes, or those of a file, by temporary file, fsync and rename; nothing is left behind when it fails."""
+    """Write bytes, or those of a file, by temporary file, fsync and rename; nothing is left behind when it fails.
+
+    What a killed write of the same target left is removed.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = write_temporary(target.parent, data, mode=mode)
-    try:
-        os.replace(temporary, target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with _own_temporary(target, mode) as file:
+        temporary = Path(file.name)
+        try:
+            _fill(file, data)
+            os.replace(temporary, target)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            raise
     fsync_folder(target.parent)
 
 
 def write_temporary(folder: Path, data: bytes | Path, *, mode: int) -> Path:
     """Write and fsync a temporary file in a folder, of bytes or of those of a file; the name begins with `.tmp-`.
 
-    `mode` is what the umask takes from, as for `open`.
+    `mode` is what the umask takes from, as for `open`. The folder's owner sweeps what the killed left.
     """
-    path = folder / f".tmp-{secrets.token_hex(8)}"
-    try:
-        # Made with its mode: a mode given later needs fchmod, which not every file system has.
-        with open(path, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
-            if isinstance(data, Path):
-                with data.open("rb") as source:
-                    shutil.copyfileobj(source, file, _PIECE_BYTES)
-            else:
-                file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-    except BaseException:
-        with contextlib.suppress(OSError):
-            path.unlink()
-        raise
+    with _made(folder / f"{TEMPORARY}{secrets.token_hex(8)}", mode) as file:
+        path = Path(file.name)
+        try:
+            _fill(file, data)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                path.unlink()
+            raise
     return path
+
+
+def sweep_left_over(folder: Path) -> None:
+    """Remove what killed calls of `write_atomic` on this machine left in a folder; what is being written stays."""
+    for path in folder.glob(f"{TEMPORARY}{_machine()}*"):
+        _remove_left_over(path)
+
+
+def _fill(file: BinaryIO, data: bytes | Path) -> None:
+    if isinstance(data, Path):
+        with data.open("rb") as source:
+            shutil.copyfileobj(source, file, _PIECE_BYTES)
+    else:
+        file.write(data)
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _made(path: Path, mode: int) -> BinaryIO:
+    """Make a file with its mode: a mode given later needs fchmod, which not every file system has."""
+    return open(path, "xb", opener=lambda name, flags: os.open(name, flags, mode))
+
+
+def _own_temporary(target: Path, mode: int) -> BinaryIO:
+    """Make the temporary file of a target and hold it; one with a chance name while another process writes the target."""
+    path = target.with_name(f"{TEMPORARY}{_machine()}{hashlib.sha256(os.fsencode(target.name)).hexdigest()[:8]}")
+    _remove_left_over(path)
+    with contextlib.suppress(FileExistsError):
+        file = _made(path, mode)
+        if _ours(file.fileno(), path, without_locks=True):
+            return file
+        file.close()  # another process took it for left over just then, and removes it
+    file = _made(target.with_name(f"{TEMPORARY}{_machine()}{secrets.token_hex(8)}"), mode)
+    _ours(file.fileno(), path, without_locks=True)
+    return file
+
+
+def _machine() -> str:
+    """Return a few letters that name this machine: locks of a network file system may not reach another."""
+    return hashlib.sha256(os.uname().nodename.encode()).hexdigest()[:8]
+
+
+def _ours(descriptor: int, path: Path, *, without_locks: bool) -> bool:
+    """Lock an open file, and return whether no other process holds it and it still has its name.
+
+    `without_locks` is the answer where the file system has none: nobody can remove another's file there.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return without_locks
+    with contextlib.suppress(OSError):
+        return os.path.samestat(os.fstat(descriptor), path.stat(follow_symlinks=False))
+    return False
+
+
+def _remove_left_over(path: Path) -> None:
+    """Remove a temporary file that no process holds."""
+    with contextlib.suppress(OSError):
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW)  # NFS locks only what is open for writing
+        except PermissionError:
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        try:
+            if _ours(descriptor, path, without_locks=False):
+                path.unlink()
+        finally:
+            os.close(descriptor)
 
 
 def link(source: Path, target: Path) -> bool:

@@ -15,7 +15,7 @@ import pytest
 from many_commands import run_commands
 from versions.versions_support import built
 
-from generator.io.atomic import write_atomic
+from generator.io.atomic import sweep_left_over, write_atomic
 from generator.io.file_lock import exclusive_lock
 from generator.io.scratch import scratch_folder
 from scenes.errors import InputError
@@ -224,3 +224,31 @@ def test_a_lock_that_is_held_is_refused(tmp_path: Path) -> None:
         exclusive_lock(tmp_path / "lock", "busy"),
     ):
         pass
+
+
+def test_what_a_killed_write_left_goes_at_the_next_one_and_what_is_being_written_stays(tmp_path: Path) -> None:
+    target, other = tmp_path / "a.mp4", tmp_path / "b.mp4"
+    waits = (
+        "import os, sys; from pathlib import Path; from generator.io import atomic\n"
+        "atomic.os.fsync = lambda file: (print('half', flush=True), sys.stdin.read(), os._exit(9))\n"
+        "atomic.write_atomic(Path(sys.argv[1]), b'half')\n"
+    )
+
+    def begun(path: Path) -> subprocess.Popen[bytes]:
+        process = subprocess.Popen([sys.executable, "-c", waits, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert process.stdout is not None and process.stdout.readline() == b"half\n"
+        return process
+
+    for path in (target, other):
+        with begun(path) as killed:
+            killed.kill()
+    with begun(target) as living:
+        assert len(list(tmp_path.iterdir())) == 2  # the second writer of the target took the place of the first one's
+        write_atomic(target, b"whole")  # while another writes the same
+        assert target.read_bytes() == b"whole" and len(list(tmp_path.glob(".tmp-*"))) == 2
+        sweep_left_over(tmp_path)
+        [held] = tmp_path.glob(".tmp-*")
+        assert held.read_bytes() == b"half"
+        living.kill()
+    write_atomic(target, b"again", mode=0o444)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from diffusers import WanPipeline
 
-from generator.io.atomic import write_atomic
+from generator.io.atomic import sweep_left_over, write_atomic
 from generator.media.images import png_bytes
 from generator.media.video import decode, encode
 from scenes.errors import InputError
@@ -109,6 +109,7 @@ def make_videos(pipe: ControlledWan, request: Request, loading: Loading, watch: 
     check_request(pipe, request)
     recipes = _recipes(pipe, request, loading)
     request.out.mkdir(parents=True, exist_ok=True)
+    sweep_left_over(request.out)
     missing = _missing(request, recipes)
     videos = [video for row in request.rows for video in row.videos]
     watch.started(len(videos), len(videos) - len(missing), request.sampling.steps)
