@@ -1,12 +1,14 @@
 /* Counts what a process and its children do to files below one folder, and what they send to one port of this machine, and
- * kills them all at the n-th such event.
+ * kills them all at the n-th such event, or lets it fail.
  *
  * Preloaded, so that it sees Python, Arrow, safetensors, Blender and Rust alike. What to do stands in a file that all of them
- * map: the counter, the event to die at (0: none), whether a write is to be half done first, the port (0: none), the folder.
+ * map: the counter, the event to die at (0: none), whether a write is to be half done first, the port (0: none), what the event
+ * fails with (0: it is fatal) and whether all that needs space after it fails, too, the folder.
  *   cc -shared -fPIC -O1 -o file_events.so file_events.c -ldl
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <signal.h>
@@ -24,7 +26,7 @@
 #include <unistd.h>
 
 struct orders {
-    long count, fatal, half, port;
+    long count, fatal, half, port, error, lasting;
     char folder[2048];
     char trace[2048]; /* a file that gets a line for each event; empty: none */
 };
@@ -64,9 +66,10 @@ static int counted(const char *what, const char *where) {
         syscall(SYS_write, fd, line, n);
         syscall(SYS_close, fd);
     }
-    return orders->fatal && number == orders->fatal;
+    int needs_space = !strcmp(what, "open") || !strcmp(what, "write") || !strcmp(what, "mkdir") || !strcmp(what, "link");
+    return orders->fatal && (number == orders->fatal || (orders->lasting && needs_space && number > orders->fatal));
 }
-/* Return whether this is the event to die at; anything else but a half write dies here. */
+/* Return whether this is the event to die at. */
 static int event(const char *what, int dir, const char *path) {
     if (!orders || !orders->folder[0]) return 0;
     char full[4200];
@@ -82,12 +85,16 @@ static int sent(int fd) {
     if (peer.ss_family != AF_INET || ntohs(((struct sockaddr_in *)&peer)->sin_port) != orders->port) return 0;
     return counted("send", "");
 }
-static void die(void) {
+static int die(void) {
+    if (orders->error) {
+        errno = orders->error;
+        return -1;
+    }
     syscall(SYS_kill, 0, SIGKILL); /* the process group */
     syscall(SYS_kill, getpid(), SIGKILL);
     for (;;) pause();
 }
-#define AT(what, dir, path) do { if (event(what, dir, path)) die(); } while (0)
+#define AT(what, dir, path) do { if (event(what, dir, path)) return die(); } while (0)
 #define NEXT(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
 #define WRITES(flags) ((flags) & (O_WRONLY | O_RDWR | O_CREAT | O_TRUNC))
 #define MODE mode_t mode = 0; if (flags & (O_CREAT | O_TMPFILE)) { va_list rest; va_start(rest, flags); mode = va_arg(rest, mode_t); va_end(rest); }
@@ -97,34 +104,34 @@ int open64(const char *path, int flags, ...) { MODE if (WRITES(flags)) AT("open"
 int openat(int dir, const char *path, int flags, ...) { MODE if (WRITES(flags)) AT("open", dir, path); return NEXT(openat)(dir, path, flags, mode); }
 int openat64(int dir, const char *path, int flags, ...) { MODE if (WRITES(flags)) AT("open", dir, path); return NEXT(openat64)(dir, path, flags, mode); }
 int creat(const char *path, mode_t mode) { AT("open", AT_FDCWD, path); return NEXT(creat)(path, mode); }
-FILE *fopen(const char *path, const char *how) { if (strpbrk(how, "wa+")) AT("open", AT_FDCWD, path); return NEXT(fopen)(path, how); }
-FILE *fopen64(const char *path, const char *how) { if (strpbrk(how, "wa+")) AT("open", AT_FDCWD, path); return NEXT(fopen64)(path, how); }
+FILE *fopen(const char *path, const char *how) { if (strpbrk(how, "wa+") && event("open", AT_FDCWD, path)) { die(); return 0; } return NEXT(fopen)(path, how); }
+FILE *fopen64(const char *path, const char *how) { if (strpbrk(how, "wa+") && event("open", AT_FDCWD, path)) { die(); return 0; } return NEXT(fopen64)(path, how); }
 
 ssize_t write(int fd, const void *data, size_t size) {
-    if (fd > 2 && (event("write", fd, 0) || sent(fd))) { if (orders->half && size > 1) NEXT(write)(fd, data, size / 2); die(); }
+    if (fd > 2 && (event("write", fd, 0) || sent(fd))) { if (orders->half && !orders->error && size > 1) NEXT(write)(fd, data, size / 2); return die(); }
     return NEXT(write)(fd, data, size);
 }
 ssize_t pwrite(int fd, const void *data, size_t size, off_t at) {
-    if (event("write", fd, 0)) { if (orders->half && size > 1) NEXT(pwrite)(fd, data, size / 2, at); die(); }
+    if (event("write", fd, 0)) { if (orders->half && !orders->error && size > 1) NEXT(pwrite)(fd, data, size / 2, at); return die(); }
     return NEXT(pwrite)(fd, data, size, at);
 }
 ssize_t pwrite64(int fd, const void *data, size_t size, off64_t at) {
-    if (event("write", fd, 0)) { if (orders->half && size > 1) NEXT(pwrite64)(fd, data, size / 2, at); die(); }
+    if (event("write", fd, 0)) { if (orders->half && !orders->error && size > 1) NEXT(pwrite64)(fd, data, size / 2, at); return die(); }
     return NEXT(pwrite64)(fd, data, size, at);
 }
 ssize_t writev(int fd, const struct iovec *parts, int count) {
-    if (fd > 2 && (event("write", fd, 0) || sent(fd))) die();
+    if (fd > 2 && (event("write", fd, 0) || sent(fd))) return die();
     return NEXT(writev)(fd, parts, count);
 }
 ssize_t send(int fd, const void *data, size_t size, int flags) {
-    if (sent(fd)) { if (orders->half && size > 1) NEXT(send)(fd, data, size / 2, flags); die(); }
+    if (sent(fd)) { if (orders->half && !orders->error && size > 1) NEXT(send)(fd, data, size / 2, flags); return die(); }
     return NEXT(send)(fd, data, size, flags);
 }
 ssize_t sendto(int fd, const void *data, size_t size, int flags, const struct sockaddr *to, socklen_t length) {
-    if (sent(fd)) die();
+    if (sent(fd)) return die();
     return NEXT(sendto)(fd, data, size, flags, to, length);
 }
-ssize_t sendmsg(int fd, const struct msghdr *message, int flags) { if (sent(fd)) die(); return NEXT(sendmsg)(fd, message, flags); }
+ssize_t sendmsg(int fd, const struct msghdr *message, int flags) { if (sent(fd)) return die(); return NEXT(sendmsg)(fd, message, flags); }
 ssize_t sendfile(int out, int in, off_t *at, size_t size) { AT("write", out, 0); return NEXT(sendfile)(out, in, at, size); }
 ssize_t sendfile64(int out, int in, off64_t *at, size_t size) { AT("write", out, 0); return NEXT(sendfile64)(out, in, at, size); }
 ssize_t copy_file_range(int in, off64_t *from, int out, off64_t *to, size_t size, unsigned flags) { AT("write", out, 0); return NEXT(copy_file_range)(in, from, out, to, size, flags); }

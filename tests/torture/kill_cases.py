@@ -240,7 +240,12 @@ def commands() -> list[Case]:
             sound=whole("clone"),
         ),
         Case(
-            name="clone", prepare=behind, words=["clone", "{}/remote", "{}/new"], outcome=outcome_of("new"), sound=whole("new")
+            name="clone",
+            prepare=behind,
+            words=["clone", "{}/remote", "{}/new"],
+            outcome=outcome_of("new"),
+            sound=whole("new"),
+            refused="is a dataset already",
         ),
         Case(name="merge", prepare=two, words=["merge", "{}/ds", "{}/other"], outcome=ds, sound=whole("ds", "other")),
         Case(name="tag", prepare=tagged, words=["tag", "{}/ds", "new"], outcome=ds, sound=whole("ds")),

@@ -17,6 +17,10 @@ import sys
 import traceback
 from collections.abc import Sequence
 
+from generator.console.command_line import command_line
+
+TRACEBACK = 70  # the exit code of what ended in none of the ways that a command may end in
+
 
 def stopdown(words: Sequence[str]) -> None:
     """Be the command `stopdown`."""
@@ -35,14 +39,14 @@ def work(order: dict[str, object]) -> int:
     os.environ.update(order["environ"])  # type: ignore[call-overload]
     os.chdir(str(order["folder"]))
     module, _, name = str(order["work"]).partition(":")
+    function = getattr(importlib.import_module(module), name)
     try:
-        getattr(importlib.import_module(module), name)(order["words"])
+        command_line(lambda: function(order["words"]))  # what is no command of its own ends as one, too
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except BaseException:
         os.write(2, traceback.format_exc().encode())  # the command may have taken or closed its own error stream
-        return 70
-    return 0
+    return TRACEBACK
 
 
 def wait_for(child: int, longest_s: int) -> tuple[int, bool]:
@@ -77,7 +81,7 @@ def main() -> None:
         order = json.loads(line)
         child = os.fork()
         if not child:
-            code = 70
+            code = TRACEBACK
             try:
                 code = work(order)
                 for stream in (sys.stdout, sys.stderr):

@@ -1,5 +1,7 @@
 """Kills a piece of work at its file events, one by one, and holds what is left, and a second run, against a whole one.
 
+Or lets one event fail, as on a disk that is full, broken or not to be written to: then the work must also say so in one line.
+
 A case says how to prepare a folder, what works there, what must hold right after a kill, and what the outcome is. A new one is
 a `Case` in `kill_cases.py`.
 """
@@ -7,6 +9,7 @@ a `Case` in `kill_cases.py`.
 from __future__ import annotations
 
 import ctypes
+import errno
 import json
 import mmap
 import os
@@ -29,6 +32,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 STATED_TIME = "1700000000"  # a version's id contains its time, so equal work makes equal ids
 KILLED = -9
+ERRORS = (errno.ENOSPC, errno.EIO, errno.EACCES)  # what events fail with, in turn; the disk stays full
 LONGEST_S = 300  # of one piece of work, on a busy machine; what waits for ever fails
 START_S = 600
 
@@ -41,6 +45,8 @@ class _Orders(ctypes.Structure):
         ("fatal", ctypes.c_long),
         ("half", ctypes.c_long),
         ("port", ctypes.c_long),
+        ("error", ctypes.c_long),
+        ("lasting", ctypes.c_long),
         ("folder", ctypes.c_char * 2048),
         ("trace", ctypes.c_char * 2048),
     )
@@ -173,11 +179,13 @@ class Server:
         *,
         fatal: int = 0,
         half: bool = False,
+        error: int = 0,
         trace: Path | None = None,
     ) -> int:
-        """Do the work in a folder, to be killed at an event (0: never); return its exit code."""
+        """Do the work in a folder, to be killed at an event (0: never), or with that failing; return its exit code."""
         orders, process = self._orders, self._process
         orders.count, orders.fatal, orders.half, orders.port = 0, fatal, int(half), work.port
+        orders.error, orders.lasting = error, error == errno.ENOSPC
         orders.folder, orders.trace = str(work.folder).encode(), b"" if trace is None else str(trace).encode()
         self.log.write_text("")
         environ = {name: work.filled(value) for name, value in case.environ.items()} | dict(work.environ)
@@ -219,7 +227,7 @@ class Tally:
 
     case: str
     events: int = 0
-    kills: int = 0
+    kills: int = 0  # or failed events
     survived: int = 0
     seconds: float = 0.0
     failures: list[str] = field(default_factory=list)
@@ -233,9 +241,19 @@ class Tally:
 
 
 def torture(
-    case: Case, server: Server, scratch: Path, *, points: int | None, bucket: Bucket | None = None, seed: int = 0
+    case: Case,
+    server: Server,
+    scratch: Path,
+    *,
+    points: int | None,
+    bucket: Bucket | None = None,
+    seed: int = 0,
+    failing: bool = False,
 ) -> Tally:
-    """Kill a case's work at `points` of its events, drawn by the seed, or at every one (None, but for the case's `most`)."""
+    """Kill a case's work at `points` of its events, drawn by the seed, or at every one (None, but for the case's `most`).
+
+    Where it is `failing`, these events fail instead.
+    """
     begun_s = time.monotonic()
     tally = Tally(case.name)
     template, trace = scratch / "template", scratch / "trace"
@@ -254,25 +272,40 @@ def torture(
     wanted = min(len(events) if count is None else count for count in (points, case.most))
     chosen = sorted(draw.sample(numbers, min(wanted, len(events)))) if wanted < len(events) else list(numbers)
     for number in chosen:
-        half = bool(number % 2)
+        half, error = bool(number % 2), ERRORS[number % len(ERRORS)] if failing else 0
         with _copied(template, scratch, bucket) as work:
-            found = _one(case, server, work, expected, number, half, tally)
-            tally.failures += [
-                f"{case.name}, killed at {number} ({events[number - 1]}{', half' * half}): {words}" for words in found
-            ]
+            found = _one(case, server, work, expected, Moment(number=number, half=half, error=error), tally)
+            how = f", {errno.errorcode[error]}" if error else ", half" * half
+            tally.failures += [f"{case.name}, at {number} ({events[number - 1]}{how}): {words}" for words in found]
     tally.seconds = time.monotonic() - begun_s
     return tally
 
 
-def _one(case: Case, server: Server, work: Work, expected: Any, number: int, half: bool, tally: Tally) -> list[str]:
-    code = server.run(case, work, case.words, fatal=number, half=half)
-    if code != KILLED:
-        tally.survived += 1
-        if code != 0:
-            return [f"exit code {code}: {server.log.read_text()}"]
-    tally.kills += code == KILLED
+@dataclass(frozen=True, kw_only=True)
+class Moment:
+    """An event, whether a write is half done there, and what it fails with; 0 where it is a kill."""
+
+    number: int
+    half: bool
+    error: int
+
+
+def _one(case: Case, server: Server, work: Work, expected: Any, moment: Moment, tally: Tally) -> list[str]:
+    code = server.run(case, work, case.words, fatal=moment.number, half=moment.half, error=moment.error)
+    said = server.log.read_text()
     try:
-        found = [f"left {words}" for words in case.sound(work.folder)]
+        if moment.error:
+            tally.kills += 1
+            found = _told(code, said)
+            if code == 0 and (outcome := case.outcome(work.folder)) != expected:
+                found.append(f"said nothing: {difference(expected, outcome)}")
+        elif code == KILLED:
+            tally.kills += 1
+            found = []
+        else:
+            tally.survived += 1
+            found = [] if code == 0 else [f"exit code {code}: {said}"]
+        found += [f"left {words}" for words in case.sound(work.folder)]
         code = server.run(case, work, case.again or case.words)
         said = server.log.read_text()
         if code != 0 and not (code == 2 and case.refused is not None and case.refused in said):
@@ -281,6 +314,14 @@ def _one(case: Case, server: Server, work: Work, expected: Any, number: int, hal
     except Exception as error:
         return [f"left {type(error).__name__}: {error}"]
     return found if outcome == expected else [*found, f"run again: {difference(expected, outcome)}"]
+
+
+def _told(code: int, said: str) -> list[str]:
+    """Return what is wrong with how work ended when the disk refused: in order, or with one line of its own about it."""
+    lines = [line for line in said.splitlines() if line.startswith("stopdown: error: ")]
+    if code == 0 or (code in (1, 2) and len(lines) == 1 and "Traceback" not in said):
+        return []
+    return [f"ended with {code}: {said.strip()}"]
 
 
 def difference(expected: Any, found: Any, where: str = "") -> str:

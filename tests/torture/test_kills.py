@@ -1,5 +1,7 @@
 """SIGKILL at file events: nothing is lost, nothing doubled, nothing silently wrong, and a second run ends as a whole one does.
 
+The same where an event fails: the disk is full, broken, or not to be written to; that is then said in one line.
+
 Here at a few events of every command, drawn with a fixed seed; `make torture` kills at every one (STOPDOWN_TORTURE=all, or a
 number of events of each case).
 """
@@ -61,6 +63,17 @@ def test_a_kill_at_any_file_event_costs_nothing(
 ) -> None:
     bucket = buckets() if case.stored else None
     tally = torture(case, servers[case.server], tmp_path, points=POINTS, bucket=bucket)
+    print(tally.words())
+    assert not tally.failures, "\n".join(tally.failures[:20])
+    assert tally.kills > 0
+
+
+FAILING = {name: case for name, case in CASES.items() if not case.stored}
+
+
+@pytest.mark.parametrize("case", FAILING.values(), ids=FAILING.keys())
+def test_a_file_event_that_fails_is_one_line_and_costs_nothing(case: Case, servers: dict[str, Server], tmp_path: Path) -> None:
+    tally = torture(case, servers[case.server], tmp_path, points=POINTS, failing=True)
     print(tally.words())
     assert not tally.failures, "\n".join(tally.failures[:20])
     assert tally.kills > 0
