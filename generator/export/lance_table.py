@@ -5,8 +5,10 @@ Rows and schema are the same every time; the library draws file names inside a t
 
 from __future__ import annotations
 
+import errno
 import importlib.util
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -33,7 +35,23 @@ def _write(job: ExportJob, target: Path) -> None:
 
     schema = job.table.schema.append(pa.field("video", pa.large_binary(), nullable=False, metadata={"description": "the .mp4"}))
     reader = pa.RecordBatchReader.from_batches(schema, _batches(job, schema))
-    lance.write_dataset(reader, str(target), mode="create")
+    try:
+        table = lance.write_dataset(reader, str(target), mode="create")
+        whole = _holds(table.scanner(batch_size=ROWS_PER_BATCH).to_reader(), _batches(job, schema))
+    except (OSError, pa.ArrowException) as error:
+        raise OSError(errno.EIO, f"Lance could not write it ({str(error).splitlines()[0][:120]})", str(target)) from error
+    if not whole:
+        raise OSError(errno.EIO, "what was written cannot be read again; look at the disk", str(target))
+
+
+def _holds(found: Iterable[pa.RecordBatch], expected: Iterable[pa.RecordBatch]) -> bool:
+    """Return whether a table that was written has the rows it was given: the library may not notice that a write failed."""
+    pairs = itertools.zip_longest(_rows(found), _rows(expected))
+    return all(one is not None and other is not None and one.equals(other) for one, other in pairs)
+
+
+def _rows(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    return (batch.slice(number, 1) for batch in batches for number in range(batch.num_rows))
 
 
 def _batches(job: ExportJob, schema: pa.Schema) -> Iterator[pa.RecordBatch]:

@@ -33,11 +33,12 @@ def parse_checksummed(data: bytes, name: str) -> dict[str, Any]:
     try:
         tree = json.loads(data)
         check = tree.pop("check")
-    except (ValueError, AttributeError, KeyError, TypeError):
+        whole = check == sha256(canonical(tree)) and checksummed(tree) == data
+    except (ValueError, AttributeError, KeyError, TypeError, RecursionError):  # NaN and half characters among them
         raise DamagedError(
             f"{name} is damaged: it is not JSON with a checksum; `stopdown verify` says what it touches"
         ) from None
-    if check != sha256(canonical(tree)) or checksummed(tree) != data:
+    if not whole:
         raise DamagedError(f"{name} is damaged: it does not match its checksum; `stopdown verify` says what it touches")
     return dict(tree)
 

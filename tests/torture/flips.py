@@ -55,10 +55,13 @@ class FlipTally:
         )
 
 
-def flip_all(reader: Reader, scratch: Path, *, flips: int, seed: int = 0) -> FlipTally:
-    """Flip bits of a case's files: of every file one, as far as the number goes, then of files drawn by chance."""
+def flip_all(reader: Reader, scratch: Path, *, flips: int, part: tuple[int, int] = (1, 1)) -> FlipTally:
+    """Flip bits of a case's files: of every file one, as far as the number goes, then of files drawn by chance.
+
+    Of those, it is the `part` k of n that is done.
+    """
     begun_s = time.monotonic()
-    tally, draw = FlipTally(reader.name), random.Random(f"{reader.name} {seed}")
+    tally, draw = FlipTally(reader.name), random.Random(f"{reader.name} 0")
     folder, template = scratch / "work", scratch / "template"
     folder.mkdir(parents=True)
     reader.prepare(folder)
@@ -70,10 +73,12 @@ def flip_all(reader: Reader, scratch: Path, *, flips: int, seed: int = 0) -> Fli
     draw.shuffle(victims)
     for number in range(flips):
         victim = victims[number] if number < len(victims) else draw.choice(victims)
+        bit = draw.randrange(8 * (template / victim).stat().st_size)
+        if number % part[1] != part[0] - 1:
+            continue
         if reader.copied:
             shutil.rmtree(folder)
             subprocess.run(["cp", "-a", template, folder], check=True)
-        bit = draw.randrange(8 * (folder / victim).stat().st_size)
         before = _flip(folder / victim, bit)
         words = _judge(reader, folder, expected, tally)
         if words:

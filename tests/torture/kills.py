@@ -240,6 +240,14 @@ class Tally:
         )
 
 
+def wanted(words: str) -> tuple[int | None, tuple[int, int]]:
+    """Return how many events or flips STOPDOWN_TORTURE asks for, None for all, and which part of them."""
+    if "/" in words:
+        part, _, parts = words.partition("/")
+        return None, (int(part), int(parts))
+    return (None if words == "all" else int(words)), (1, 1)
+
+
 def torture(
     case: Case,
     server: Server,
@@ -247,12 +255,12 @@ def torture(
     *,
     points: int | None,
     bucket: Bucket | None = None,
-    seed: int = 0,
+    part: tuple[int, int] = (1, 1),
     failing: bool = False,
 ) -> Tally:
-    """Kill a case's work at `points` of its events, drawn by the seed, or at every one (None, but for the case's `most`).
+    """Kill a case's work at `points` of its events, drawn with a fixed seed, or at every one (None, but for the case's `most`).
 
-    Where it is `failing`, these events fail instead.
+    Of those, it is the `part` k of n that is done. Where it is `failing`, these events fail instead.
     """
     begun_s = time.monotonic()
     tally = Tally(case.name)
@@ -267,11 +275,11 @@ def torture(
         expected = case.outcome(work.folder)
     events = trace.read_text().splitlines()
     tally.events = len(events)
-    draw = random.Random(f"{case.name} {seed}")
+    draw = random.Random(f"{case.name} 0")
     numbers = range(1, len(events) + 1)
     wanted = min(len(events) if count is None else count for count in (points, case.most))
     chosen = sorted(draw.sample(numbers, min(wanted, len(events)))) if wanted < len(events) else list(numbers)
-    for number in chosen:
+    for number in chosen[part[0] - 1 :: part[1]]:
         half, error = bool(number % 2), ERRORS[number % len(ERRORS)] if failing else 0
         with _copied(template, scratch, bucket) as work:
             found = _one(case, server, work, expected, Moment(number=number, half=half, error=error), tally)

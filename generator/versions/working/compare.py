@@ -14,10 +14,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal
+from typing import Annotated, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from generator.errors import DamagedError
 from generator.io.atomic import NOT_WRITABLE, file_digest, write_atomic
@@ -35,6 +36,9 @@ from scenes.errors import InputError
 FOLDERS = ("clips", "frames", TRUTH)
 LABELS = "labels.parquet"
 _FRESH_NS = 50_000_000  # a file younger than this when it was hashed may change again within one clock tick
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+_CLOSED = ConfigDict(frozen=True, extra="forbid", strict=True)
+_INDEX = TypeAdapter(dict[str, tuple[int, int, int, str]])  # size, time, inode, sha256 by path
 Kind = Literal["missing", "changed", "untracked", "unreadable"]
 
 
@@ -63,6 +67,26 @@ class RestoreTarget:
         return self.objects.keys() | self.captions.keys()
 
 
+class _Coming(BaseModel):
+    """The version that a commit is about to make the head."""
+
+    model_config = _CLOSED
+
+    version: Digest
+    labels: Digest
+
+
+class _Note(BaseModel):
+    """`working.json`: the version shown, the one a restore is making it show, the sha256 of labels.parquet."""
+
+    model_config = _CLOSED
+
+    version: Digest | None
+    restoring: Digest | None
+    labels: Digest | None
+    next: _Coming | None = None
+
+
 class Working:
     """What is remembered of a dataset's working folder: its version, a restore under way, hashes of files."""
 
@@ -70,18 +94,17 @@ class Working:
         self.history = history
         self._state = history.root / "working.json"
         self._index_file = history.root / "index.json"
-        self._index: dict[str, list[int | str]] = {}
+        self._index: dict[str, tuple[int, int, int, str]] = {}
         self._dirty = False
 
     def state(self) -> tuple[str | None, str | None, str | None]:
         """Return the version that the folder shows, the one a restore was making it show, and the sha256 of labels.parquet."""
-        tree = read_checksummed(self._state)
-        if tree is None:
+        note = self._note()
+        if note is None:
             return None, None, None
-        coming = tree.get("next")
-        if coming is not None and self._is_committed(coming["version"]):
-            return coming["version"], None, coming["labels"]
-        return tree["version"], tree["restoring"], tree["labels"]
+        if note.next is not None and self._is_committed(note.next.version):
+            return note.next.version, None, note.next.labels
+        return note.version, note.restoring, note.labels
 
     def remember(self, version_id: str | None, *, restoring: str | None = None, labels: str | None = None) -> None:
         """Write what the folder shows."""
@@ -89,18 +112,27 @@ class Working:
 
     def announce(self, version_id: str, *, labels: str) -> None:
         """Write what the folder shows as soon as the head is moved to it: a commit that is killed then leaves no wrong note."""
-        tree = read_checksummed(self._state) or {"version": None, "restoring": None, "labels": None}
-        write_checksummed(self._state, {**tree, "next": {"version": version_id, "labels": labels}})
+        note = self._note() or _Note(version=None, restoring=None, labels=None)
+        coming = note.model_copy(update={"next": _Coming(version=version_id, labels=labels)})
+        write_checksummed(self._state, coming.model_dump(mode="json"))
 
     def finish_announced(self) -> None:
         """Write the note of a commit that was killed before it wrote its own. `state` knows it either way, so a disk that
         refuses is no failure."""
-        tree = read_checksummed(self._state)
-        if tree is None or "next" not in tree:
+        note = self._note()
+        if note is None or note.next is None:
             return
         shown, restoring, labels = self.state()
         with contextlib.suppress(OSError):
             self.remember(shown, restoring=restoring, labels=labels)
+
+    def _note(self) -> _Note | None:
+        """Read what the folder shows, None where nothing says so; raises DamagedError."""
+        tree = read_checksummed(self._state)
+        try:
+            return None if tree is None else _Note.model_validate(tree)
+        except ValidationError:
+            raise DamagedError(f"{self._state} says nothing of a working folder; remove it, then restore a version") from None
 
     def _is_committed(self, version_id: str) -> bool:
         """Return whether the head is a version or follows it."""
@@ -110,8 +142,8 @@ class Working:
     def load_index(self) -> None:
         """Read the index; a missing or damaged one is empty, because it only saves hashing."""
         try:
-            self._index = parse_checksummed(self._index_file.read_bytes(), "index")["files"]
-        except (FileNotFoundError, DamagedError):
+            self._index = _INDEX.validate_python(parse_checksummed(self._index_file.read_bytes(), "index").get("files"))
+        except (FileNotFoundError, DamagedError, ValidationError):
             self._index = {}
 
     def save_index(self) -> None:
@@ -129,13 +161,13 @@ class Working:
         """Return a file's sha256, from the index when size, time and inode are those it was hashed at."""
         path = self.history.path / relative
         status = path.stat()
-        identity: list[int | str] = [status.st_size, status.st_mtime_ns, status.st_ino]
+        identity = (status.st_size, status.st_mtime_ns, status.st_ino)
         known = self._index.get(relative)
         if known is not None and known[:3] == identity and not thorough:
-            return str(known[3])
+            return known[3]
         digest = file_digest(path)
         if time.time_ns() - status.st_mtime_ns > _FRESH_NS:
-            self._index[relative] = [*identity, digest]
+            self._index[relative] = (*identity, digest)
             self._dirty = True
         return digest
 

@@ -121,7 +121,7 @@ def stored_plan(path: Path) -> Plan | None:
         raise DamagedError(f"{file} cannot be read ({error})") from None
     try:
         version = json.loads(text).get("format")
-    except (json.JSONDecodeError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):  # digits without end, brackets without end
         raise DamagedError(f"{file} is damaged: it is not JSON; restore it or build into another folder") from None
     if version not in PLAN_FORMATS:
         raise unread_format(str(path), version)
@@ -151,7 +151,11 @@ def check_target(path: Path, plan: Plan) -> bool:
         return True
     farm = read_checksummed(path / INTERNAL / "farm.json")
     if farm is not None:  # machines build here together, and write plan.json at the end
-        recipe = Recipe.model_validate(farm.get("recipe"))
+        try:
+            recipe = Recipe.model_validate(farm.get("recipe"))
+        except ValidationError as error:
+            words = error.errors()[0]["msg"]
+            raise DamagedError(f"{path / INTERNAL}/farm.json is damaged ({words}); build into another folder") from None
         if recipe != plan.recipe:
             where = difference(recipe, plan.recipe)
             raise InputError(f"{path} holds an interrupted build of another recipe ({where}); build into another folder")

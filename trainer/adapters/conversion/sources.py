@@ -217,8 +217,11 @@ def _diffusers_lora(
     if len(ranks) != 1:
         raise InputError(f"{path} has LoRA of ranks {sorted(ranks)}; one rank is supported")
     rank = ranks.pop()
-    stored = json.loads(metadata.get("lora_adapter_metadata", "{}"))
-    return lora, LoraSettings(rank=rank, alpha=float(stored.get(f"{LORA_PREFIX}lora_alpha", rank)))
+    try:
+        stored = json.loads(metadata.get("lora_adapter_metadata", "{}"))
+        return lora, LoraSettings(rank=rank, alpha=stored.get(f"{LORA_PREFIX}lora_alpha", rank))
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise InputError(f"{path} has metadata that cannot be read ({printable(error, 80)}); make or fetch it again") from error
 
 
 def _lora_blocks(weights: Mapping[str, Tensor]) -> int:
