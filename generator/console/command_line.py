@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, ParamSpec, TypeVar
 
 import typer
+from pydantic import ValidationError
 
 from generator.console.streams import discard_output, own_streams
 from generator.errors import InterruptedByPersonError, OutputError, ReaderGoneError
@@ -64,6 +65,11 @@ def told(function: Callable[P, R]) -> Callable[P, R]:
             raise InterruptedByPersonError("interrupted; run the same command again to go on") from None
         except (OSError, UnicodeError, RecursionError, MemoryError) as error:
             raise _in_words(error) from error
+        except ValidationError as error:
+            if any(one["type"] != "string_unicode" for one in error.errors(include_input=False)):
+                raise
+            where = ".".join(map(str, error.errors(include_input=False)[0]["loc"]))
+            raise InputError(f"{where or 'a text'} is not Unicode; write it in UTF-8") from error
 
     return wrapper
 

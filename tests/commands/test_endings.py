@@ -116,6 +116,12 @@ def test_text_of_data_commands_no_terminal(dataset: Path) -> None:
     assert "red" in run_commands([{"args": ["log", "ds"], **where}])[0].out
 
 
+def test_words_that_are_no_unicode_are_one_line(dataset: Path) -> None:
+    cases = [["query", "ds", "caption = '\udcff'"], ["tag", "ds", "\udcff"], ["log", "\udcff"], ["show", "ds", "\udcff"]]
+    for answer in run_commands([{"args": args, "cwd": str(dataset.parent)} for args in cases]):
+        assert answer.code == 2 and answer.is_one_line, answer
+
+
 def test_rich_keeps_its_own_colours_and_takes_no_style_from_data() -> None:
     file = io.StringIO()
     console = Console(file=file, force_terminal=True, color_system="truecolor", width=120)

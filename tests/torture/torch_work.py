@@ -115,7 +115,7 @@ def told_stages(folder: Path) -> bool:
     """Go through the stages; return whether anything was said to be damaged or done again."""
     recipe = folder.parent / "recipe.toml"
     if not recipe.exists():
-        recipe.write_text(RUN_RECIPE)
+        write_atomic(recipe, RUN_RECIPE.encode())
     claim(folder, load_run_recipe(recipe), Path("data"))
     events: list[str] = []
     run_stages([Count(folder, number) for number in range(4)], folder, lambda event, name, words: events.append(event))

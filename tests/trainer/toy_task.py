@@ -12,9 +12,10 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
+from generator.io.atomic import write_atomic
 from trainer.config.train import CheckpointSettings, OptimizerSettings, TrainSettings
 from trainer.data.batch import Batch
 from trainer.data.buckets import BucketSampler
@@ -83,7 +84,7 @@ class ToyTask:
         """Write the weights and the step."""
         folder.mkdir(parents=True, exist_ok=True)
         weights = averaged or {name: p.detach() for name, p in self.parameters().items()}
-        save_file({name: tensor.contiguous() for name, tensor in weights.items()}, folder / "weights.safetensors")
+        write_atomic(folder / "weights.safetensors", save({name: tensor.contiguous() for name, tensor in weights.items()}))
         (folder / "step.json").write_text(json.dumps(step))
 
     def save_beside(self, checkpoint: Path, step: int, weights: Mapping[str, Tensor]) -> None:
@@ -115,7 +116,8 @@ class Log:
 
 def read_log(path: Path) -> list[dict[str, Any]]:
     """Return the rows of a log."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("\n")]  # one without an end was being written
 
 
 def toy_settings(**changes: Any) -> TrainSettings:

@@ -88,6 +88,7 @@ def make_rows(
         raise InputError(f"{seeds} seeds from {seed} cannot be; give 1 seed or more, from 0 to 2^63 - 1")
     if not math.isfinite(strength):
         raise InputError(f"strength {strength} is not a number; give a finite one, 0 for the bare backbone, 1 as trained")
+    negative.encode()  # raises UnicodeError for half a character, as tokenizers would later
     rows = []
     for prompt in prompts:
         first = prompt.seed if prompt.seed is not None else seed

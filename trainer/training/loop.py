@@ -31,7 +31,14 @@ from trainer.config.train import TrainSettings, require_same
 from trainer.data.batch import Batch
 from trainer.training.block_swap import swap_blocks
 from trainer.training.callbacks.surviving import surviving
-from trainer.training.checkpoints.checkpoint import Checkpoint, checkpoint_path, read_latest, report_damaged, write_checkpoint
+from trainer.training.checkpoints.checkpoint import (
+    Checkpoint,
+    checkpoint_path,
+    read_latest,
+    report_damaged,
+    tidy,
+    write_checkpoint,
+)
 from trainer.training.checkpoints.saving import Clock, wait_for_room
 from trainer.training.ema import start_average, update_average
 from trainer.training.guard import Guard, diverged, memory_in_words
@@ -157,6 +164,8 @@ class Loop:
     def _start_watchers(self) -> None:
         for watcher in self.watchers:
             watcher.started(self.task, self.step, self.settings.steps)
+        if self.step:
+            tidy(self.folder, self.step, self.settings.checkpoints.keep, best=self.best())
 
     def _log(self, progress: TrainingProgress) -> None:
         """Tell the watchers that log; of several processes, a failure ends all of them at their next common point."""

@@ -38,6 +38,7 @@ def positions_where(labels: pa.Table, condition: str) -> list[int]:
 
 
 def _run(labels: pa.Table, question: str, time_limit_s: float) -> pa.Table:
+    question.encode()  # raises UnicodeError for half a character, which DuckDB takes for another type
     # Split by scene and shared buffers are of no use to SQL; maps and text pass through Arrow as they are.
     connection = duckdb.connect(":memory:", config={"threads": 1, "memory_limit": MEMORY_LIMIT})
     alarm = threading.Timer(min(time_limit_s, threading.TIMEOUT_MAX), connection.interrupt)

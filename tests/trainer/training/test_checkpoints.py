@@ -30,6 +30,7 @@ from trainer.training.checkpoints.checkpoint import (
     checkpoint_steps,
     latest_identity,
     read_latest,
+    tidy,
     write_checkpoint,
 )
 from trainer.training.checkpoints.saving import Clock, wait_for_room
@@ -94,6 +95,17 @@ def test_a_checkpoint_of_the_format_before_is_read(tmp_path: Path) -> None:
     assert found.step == 4 and found.scheduled and torch.equal(found.parameters["a"], made(4).parameters["a"])
     path.write_text(json.dumps({**state, "format": 1, "step": 5}, indent=1))
     assert read_latest(tmp_path) is None
+
+
+def test_what_a_killed_removal_left_is_removed_and_what_is_damaged_stays(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for step in (1, 2, 3, 4):
+        write_checkpoint(tmp_path, made(step), keep=9)
+    (tmp_path / ".checkpoint-0-gone").mkdir()
+    (tmp_path / "checkpoint-2" / STATE).write_bytes(b"{}")
+    tidy(tmp_path, 3, 1)
+    assert checkpoint_steps(tmp_path) == [2, 3, 4] and not list(tmp_path.glob(".*")) and not caplog.messages
 
 
 def test_checkpoints_by_time_stay_until_the_next_by_steps_and_the_best_stay(tmp_path: Path) -> None:

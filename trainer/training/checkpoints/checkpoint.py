@@ -96,8 +96,7 @@ def write_checkpoint(
     kind. `beside` writes more into it. Where anything fails, nothing half-written is left and the others are as they were.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for leftover in folder.glob(f"{SCRATCH}*"):  # of a process that was killed while it wrote
-        shutil.rmtree(leftover)
+    _sweep(folder)
     path = checkpoint_path(folder, checkpoint.step)
     with scratch_folder(path) as scratch:
         if beside is not None:
@@ -107,11 +106,35 @@ def write_checkpoint(
             shutil.rmtree(path)
         scratch.rename(path)
     fsync_folder(folder)
-    for step in _superfluous(folder, checkpoint, keep, best):
+    for step in _superfluous(folder, checkpoint.step, checkpoint.scheduled, keep, best):
         if _is_damaged(checkpoint_path(folder, step)):
             LOG.warning("%s is damaged and is removed", checkpoint_path(folder, step))
-        shutil.rmtree(checkpoint_path(folder, step))
+        _remove(folder, step)
     return path
+
+
+def tidy(folder: Path, step: int, keep: int, *, best: Collection[int] = ()) -> None:
+    """Do what a killed process had yet to do when the checkpoint of a step was written: remove what is no longer needed.
+
+    What is damaged stays until the next checkpoint is written.
+    """
+    _sweep(folder)
+    for other in _superfluous(folder, step, is_scheduled(checkpoint_path(folder, step)), keep, best):
+        if other < step and not _is_damaged(checkpoint_path(folder, other)):
+            _remove(folder, other)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what a process left that was killed while it wrote or removed a checkpoint."""
+    for leftover in folder.glob(f"{SCRATCH}*"):
+        shutil.rmtree(leftover)
+
+
+def _remove(folder: Path, step: int) -> None:
+    """Remove a checkpoint; under its own name nobody sees a part of it."""
+    gone = folder / f"{SCRATCH}{step}-gone"
+    checkpoint_path(folder, step).rename(gone)
+    shutil.rmtree(gone)
 
 
 def read_latest(folder: Path) -> Checkpoint | None:
@@ -180,12 +203,12 @@ def _read_state(path: Path) -> dict[str, Any]:
     return dict(state)
 
 
-def _superfluous(folder: Path, last: Checkpoint, keep: int, best: Collection[int]) -> list[int]:
+def _superfluous(folder: Path, last: int, last_scheduled: bool, keep: int, best: Collection[int]) -> list[int]:
     """Return the steps of the checkpoints that may go; which ones are left does not depend on how long the steps took."""
     steps = checkpoint_steps(folder)
     scheduled = [step for step in steps if is_scheduled(checkpoint_path(folder, step))]
-    kept = {last.step, *scheduled[-keep:], *(set(best) & set(scheduled))}
-    if not last.scheduled:
+    kept = {last, *scheduled[-keep:], *(set(best) & set(scheduled))}
+    if not last_scheduled:
         kept |= set(steps[-SPARE:])
     return [step for step in steps if step not in kept]
 
