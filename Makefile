@@ -3,6 +3,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 OUT := out
+unexport PYTHONDONTWRITEBYTECODE  # tests start hundreds of processes, which would compile the sources anew each time
 
 .PHONY: help demo test torture fuzz explore lint docs bench extension tiny clean
 
@@ -28,9 +29,9 @@ $(VENV)/.ready: pyproject.toml
 demo: $(VENV)/.ready
 	$(BIN)/stopdown run examples/demo.toml --out $(OUT)/runs --dataset $(OUT)/demo
 
-# A file stays together: its tests share what they build.
+# Each process begins with a stretch of the tests, so that those of a file share what they build; who is done takes from the others.
 test: $(VENV)/.ready
-	$(BIN)/pytest --numprocesses logical --maxprocesses 4 --dist loadfile
+	$(BIN)/pytest --numprocesses logical --maxprocesses 4 --dist worksteal
 
 torture: $(VENV)/.ready
 	STOPDOWN_TORTURE=all $(BIN)/pytest tests/torture -s

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from many_commands import Answer, run_commands
 
 ROOT = Path(__file__).parents[2]
 RECIPE = """
@@ -25,10 +26,9 @@ frames = [5]
 """
 
 
-def stopdown(*words: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(ROOT / "stopdown.py"), *map(str, words)], cwd=cwd, capture_output=True, text=True, timeout=120
-    )
+def stopdown(*words: str | Path, cwd: Path) -> Answer:
+    (answer,) = run_commands([{"args": list(map(str, words)), "cwd": str(cwd)}])
+    return answer
 
 
 @pytest.fixture
@@ -41,11 +41,10 @@ def recipe(tmp_path: Path) -> Path:
 def refused(*words: str | Path, cwd: Path) -> str:
     before = {path: path.stat().st_mtime_ns for path in cwd.rglob("*")}
     result = stopdown(*words, cwd=cwd)
-    assert result.returncode == 2, result.stderr + result.stdout
-    assert "Traceback" not in result.stderr
-    assert result.stderr.count("\n") == 1 and result.stderr.startswith("stopdown: error: "), result.stderr
+    assert result.code == 2, result.err + result.out
+    assert result.err.count("\n") == 1 and result.err.startswith("stopdown: error: "), result.err
     assert {path: path.stat().st_mtime_ns for path in cwd.rglob("*")} == before
-    return result.stderr
+    return result.err
 
 
 def test_every_help_shows_its_square_brackets() -> None:
@@ -97,24 +96,24 @@ def test_help_lists_every_command_without_importing_any(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["plan", "build", "verify", "gallery", "scene", "schema"])
 def test_every_command_has_help(name: str, tmp_path: Path) -> None:
     result = stopdown(name, "--help", cwd=tmp_path)
-    assert result.returncode == 0 and "Usage" in result.stdout
+    assert result.code == 0 and "Usage" in result.out
 
 
 def test_plan_shows_layers_ranges_values_and_cost_and_renders_nothing(recipe: Path, tmp_path: Path) -> None:
     result = stopdown("plan", recipe, "--clips", cwd=tmp_path)
-    assert result.returncode == 0, result.stderr
+    assert result.code == 0, result.err
     for words in ("4 clips of 2 scenes", "1/400", "1/16", "N=3", "expected:", "flyby-s3-n3-f5-0000-2"):
-        assert words in result.stdout
+        assert words in result.out
     assert sorted(path.name for path in tmp_path.iterdir()) == ["tiny.toml"]
 
 
 def test_plan_json_is_the_plan(recipe: Path, tmp_path: Path) -> None:
-    plan = json.loads(stopdown("plan", recipe, "--json", "--set", "seed=4", cwd=tmp_path).stdout)
+    plan = json.loads(stopdown("plan", recipe, "--json", "--set", "seed=4", cwd=tmp_path).out)
     assert plan["seed"] == 4 and len(plan["clips"]) == 4
 
 
 def test_schema_is_json_schema(tmp_path: Path) -> None:
-    assert json.loads(stopdown("schema", cwd=tmp_path).stdout)["$schema"].startswith("https://json-schema.org")
+    assert json.loads(stopdown("schema", cwd=tmp_path).out)["$schema"].startswith("https://json-schema.org")
 
 
 @pytest.mark.parametrize(
@@ -150,12 +149,13 @@ def test_bad_input_is_one_line_and_writes_nothing(words: list[str], said: str, r
 
 
 def test_a_family_that_cannot_meet_its_rules_fails_loudly(recipe: Path, tmp_path: Path) -> None:
-    """A flight of 257 frames cannot stay in a picture of 64 px at a speed that shows the shutter."""
-    words = refused("plan", recipe, "--set", "pyramid.0.frames=[257]", cwd=tmp_path)
+    """A picture of 16 px width has no room for a flight at a speed that shows the shutter."""
+    narrow = ("--set", "video.width=16", "--set", "video.height=256", "--set", "pyramid.0.frames=[13]")
+    words = refused("plan", recipe, *narrow, cwd=tmp_path)
     assert "met its rules in none of" in words and "flyby" in words
 
 
 def test_unknown_commands_and_options_are_usage_errors(tmp_path: Path) -> None:
     for words in (["biuld"], ["plan"], ["plan", "a.toml", "--fast"]):
         result = stopdown(*words, cwd=tmp_path)
-        assert result.returncode == 2 and "Traceback" not in result.stderr
+        assert result.code == 2 and "Traceback" not in result.err
