@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import signal
@@ -30,8 +31,18 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_collection() -> None:
+    """Load thousands of modules without looking for garbage in them."""
+    gc.disable()
+
+
 def pytest_collection_finish() -> None:
-    """Refuse test modules that load Blender while they are imported: render processes cannot be spawned after that."""
+    """Refuse test modules that load Blender while they are imported: render processes cannot be spawned after that.
+
+    What is loaded stays, so that the product's own collections of garbage look at what tests made and no more.
+    """
+    gc.enable()
+    gc.freeze()
     assert "bpy" not in sys.modules, "a test module imported bpy at its top; look for it with importlib.util.find_spec"
 
 

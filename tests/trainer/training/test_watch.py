@@ -293,10 +293,14 @@ def test_curves_are_drawn_as_picture_and_in_the_terminal(tmp_path: Path) -> None
         colours = picture.convert("RGB").getcolors(1 << 20)
         assert picture.size == (1320, 900) and colours is not None and len(colours) > 100
     first = (tmp_path / "loss curves.svg").read_bytes()
+    drawer.write(train(6))
     drawer.close()
     assert (tmp_path / "loss curves.svg").read_bytes() == first  # a function of the log
+    (tmp_path / "loss curves.svg").unlink()
+    drawer.close()
+    assert not (tmp_path / "loss curves.svg").exists()  # nothing was logged since it was drawn
     with pytest.raises(InputError, match=r"ends in .png or .svg"):
-        draw_curves(events, tmp_path / "curves.txt", "my run")
+        draw_curves(events, tmp_path / "curves.txt", title="my run")
     drawn = terminal_curves(events, width=60, height=12)
     assert "training loss" in drawn and "held-out loss" in drawn and len(drawn.splitlines()) == 12
     assert terminal_curves([]) == "no step was made"
@@ -311,7 +315,7 @@ def test_curves_hold_what_was_logged() -> None:
 
 
 def test_an_empty_log_is_drawn_too(tmp_path: Path) -> None:
-    draw_curves([], tmp_path / "empty.svg", "nothing yet")
+    draw_curves([], tmp_path / "empty.svg", title="nothing yet")
     assert (tmp_path / "empty.svg").stat().st_size > 1000
 
 

@@ -81,20 +81,24 @@ def panels(events: Sequence[Event]) -> tuple[Panel, ...]:
     )
 
 
-def draw_curves(events: Sequence[Event], path: Path, title: str) -> None:
-    """Write the curves as PNG or SVG, by the file name's ending; raises InputError for another one."""
-    if path.suffix not in (".png", ".svg"):
-        raise InputError(f"{path} is no picture that curves can be drawn to; give a name that ends in .png or .svg")
+def draw_curves(events: Sequence[Event], *paths: Path, title: str) -> None:
+    """Write the curves as PNG or SVG, by the file names' endings; raises InputError for another one."""
+    for path in paths:
+        if path.suffix not in (".png", ".svg"):
+            raise InputError(f"{path} is no picture that curves can be drawn to; give a name that ends in .png or .svg")
     with rc_context({"svg.hashsalt": "stopdown"}):
         figure = Figure(figsize=(11, 7.5), dpi=120, facecolor=PAPER, layout="constrained")
         FigureCanvasAgg(figure)
         for panel, plot in zip(panels(events), figure.subplots(2, 2).flat, strict=True):
             _draw(plot, panel)
         figure.suptitle(title, color=INK, size=13, x=0.008, ha="left")
-        file = io.BytesIO()
-        metadata: dict[str, Any] = {"Date": None} if path.suffix == ".svg" else {}
-        figure.savefig(file, format=path.suffix[1:], facecolor=PAPER, metadata=metadata)
-    write_atomic(path, file.getvalue())
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # laid out once for all files: it costs more than the drawing
+        for path in paths:
+            file = io.BytesIO()
+            metadata: dict[str, Any] = {"Date": None} if path.suffix == ".svg" else {}
+            figure.savefig(file, format=path.suffix[1:], facecolor=PAPER, metadata=metadata)
+            write_atomic(path, file.getvalue())
 
 
 def terminal_curves(events: Sequence[Event], width: int = 100, height: int = 15) -> str:
@@ -123,24 +127,27 @@ class CurveDrawer:
     def __init__(self, log: Path, title: str) -> None:
         self.log = log
         self.title = title
+        self._stale = True  # whether the log says more than the pictures
 
     def open(self, step: int, steps: int) -> None:
         """Nothing is to be drawn yet."""
 
     def write(self, event: Event) -> None:
         """Draw when something rare was measured."""
+        self._stale = True
         if event.kind != "train":
             self.draw()
 
     def close(self) -> None:
-        """Draw the whole run."""
-        self.draw()
+        """Draw the whole run, where it is not drawn yet."""
+        if self._stale:
+            self.draw()
 
     def draw(self) -> None:
         """Write `loss curves.png` and `.svg` beside the log."""
         events = read_events(self.log)
-        for suffix in (".png", ".svg"):
-            draw_curves(events, self.log.with_name(NAME + suffix), self.title)
+        draw_curves(events, *(self.log.with_name(NAME + suffix) for suffix in (".png", ".svg")), title=self.title)
+        self._stale = False
 
 
 def _draw(plot: Axes, panel: Panel) -> None:
