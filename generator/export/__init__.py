@@ -11,13 +11,17 @@ from types import MappingProxyType
 
 from generator.export.ai_toolkit import AI_TOOLKIT
 from generator.export.base import Exporter, ExportOptions
+from generator.export.coco import COCO
 from generator.export.diffsynth import DIFFSYNTH
 from generator.export.diffusion_pipe import DIFFUSION_PIPE
 from generator.export.finetrainers import FINETRAINERS
+from generator.export.kitti_flow import KITTI_FLOW
 from generator.export.lance_table import LANCE
 from generator.export.musubi_tuner import MUSUBI_TUNER
 from generator.export.pairs import PAIRS
+from generator.export.rerun_recording import RERUN
 from generator.export.source import DatasetSource, ExportSource
+from generator.export.truth_table import HUGGINGFACE_TRUTH
 from generator.export.videofolder import VIDEOFOLDER
 from generator.export.webdataset_shards import WEBDATASET
 
@@ -31,6 +35,10 @@ EXPORTS: Mapping[str, Exporter] = MappingProxyType(
         "ai-toolkit": AI_TOOLKIT,
         "webdataset": WEBDATASET,
         "lance": LANCE,
+        "coco": COCO,
+        "kitti-flow": KITTI_FLOW,
+        "huggingface-truth": HUGGINGFACE_TRUTH,
+        "rerun": RERUN,
         "pairs": PAIRS,
     }
 )

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from generator.export import as_read
 from generator.export.base import Exporter, ExportJob, media_file
-from generator.export.entries import Entry, TextFile
+from generator.export.files.entries import Entry, TextFile
 
 
 def _entries(job: ExportJob) -> Iterator[Entry]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from generator.export.entries import ClipFile, Entry, StillFile
+from generator.export.files.entries import ClipFile, Entry, StillFile
 from generator.export.source import ExportSource
 
 Row = Mapping[str, Any]
@@ -73,6 +73,7 @@ class Exporter:
     `presets` begins with the default one; `usage` says in one line how the real reader opens the export, `versions` which
     versions of it do; `holds_labels` says that the labels are in the format's own files, so that no labels.parquet is put
     beside them; `own_card` that it writes its own README.md; `takes_pairs` that it holds pairs, of the kind in the options;
+    `needs_truth` that it is made of ground truth;
     `notes` are lines on what the real reader will not read as it is.
     """
 
@@ -84,6 +85,7 @@ class Exporter:
     holds_labels: bool = False
     own_card: bool = False
     takes_pairs: bool = False
+    needs_truth: bool = False
     presets: Mapping[str, str] | None = None
     notes: Callable[[ExportJob], tuple[str, ...]] = lambda job: ()
 

@@ -12,9 +12,9 @@ from types import MappingProxyType
 
 from generator.export.as_read import MODEL_FPS, resampled_frames, size_notes
 from generator.export.base import Exporter, ExportJob, Row, media_file
-from generator.export.entries import Entry, LongerClipFile, TextFile
+from generator.export.files.entries import Entry, LongerClipFile, TextFile
+from generator.export.files.text import toml_lines
 from generator.export.presets import CONTROL_PRESETS, written
-from generator.export.text import toml_lines
 from scenes.axes import AXES
 from scenes.errors import InputError
 

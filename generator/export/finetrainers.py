@@ -12,8 +12,8 @@ from collections.abc import Iterator
 
 from generator.export import as_read
 from generator.export.base import Exporter, ExportJob, clip_file
-from generator.export.entries import Entry, TextFile
-from generator.export.text import csv_table
+from generator.export.files.entries import Entry, TextFile
+from generator.export.files.text import csv_table
 
 
 def _entries(job: ExportJob) -> Iterator[Entry]:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from generator.export.base import Exporter, ExportJob
-from generator.export.entries import Entry, MadeFolder
+from generator.export.files.entries import Entry, MadeFolder
 from generator.export.write_folder import verified_bytes
 from scenes.errors import InputError
 

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 from generator.export import as_read
 from generator.export.base import Exporter, ExportJob, clip_file
-from generator.export.entries import Entry, TextFile
-from generator.export.text import json_lines, toml_lines
+from generator.export.files.entries import Entry, TextFile
+from generator.export.files.text import json_lines, toml_lines
 
 
 def _entries(job: ExportJob) -> Iterator[Entry]:

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from generator.export.base import Exporter, ExportJob, Row
-from generator.export.entries import ClipFile, Entry, StillFile, TextFile
-from generator.export.text import csv_table, json_lines
+from generator.export.files.entries import ClipFile, Entry, StillFile, TextFile
+from generator.export.files.text import csv_table, json_lines
 from generator.pairs.dataset_pairs import Pair, pairs_of
 
 

@@ -14,10 +14,10 @@ import pyarrow.compute as pc
 from generator.card.provenance import provenance
 from generator.export import EXPORTS
 from generator.export.base import Exporter, ExportJob, ExportOptions
-from generator.export.entries import Entry, TextFile
-from generator.export.marker import EXPORT_FORMAT, FORMAT_KEY, MARKER
+from generator.export.files.entries import Entry, TextFile
+from generator.export.files.marker import EXPORT_FORMAT, FORMAT_KEY, MARKER
+from generator.export.files.text import parquet
 from generator.export.source import STORAGE_COLUMNS, ExportSource, check_clip_ids
-from generator.export.text import parquet
 from generator.export.write_folder import Written, check_target, write_export
 from generator.pairs.dataset_pairs import PAIR_KINDS, find_kind
 from generator.store.labels import LabelRows

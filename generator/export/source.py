@@ -14,6 +14,7 @@ from generator.errors import DamagedError
 from generator.recipe.licence import check_licence
 from generator.store.objects import ClipRecord
 from generator.store.splits import SplitRatios, split_of
+from generator.truth.read_truth import TruthReader
 from generator.versions.history.history import History
 from generator.versions.reading.dataset import Dataset
 from generator.versions.working.compare import LABELS
@@ -50,6 +51,10 @@ class ExportSource(Protocol):
 
     def clip_path(self, clip_id: str) -> Path:
         """Return where a clip's .mp4 lies."""
+        ...
+
+    def truth(self, clip_id: str) -> TruthReader:
+        """Return the ground truth of a clip's scene; raises InputError where there is none."""
         ...
 
 
@@ -106,6 +111,10 @@ class DatasetSource:
         """Return where a clip's .mp4 lies."""
         return self._dataset.clip_path(clip_id)
 
+    def truth(self, clip_id: str) -> TruthReader:
+        """Return the ground truth of a clip's scene; raises InputError where there is none."""
+        return self._dataset.truth(clip_id)
+
 
 class SnapshotSource:
     """One version of a dataset, from its store, as a source of exports; with splits."""
@@ -146,6 +155,10 @@ class SnapshotSource:
     def clip_path(self, clip_id: str) -> Path:
         """Return where a clip's .mp4 lies in the store."""
         return self._snapshot[clip_id].path
+
+    def truth(self, clip_id: str) -> TruthReader:
+        """Return the ground truth of a clip's scene; raises InputError where there is none."""
+        return self._snapshot[clip_id].truth
 
 
 def makers(dataset: WorkingFolder) -> dict[str, Maker]:

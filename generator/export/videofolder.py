@@ -16,8 +16,8 @@ from generator.card.card import HubConfig, dataset_card
 from generator.card.croissant import ClipSet, LabelFile, croissant
 from generator.card.facts import gather
 from generator.export.base import Exporter, ExportJob, clip_file
-from generator.export.entries import Entry, TextFile
-from generator.export.text import parquet
+from generator.export.files.entries import Entry, TextFile
+from generator.export.files.text import parquet
 from generator.store.labels import LabelRows
 
 METADATA = "metadata.parquet"

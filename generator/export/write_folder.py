@@ -24,8 +24,8 @@ import imageio.v3 as iio
 import numpy as np
 
 from generator.errors import DamagedError, ExportError
-from generator.export.entries import ClipFile, Entry, LongerClipFile, MadeFile, MadeFolder, StillFile, TextFile
-from generator.export.marker import listed, read_marker, write_marker
+from generator.export.files.entries import ClipFile, Entry, LongerClipFile, MadeFile, MadeFolder, StillFile, TextFile
+from generator.export.files.marker import listed, read_marker, write_marker
 from generator.export.source import ExportSource
 from generator.io.atomic import link
 from generator.io.file_lock import exclusive_lock

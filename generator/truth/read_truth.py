@@ -42,17 +42,19 @@ class Flow:
 class TruthReader:
     """The truth of one scene. `files` are digests by path inside `truth/<scene>/`, `read` gives an object's bytes."""
 
-    def __init__(self, files: Mapping[str, str], read: Callable[[str], bytes], where: str) -> None:
+    def __init__(
+        self, files: Mapping[str, str], read: Callable[[str], bytes], where: str, size: Callable[[str], int] | None = None
+    ) -> None:
         if SCENE_FILE not in files:
             raise InputError(
                 f"{where} has no ground truth; add [truth] to the recipe and build again (no clip is rendered anew)"
             )
-        self._files, self._read, self._where = files, read, where
+        self._files, self._read, self._where, self._size = files, read, where, size
 
     @cached_property
     def scene(self) -> SceneTruth:
         """Cameras, objects, boxes and tracks."""
-        return read_scene_file(self._bytes(SCENE_FILE))
+        return read_scene_file(self.file(SCENE_FILE))
 
     def depth(self, along: Literal["axis", "distance"] = "axis") -> Floats:
         """Return depth in metres `[T, H, W]`, inf where nothing is: along the optical axis, or as distance from the camera."""
@@ -99,29 +101,40 @@ class TruthReader:
         return np.stack([read_sharp(data) for data in self._frames("sharp", "sharp")])
 
     def _vectors(self, kind: str, first: int) -> tuple[Floats, NDArray[np.uint8]]:
-        self._check("flow")
+        self.check("flow")
         shape = (0, self.scene.height, self.scene.width)
         steps = range(first, first + len(self.scene.times_s) - 1)
-        pairs = [read_flow(self._bytes(frame_file(kind, frame))) for frame in steps]
+        pairs = [read_flow(self.file(frame_file(kind, frame))) for frame in steps]
         if not pairs:
             return np.zeros((*shape, 2), dtype=np.float32), np.zeros(shape, dtype=np.uint8)
         return np.stack([vectors for vectors, _ in pairs]), np.stack([state for _, state in pairs])
 
     def sharp_video(self) -> bytes:
         """Return the same as an MP4, encoded as clips are."""
-        self._check("sharp")
-        return self._bytes(SHARP_FILE)
+        self.check("sharp")
+        return self.file(SHARP_FILE)
 
     def _frames(self, name: Pass, kind: str) -> list[bytes]:
-        self._check(name)
-        return [self._bytes(frame_file(kind, frame)) for frame in range(len(self.scene.times_s))]
+        self.check(name)
+        return [self.file(frame_file(kind, frame)) for frame in range(len(self.scene.times_s))]
 
-    def _check(self, name: Pass) -> None:
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The paths of all files, in order."""
+        return tuple(sorted(self._files))
+
+    def size(self, path: str) -> int:
+        """Return a file's size in bytes."""
+        return len(self.file(path)) if self._size is None else self._size(self._files[path])
+
+    def check(self, name: Pass) -> None:
+        """Raise InputError where a pass is not kept."""
         if name not in self.scene.passes:
             kept = ", ".join(self.scene.passes) or "boxes and cameras alone"
             raise InputError(f"{self._where} has no '{name}'; its recipe keeps {kept}: add '{name}' to truth.passes and build")
 
-    def _bytes(self, path: str) -> bytes:
+    def file(self, path: str) -> bytes:
+        """Return the bytes of a file by its path inside `truth/<scene>/`."""
         if path not in self._files:
             raise InputError(f"{self._where} has no truth/{path}; the version is not whole: build it again")
         return self._read(self._files[path])

@@ -15,7 +15,7 @@ from generator.recipe.plan import ClipPlan, Plan, make_plan
 from generator.store.objects import ClipRecord, ReadingRecord, Store
 from generator.versions.working.working_folder import WorkingFolder, create_or_resume, finish
 
-FORMATS = [name for name, format in EXPORTS.items() if not format.takes_pairs]
+FORMATS = [name for name, format in EXPORTS.items() if not format.takes_pairs and not format.needs_truth]
 
 RECIPE = """
 name = "squares"

@@ -20,7 +20,7 @@ from squares import FORMATS, tree
 
 from generator.errors import DamagedError, ExportError
 from generator.export import DatasetSource, ExportOptions
-from generator.export.marker import MARKER
+from generator.export.files.marker import MARKER
 from generator.export.run import export
 from generator.versions.working.working_folder import WorkingFolder
 from scenes.errors import InputError

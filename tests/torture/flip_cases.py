@@ -15,7 +15,7 @@ from versions_support import make_clips
 
 from generator.errors import ExportError
 from generator.export import DatasetSource
-from generator.export.marker import MARKER
+from generator.export.files.marker import MARKER
 from generator.export.run import export
 from generator.export.source import ExportSource
 from generator.versions.check import check

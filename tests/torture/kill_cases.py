@@ -320,4 +320,5 @@ def exports() -> list[Case]:
         )
         for number, (format, exporter) in enumerate(EXPORTS.items())
         for pairs in [["--pairs", "still"] if exporter.takes_pairs else []]
+        if not exporter.needs_truth
     ]

@@ -86,7 +86,8 @@ class Clip:
     def truth(self) -> TruthReader:
         """The ground truth of the clip's scene, which all its clips share; raises InputError where the version has none."""
         where = f"clip {self.clip_id} of version {self._snapshot.version.short}"
-        return TruthReader(truth_files(self["lossless"]), self._snapshot.history.store.read, where)
+        store = self._snapshot.history.store
+        return TruthReader(truth_files(self["lossless"]), store.read, where, lambda digest: store.size(digest) or 0)
 
     def depth(self, along: Literal["axis", "distance"] = "axis") -> NDArray[np.float32]:
         """Return depth in metres, float32 `[T, H, W]`; see `TruthReader.depth`."""

@@ -39,6 +39,7 @@ from generator.recipe.schema import Recipe
 from generator.store.labels import StoredLabels, label_table, write_labels
 from generator.store.objects import ClipRecord, Store
 from generator.store.splits import SplitRatios
+from generator.truth.read_truth import TruthReader
 from generator.truth.truth_names import FOLDER as TRUTH
 from generator.truth.truth_names import frame_files, truth_files, view_path
 from generator.versions.working.curation import shown_curation
@@ -89,6 +90,17 @@ class WorkingFolder:
     def clip_path(self, clip_id: str) -> Path:
         """Return where a clip's .mp4 lies."""
         return clip_view(self.path, self.clip(clip_id).clip_id)
+
+    def truth(self, clip_id: str) -> TruthReader:
+        """Return the ground truth of a clip's scene as the folder shows it; raises InputError where it shows none."""
+        folder = self.path / TRUTH / self.clip(clip_id).scene_id
+        files = {file.relative_to(folder).as_posix(): str(file) for file in folder.rglob("*") if file.is_file()}
+        return TruthReader(
+            files,
+            lambda file: Path(file).read_bytes(),
+            f"clip {clip_id} in {self.path}",
+            lambda file: Path(file).stat().st_size,
+        )
 
     def frames(self, clip_id: str) -> NDArray[np.uint8]:
         """Return a clip's decoded sRGB frames, uint8 `[T, H, W, 3]`."""
