@@ -28,11 +28,11 @@ def _entries(job: ExportJob) -> Iterator[Entry]:
             for frame in range(len(scene.reader.scene.times_s)):
                 data = scene.reader.file(frame_file("sharp", frame))
                 yield TextFile(path=f"{split}/{scene.scene_id}/{frame:04d}.png", data=data)
-        tree = annotations(scenes)
+        tree = annotation_tree(scenes)
         yield TextFile(path=f"annotations/instances_{split}.json", data=json.dumps(tree, ensure_ascii=False).encode())
 
 
-def annotations(scenes: list[TruthScene]) -> dict[str, Any]:
+def annotation_tree(scenes: list[TruthScene]) -> dict[str, Any]:
     """Return the annotation file of some scenes as a JSON tree; ids count from 1."""
     kinds = sorted({*PRIMITIVES, *(thing.kind for scene in scenes for thing in scene.reader.scene.objects)})
     tree: dict[str, Any] = {"info": {"description": "rendered by Stopdown"}, "licenses": []}

@@ -104,6 +104,13 @@
       clip.canvas.dataset.frame = index;
       clip.shown = index;
     }
+    for (const layer of layers) {
+      const count = +layer.figure.dataset.frames, index = frame % count;
+      if (layer.span.hidden || index === layer.shown) continue;
+      layer.span.style.backgroundPositionY = `${count > 1 ? 100 * index / (count - 1) : 0}%`;
+      layer.span.dataset.frame = index;
+      layer.shown = index;
+    }
     if (document.activeElement !== scrub || clock.playing) scrub.value = frame % most;
     $("#frame").textContent = `${frame % most + 1} / ${most}`;
   }
@@ -154,6 +161,22 @@
     $$(".chip").forEach((chip) => chip.setAttribute("aria-pressed", "false"));
     search.value = "";
     filter();
+  });
+
+  // --- ground truth over the clips: a strip of frames per scene, moved to the frame of the clock -------------------------
+  const layers = $$(".layer").map((span) => ({ span, figure: span.closest(".clip"), shown: -1 }));
+  for (const chip of $$(".chip-layer")) chip.addEventListener("click", () => {
+    const on = chip.getAttribute("aria-pressed") !== "true";
+    $$(".chip-layer").forEach((other) => other.setAttribute("aria-pressed", String(on && other === chip)));
+    for (const layer of layers) {
+      const strip = $(`.layer-strip[data-layer="${chip.dataset.layer}"]`, layer.figure.closest(".scene"));
+      layer.span.hidden = !on || !strip;
+      layer.span.dataset.layer = chip.dataset.layer;
+      layer.shown = -1;
+      if (layer.span.hidden) continue;
+      layer.span.style.backgroundImage = `url("${strip.src}")`;
+      layer.span.style.backgroundSize = `100% ${100 * layer.figure.dataset.frames}%`;
+    }
   });
 
   // --- light and dark ---------------------------------------------------------------------------------------------------

@@ -74,25 +74,30 @@ def instance_colors(reader: TruthReader) -> Bytes:
 
 
 def box_colors(reader: TruthReader) -> Bytes:
-    """Return the boxes of visible pixels (full lines) and of whole outlines (thin), in the colours of the ids."""
+    """Return the boxes of visible pixels (thick) and of whole outlines (thin), over the dimmed sharp clip where it is kept."""
     scene = reader.scene
-    if "sharp" in scene.passes:
-        ground_THW3 = reader.sharp() // 2
-    else:
-        ground_THW3 = np.full((len(scene.times_s), scene.height, scene.width, 3), EMPTY, dtype=np.uint8)
-    return np.stack([_boxes(picture_HW3, scene, frame) for frame, picture_HW3 in enumerate(ground_THW3)])
+    shape = (len(scene.times_s), scene.height, scene.width, 3)
+    ground_THW3 = reader.sharp() // 2 if "sharp" in scene.passes else np.full(shape, EMPTY, dtype=np.uint8)
+    found = []
+    for frame, picture_HW3 in enumerate(ground_THW3):
+        picture, lines = Image.fromarray(picture_HW3), box_lines(scene, frame, 1.0)
+        picture.paste(lines, mask=lines)
+        found.append(np.asarray(picture))
+    return np.stack(found)
 
 
-def _boxes(picture_HW3: Bytes, scene: SceneTruth, frame: int) -> Bytes:
-    image = Image.fromarray(picture_HW3)
-    draw, thick = ImageDraw.Draw(image), max(1, scene.width // 256)
+def box_lines(scene: SceneTruth, frame: int, factor: float) -> Image.Image:
+    """Return one frame's boxes as lines in the colours of the ids on a transparent picture, `factor` times its size."""
+    width, height = round(scene.width * factor), round(scene.height * factor)
+    image = Image.new("RGBA", (width, height))
+    draw, thick = ImageDraw.Draw(image), max(1, width // 200)
     for thing in scene.objects:
         now, color = thing.frames[frame], tuple(int(part) | 64 for part in id_colors()[thing.id % 256])
-        for box, width in ((now.box_full, 1), (now.box_visible, thick)):
+        for box, line in ((now.box_full, 1), (now.box_visible, thick)):
             if box is not None and now.box_visible is not None:
-                left, top, right, bottom = np.clip(box, -1, (scene.width, scene.height) * 2)
-                draw.rectangle((left, top, max(left, right - 1), max(top, bottom - 1)), outline=color, width=width)
-    return np.asarray(image)
+                left, top, right, bottom = np.clip(np.multiply(box, factor), -1, (width, height) * 2)
+                draw.rectangle((left, top, max(left, right - 1), max(top, bottom - 1)), outline=color, width=line)
+    return image
 
 
 COLORED: dict[str, Callable[[TruthReader], Bytes]] = {

@@ -24,7 +24,8 @@ from generator.versions.history.version import Version
 from generator.versions.manifest.leaves import find_row
 from generator.versions.manifest.tree import Manifest
 from generator.versions.reading.diff import ClipChange, FieldChange, VersionDiff
-from generator.web.gallery import EMBED_LIMIT_BYTES, POSTER_PX, STILL_PX, data_uri, environment, signed, webp
+from generator.web.gallery import EMBED_LIMIT_BYTES, STILL_PX, environment, signed
+from generator.web.gallery_pictures import POSTER_PX, data_uri, webp
 from scenes.axes import AXES
 from scenes.errors import InputError
 

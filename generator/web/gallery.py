@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,13 +12,14 @@ from urllib.parse import quote
 import jinja2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from generator.io.atomic import write_atomic
 from generator.recipe.plan import ClipPlan, Plan, ScenePlan
 from generator.verify.findings import AxisReport, ClipMeasurement, axis_reports, stored_measurements
 from generator.versions.working.working_folder import WorkingFolder
+from generator.web.gallery_pictures import POSTER_PX, data_uri, webp
 from generator.web.glossary import Glossary
+from generator.web.truth_layers import truth_layers
 from scenes.axes import AXES
 from scenes.axes.ticks import scale_values
 from scenes.errors import InputError
@@ -29,7 +28,6 @@ Bytes = NDArray[np.uint8]
 Progress = Callable[[int, int], None]  # clips done, clips in all
 
 EMBED_LIMIT_BYTES = 60_000_000
-POSTER_PX = 320
 STILL_PX = 1024
 
 
@@ -74,7 +72,9 @@ def gallery(
             done += 1
             if progress is not None:
                 progress(done, len(plan.clips))
-        scenes.append(_scene_row(plan, scene, cells))
+        with_truth = embedded and plan.recipe.truth is not None
+        layers = truth_layers(dataset.truth(scene.clip_ids[0])) if with_truth else []
+        scenes.append({**_scene_row(plan, scene, cells), "layers": layers})
     page = (
         environment()
         .get_template("gallery.html.j2")
@@ -85,6 +85,7 @@ def gallery(
             pyramids=[_pyramid(plan, axis) for axis in plan.recipe.used_axes],
             axes=[_summary(report) for report in reports],
             embedded=embedded,
+            layers=[layer["name"] for layer in scenes[0]["layers"]],
             ring=_aperture_ring(),
             glossary=Glossary(),
             most_frames=max(clip.frames for clip in plan.clips),
@@ -107,15 +108,6 @@ def signed(value: float, digits: int) -> str:
     return text.replace("-", "+" if float(text) == 0 else "−")
 
 
-def scaled(frame_HW3: Bytes, longest_px: int) -> Image.Image:
-    """Return a frame as a picture, made smaller where its longer side is over `longest_px`."""
-    picture = Image.fromarray(frame_HW3)
-    factor = longest_px / max(picture.size)
-    if factor >= 1:
-        return picture
-    return picture.resize((round(picture.width * factor), round(picture.height * factor)), Image.Resampling.LANCZOS)
-
-
 def environment() -> jinja2.Environment:
     """Return the templates of pages, text escaped."""
     return jinja2.Environment(
@@ -135,18 +127,6 @@ def _media(dataset: WorkingFolder, clip: ClipPlan, out: Path, embedded: bool) ->
     relative = os.path.relpath(path.resolve(), out.resolve().parent)
     video = data_uri("video/mp4", path.read_bytes()) if embedded else quote(Path(relative).as_posix())
     return {"still": "", "poster": webp(frames_THW3[len(frames_THW3) // 2], POSTER_PX, 82), "video": video}
-
-
-def webp(frame_HW3: Bytes, longest_px: int, quality: int) -> str:
-    """Return a frame as a data: URI of a WebP picture, made smaller where its longer side is over `longest_px`."""
-    file = io.BytesIO()
-    scaled(frame_HW3, longest_px).save(file, "WEBP", quality=quality, method=4)
-    return data_uri("image/webp", file.getvalue())
-
-
-def data_uri(kind: str, data: bytes) -> str:
-    """Return bytes of a media type as a data: URI."""
-    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 
 def _scene_row(plan: Plan, scene: ScenePlan, cells: list[dict[str, Any]]) -> dict[str, Any]:
