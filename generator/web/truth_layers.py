@@ -17,8 +17,9 @@ LAYER_PX = 256
 def truth_layers(reader: TruthReader) -> list[dict[str, str]]:
     """Return name and data: URI of every pass that a scene keeps, and of its boxes, which are lines on nothing."""
     scene = reader.scene
-    layers = {name: list(COLORED[name](reader)) for name in scene.passes}
-    pictures = {name: [scaled(frame_HW3, LAYER_PX) for frame_HW3 in frames] for name, frames in layers.items()}
+    pictures: dict[str, list[Image.Image]] = {
+        name: [scaled(frame_HW3, LAYER_PX) for frame_HW3 in COLORED[name](reader)] for name in scene.passes
+    }
     factor = min(1.0, LAYER_PX / max(scene.width, scene.height))
     pictures["boxes"] = [box_lines(scene, frame, factor) for frame in range(len(scene.times_s))]
     return [{"name": name, "src": data_uri("image/webp", _strip(frames))} for name, frames in pictures.items()]

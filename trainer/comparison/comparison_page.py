@@ -10,7 +10,7 @@ import numpy as np
 
 from generator.io.atomic import write_atomic
 from generator.media.video import decode
-from generator.web.gallery import webp
+from generator.web.gallery_pictures import webp
 from scenes.errors import InputError
 from trainer.comparison.seed_means import METRICS, ComparisonReport, SeedMean
 from trainer.evaluation.arms import ADAPTER_ONLY

@@ -11,7 +11,8 @@ from urllib.parse import quote
 import jinja2
 
 from generator.io.atomic import write_atomic
-from generator.web.gallery import EMBED_LIMIT_BYTES, POSTER_PX, STILL_PX, data_uri, environment, signed, webp
+from generator.web.gallery import EMBED_LIMIT_BYTES, STILL_PX, environment, signed
+from generator.web.gallery_pictures import POSTER_PX, data_uri, webp
 from scenes.axes.ticks import scale_values
 from trainer.control.laws import AxisControl, NoLaw
 from trainer.generation.grid import Bytes, row_words

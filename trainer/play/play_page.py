@@ -12,7 +12,7 @@ from typing import Any
 import gradio as gr
 import jinja2
 
-from generator.web.gallery import data_uri
+from generator.web.gallery_pictures import data_uri
 from scenes.errors import InputError, StopdownError
 from trainer.control.laws import AxisControl
 from trainer.control.modes import Mode, check_mode, default_mode

@@ -15,7 +15,8 @@ from markupsafe import Markup
 from generator.io.atomic import write_atomic
 from generator.verify.findings import axis_reports, stored_measurements
 from generator.versions.working.working_folder import WorkingFolder
-from generator.web.gallery import environment, in_order, webp
+from generator.web.gallery import environment, in_order
+from generator.web.gallery_pictures import webp
 from generator.web.glossary import Glossary
 from scenes.axes import AXES
 from scenes.errors import InputError

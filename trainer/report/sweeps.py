@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from generator.media.video import decode, encode
-from generator.web.gallery import data_uri, signed, webp
+from generator.web.gallery import signed
+from generator.web.gallery_pictures import data_uri, webp
 from scenes.axes import AXES
 from scenes.control_axis import ErrorUnit
 from trainer.evaluation.results import EvaluationReport, SweepReading, VideoReading
