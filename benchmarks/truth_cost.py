@@ -1,6 +1,6 @@
 """What ground truth costs: CPU seconds of every pass of a scene's truth against those of its clips, in one run.
 
-    python benchmarks/truth_cost.py [RECIPE ...] [--scenes N]
+    python benchmarks/truth_cost.py [RECIPE ...] [--scenes N] [--layers 5]
 
 Scenes are taken from each layer of the recipes (9, 7, 5, 3 and 1 clips), so that the ratio is that of a whole dataset. A
 clip is counted as a build makes it: rendered, developed, encoded, decoded, hashed and read by its probes. One thread, no build
@@ -19,6 +19,7 @@ from generator.building.local import scene_jobs
 from generator.recipe.load import load_recipe
 from generator.recipe.plan import Plan, make_plan
 from generator.recipe.truth_section import PASSES, TruthPasses
+from generator.render.engine.start import start_blender
 from generator.render.messages import Failed, SceneJob, WorkerSettings
 from generator.render.scene_renderer import SceneRenderer
 from generator.render.worker import render_scene
@@ -34,10 +35,12 @@ def with_truth(plan: Plan) -> Plan:
     return plan.model_copy(update={"recipe": plan.recipe.model_copy(update={"truth": TruthPasses(passes=PASSES)})})
 
 
-def jobs_of(plan: Plan, scenes: int) -> list[SceneJob]:
-    """Return one job for each of the first scenes of every layer, at the recipe's longest clips."""
+def jobs_of(plan: Plan, scenes: int, layers: list[int]) -> list[SceneJob]:
+    """Return one job for each of the first scenes of these layers (none named: of all), at the recipe's longest clips."""
     chosen: dict[int, list[str]] = defaultdict(list)
     for clip in plan.clips:
+        if layers and clip.layer not in layers:
+            continue
         if clip.frames == FRAMES and clip.scene_id not in chosen[clip.layer] and len(chosen[clip.layer]) < scenes:
             chosen[clip.layer].append(clip.scene_id)
     ids = {scene_id for some in chosen.values() for scene_id in some}
@@ -68,6 +71,9 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("recipes", nargs="*", default=RECIPES)
     parser.add_argument("--scenes", type=int, default=1, help="scenes of each layer")
+    parser.add_argument(
+        "--layers", type=int, nargs="*", default=[], help="layers; 5 alone has the pyramid's mean clips a scene"
+    )
     options = parser.parse_args()
     total = [0.0, 0.0]
     print("| recipe | scenes | clips | clips alone, CPU s | with truth, CPU s | added |")
@@ -76,8 +82,9 @@ def main() -> None:
         plain = make_plan(load_recipe(Path(file)))
         truth = with_truth(plain)
         sums = [0.0, 0.0]
-        pairs = list(zip(jobs_of(plain, options.scenes), jobs_of(truth, options.scenes), strict=True))
-        seconds(pairs[0][0], plain)  # Blender and the libraries are loaded
+        jobs = (jobs_of(plan, options.scenes, options.layers) for plan in (plain, truth))
+        pairs = list(zip(*jobs, strict=True))
+        start_blender(1)
         for one, two in pairs:
             sums[0] += seconds(one, plain)
             sums[1] += seconds(two, truth)
