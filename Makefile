@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 OUT := out
 unexport PYTHONDONTWRITEBYTECODE  # tests start hundreds of processes, which would compile the sources anew each time
 
-.PHONY: help demo test torture fuzz explore lint docs bench extension tiny clean
+.PHONY: help demo test test-floors torture fuzz explore lint docs bench extension tiny clean
 
 help:
 	@echo "make demo   from nothing to a measured control on the tiny backbone: examples/demo.toml in $(OUT) (minutes; resumable)"
@@ -32,6 +32,25 @@ demo: $(VENV)/.ready
 # Each process begins with a stretch of the tests, so that those of a file share what they build; who is done takes from the others.
 test: $(VENV)/.ready
 	$(BIN)/pytest --numprocesses logical --maxprocesses 4 --dist worksteal
+
+# The lowest version of every direct dependency; pip takes what else it needs, and no GPU libraries for a CPU build of torch.
+$(FLOORS)/.ready: pyproject.toml | $(VENV)/.ready
+	@echo "setting up $(FLOORS): the lowest versions that pyproject.toml allows"
+	$(PYTHON) -m venv --clear $(FLOORS)
+	$(BIN)/uv pip compile --quiet --no-header --no-annotate --resolution lowest-direct --python $(FLOORS)/bin/python \
+	  $(addprefix --extra ,$(EXTRAS)) pyproject.toml --output-file $(FLOORS)/lowest.txt
+	$(FLOORS)/bin/pip install --quiet --constraint $(FLOORS)/lowest.txt --editable ".[$(subst $(space),$(comma),$(EXTRAS))]"
+	@touch $@
+
+# One or two files for every dependency: what it is used for, on the real library.
+FAST := tests/test_imports.py tests/recipe/test_recipe.py tests/trainer/adapters/test_parity.py tests/trainer/adapters/test_pipeline.py \
+  tests/trainer/backbones/test_quantize.py tests/trainer/backbones/test_hub.py tests/trainer/training/test_settings.py \
+  tests/trainer/training/test_tasks.py tests/trainer/evaluation/test_report.py tests/trainer/evaluation/test_features.py \
+  tests/trainer/generation/test_play.py tests/export/test_readers.py tests/versions/reading/test_versions_reading.py \
+  tests/farm/test_farm_s3.py tests/farm/test_monitor.py tests/dataset/test_video.py tests/dataset/test_verify_report.py \
+  tests/building/test_render.py tests/commands/test_cli.py tests/scenes/test_temperature.py
+test-floors: $(FLOORS)/.ready
+	$(FLOORS)/bin/pytest --numprocesses logical --maxprocesses 4 --dist loadfile $(FAST)
 
 torture: $(VENV)/.ready
 	STOPDOWN_TORTURE=all $(BIN)/pytest tests/torture -s
