@@ -40,20 +40,20 @@ OBJECT_STORE_BYTES = 80 * 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
-class JournalTarget(Target):
+class LoggingTarget(Target):
     """A target that writes down every clip that is rendered to its end, and what came of publishing it."""
 
-    journal: Path
+    events: Path
 
     def publish(self, scratch: Store, key: str) -> bool:
-        """Publish, between two lines of the journal."""
+        """Publish, between two lines of the events."""
         self._write(f"rendered {key}")
         new = super().publish(scratch, key)
         self._write(f"{'new' if new else 'doubled'} {key}")
         return new
 
     def _write(self, words: str) -> None:
-        with self.journal.open("a", encoding="utf-8") as file:  # one small write at the end: whole, whoever else writes
+        with self.events.open("a", encoding="utf-8") as file:  # one small write at the end: whole, whoever else writes
             file.write(f"{words}\n")
 
 
@@ -71,7 +71,7 @@ def plan(clips: int) -> Plan:
 def drive(options: argparse.Namespace) -> int:
     """Build on the cluster: the process that is killed."""
     opened = open_target(str(options.store), plan(options.clips), blender=blender_version())
-    target = JournalTarget(**{name: getattr(opened, name) for name in opened.__dataclass_fields__}, journal=options.journal)
+    target = LoggingTarget(**{name: getattr(opened, name) for name in opened.__dataclass_fields__}, events=options.events)
     progress = make_progress(sys.stdout, json_lines=True)
     report = build_on_ray(target, address=options.address, slots=None, threads=1, progress=progress)
     return 0 if report.complete else 1
@@ -83,7 +83,7 @@ class Trial:
     def __init__(self, options: argparse.Namespace, folder: Path) -> None:
         from ray.cluster_utils import Cluster
 
-        self.options, self.store, self.journal = options, folder / "store", folder / "journal"
+        self.options, self.store, self.events = options, folder / "store", folder / "events"
         self.rng = random.Random(options.seed)
         self.start_s = time.monotonic()
         self.done = 0
@@ -120,7 +120,7 @@ class Trial:
     def _follow(self, errors: IO[str]) -> int:
         options = self.options
         command = [sys.executable, __file__, "--drive", "--clips", str(options.clips), "--address", self.cluster.address]
-        command += ["--store", str(self.store), "--journal", str(self.journal)]
+        command += ["--store", str(self.store), "--events", str(self.events)]
         driver = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=True)
         assert driver.stdout is not None
         for line in driver.stdout:
@@ -190,7 +190,7 @@ def summary(trial: Trial, drivers: int, made: Plan) -> dict[str, object]:
         record, reference = target.record(key), alone.record(key)
         there += record is not None
         equal += record is not None and reference is not None and record.sha256_frames == reference.sha256_frames
-    counts = Counter(line.split()[0] for line in trial.journal.read_text(encoding="utf-8").splitlines())
+    counts = Counter(line.split()[0] for line in trial.events.read_text(encoding="utf-8").splitlines())
     return {
         "clips": len(made.clips),
         "in_the_store": there,
@@ -221,7 +221,7 @@ def main() -> int:
     parser.add_argument("--drive", action="store_true")
     parser.add_argument("--address")
     parser.add_argument("--store", type=Path)
-    parser.add_argument("--journal", type=Path)
+    parser.add_argument("--events", type=Path)
     options = parser.parse_args()
     if options.drive:
         return drive(options)

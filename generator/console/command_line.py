@@ -55,7 +55,10 @@ def run_parsed(command: Any, args: Sequence[str] | None, prog_name: str) -> None
 
 
 def told(function: Callable[P, R]) -> Callable[P, R]:
-    """Wrap a command so that an outer part of the program, which would end it in other words, sees StopdownError only."""
+    """Wrap a command so that an outer part of the program, which would end it in other words, sees StopdownError only.
+
+    It raises InterruptedByPersonError for Ctrl-C.
+    """
 
     @functools.wraps(function)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:

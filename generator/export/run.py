@@ -102,6 +102,7 @@ def choose(source: ExportSource, options: ExportOptions) -> tuple[pa.Table, dict
     """Return the label rows to export, and how many clips of which splits are left out.
 
     Without a choice a dataset with splits gives its train split: a format that holds one set must not mix test clips into it.
+    Raises InputError for a dataset without clips and for a split that it does not have.
     """
     table, split = source.labels, options.split
     table = table.drop_columns([name for name in STORAGE_COLUMNS if name in table.column_names])

@@ -49,7 +49,7 @@ class RemoteStore(Store):
         return super().verified(digest)
 
     def read(self, digest: str) -> bytes:
-        """Return an object's bytes, verified by their hash."""
+        """Return an object's bytes, verified by their hash. Raises DamagedError where it is missing or has another hash."""
         if not super().has(digest):
             data = self._remote.read(object_file(digest))
             if data is None or sha256(data) != digest:

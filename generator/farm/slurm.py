@@ -105,6 +105,7 @@ def write_scripts(
     """Write the scripts of a recipe's build into a folder, where their logs will lie too.
 
     `build` are the words that both begin with (program, recipe, `--out`), `shard` and `finish` those that one of them adds.
+    Raises InputError for a folder whose name Slurm would read as a pattern.
     """
     options.check()
     where = folder.absolute()

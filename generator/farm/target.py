@@ -169,7 +169,10 @@ class Target:
         self.retry.of(lambda: self.remote.put(path, file.read_bytes()))
 
     def fetch_scene(self, scratch: Store) -> None:
-        """Bring the .blend of a recipe that has one into a scratch store, for its render processes."""
+        """Bring the .blend of a recipe that has one into a scratch store, for its render processes.
+
+        Raises DamagedError where it is missing or has another hash.
+        """
         scene = self.plan.recipe.scene
         if scene is None or scene.marks is None:
             return

@@ -21,7 +21,10 @@ R = TypeVar("R")
 
 
 def reported(function: Callable[Concatenate[H, P], R]) -> Callable[Concatenate[H, P], R]:
-    """Turn a full or refusing disk into a DiskError; the function takes the history (or its method's self) first."""
+    """Turn a full or refusing disk into a DiskError; the function takes the history (or its method's self) first.
+
+    What it wraps raises DiskError.
+    """
 
     @functools.wraps(function)
     def wrapper(history: H, /, *args: P.args, **kwargs: P.kwargs) -> R:

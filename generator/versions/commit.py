@@ -129,6 +129,7 @@ def extend(
     """Commit the head with clips put in, replaced or taken out, touching only the leaves where they are.
 
     Of several processes at once each adds to what the others committed. Ids to remove that are not there change nothing.
+    Raises InputError where clips are to be removed and there is no version yet.
     """
     gone = tuple(removed)
 

@@ -173,7 +173,7 @@ def grey_card(
 
 
 def card_squares(center_3: Floats, side_m: float, layout: tuple[int, int], quat: Quaternion) -> list[Solid]:
-    """Return the squares of a card, `layout` = (columns, rows), about a centre (metres)."""
+    """Return the squares of a card, `layout` = (columns, rows), about a centre (metres). `center_3` is `[3]`, in metres."""
     columns, rows = layout
     rotation = matrix_33(quat)
     pitch_m = side_m * (1 + GAP)

@@ -189,6 +189,6 @@ def heading_rand(rng: np.random.Generator) -> float:
 
 
 def vec3(values: Sequence[float] | Floats) -> Vec3:
-    """Return three floats as a tuple."""
+    """Return three floats as a tuple. `values` is `[3]`."""
     x, y, z = (float(part) for part in values)
     return (x, y, z)

@@ -9,8 +9,10 @@ import importlib.util
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -102,6 +104,28 @@ def test_it_is_among_all_choices(place: Path) -> None:
     assert "--letterbox" in called(place, "-m", "stopdown", "generate", "--help")
     code = "import sys; sys.path.insert(0, 'code/blender_addons'); from stopdown import choices; print(choices.known('axes'))"
     assert NAME in called(place, "-c", code)
+
+
+def test_the_page_to_try_it_by_hand_has_its_slider_and_its_box(place: Path) -> None:
+    """`stopdown play` serves the adapter of the run above; the page's description names all of its components."""
+    adapter = str(place / "runs" / "micro" / "001" / "train" / "adapter")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    environment = os.environ | {"PYTHONPATH": str(place / "code"), "HOME": str(place)}
+    words = [sys.executable, "-P", "-m", "stopdown", "play", adapter, "--port", port, "--device", "cpu"]
+    app = subprocess.Popen(words, cwd=place, env=environment, stdout=subprocess.PIPE, text=True)
+    try:
+        assert app.stdout is not None
+        address = app.stdout.readline().split()[0]  # once it is served
+        with urllib.request.urlopen(f"{address}/config") as answer:
+            parts = [(one["type"], one["props"]) for one in json.load(answer)["components"]]
+    finally:
+        app.terminate()
+        app.wait()
+    assert f"{NAME} (c)" in {props.get("label") for kind, props in parts if kind == "slider"}
+    assert NAME in {props.get("label") for kind, props in parts if kind == "textbox"}
+    assert [NAME, NAME] in next(props["choices"] for kind, props in parts if props.get("label") == "Sweep")
 
 
 def test_the_examples_in_python_run_on_what_was_made(place: Path) -> None:

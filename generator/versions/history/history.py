@@ -150,7 +150,7 @@ class History:
 
     @reported
     def untag(self, name: str) -> None:
-        """Remove a tag; its version stays."""
+        """Remove a tag; its version stays. Raises InputError for a tag that is not there."""
         tag = self.refs.tag(name)
         if tag is None:
             raise InputError(f"no tag '{name}'{closest(name, self.refs.tag_names())}; `stopdown log` lists tags")

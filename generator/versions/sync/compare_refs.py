@@ -128,7 +128,10 @@ class Ancestry:
 
 
 def either(history: History, remote: Remote) -> Callable[[str], Version]:
-    """Return how to load a version that is here or only on the remote; its bytes are verified by its id."""
+    """Return how to load a version that is here or only on the remote; its bytes are verified by its id.
+
+    Loading raises DamagedError where it is missing or malformed.
+    """
 
     def load(version_id: str) -> Version:
         if history.version_path(version_id).is_file():

@@ -77,7 +77,10 @@ class WorkingFolder:
 
     @cached_property
     def labels(self) -> pa.Table:
-        """The label table, one row per clip; see `generator.store.labels` for the schema."""
+        """The label table, one row per clip; see `generator.store.labels` for the schema.
+
+        Raises DamagedError where it cannot be read.
+        """
         try:
             return pq.read_table(self.path / "labels.parquet")
         except (pa.ArrowInvalid, OSError) as error:
@@ -123,7 +126,10 @@ def clip_view(path: Path, clip_id: str) -> Path:
 
 
 def stored_plan(path: Path) -> Plan | None:
-    """Return the plan of a dataset folder, finished or not, or None when the folder is no dataset."""
+    """Return the plan of a dataset folder, finished or not, or None when the folder is no dataset.
+
+    Raises DamagedError for a plan that cannot be read, InputError for one of a newer Stopdown.
+    """
     file = path / INTERNAL / "plan.json"
     try:
         text = file.read_text(encoding="utf-8")

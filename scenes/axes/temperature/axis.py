@@ -101,7 +101,10 @@ class Temperature:
         return mired(value) - mired(reference)
 
     def relative(self, frames_THW3: Bytes, reference_THW3: Bytes, fps: float) -> float | None:
-        """Return how many mired warmer the clip is than a reference of the same content, or None where they do not match."""
+        """Return how many mired warmer the clip is than a reference of the same content, or None where they do not match.
+
+        Frames are sRGB `[T, H, W, 3]`; raises InputError for two sizes.
+        """
         if frames_THW3.shape[1:] != reference_THW3.shape[1:]:
             raise InputError(
                 f"the clip is {frames_THW3.shape[2]}x{frames_THW3.shape[1]} and its reference "
