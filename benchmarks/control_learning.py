@@ -36,16 +36,16 @@ from trainer.training.tasks.objective import counterfactual_noise, mix, predict_
 RESULTS = Path(__file__).parent / "results" / "control_learning.json"
 TIMES = (0.5, 0.65, 0.8, 0.9)
 GROUP, CLIPS = 4, 64
-PLAIN = {"clips_per_scene": 1, "contrast": 1.0, "contradiction": 0.0}
+PLAIN = {"clips_per_scene": 1, "contrast": 1.0, "counterfactual_noise": 0.0}
 ADAMW = {"optimizer": {"name": "adamw", "learning_rate": 1e-3}}
 ARMS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         "clips as they come": {**PLAIN, **ADAMW},
         "clips of a scene under one noise": {**PLAIN, **ADAMW, "clips_per_scene": 8},
-        "and contrast": {**ADAMW, "contradiction": 0.0},
-        "and contradiction": {**ADAMW},
+        "and contrast": {**ADAMW, "counterfactual_noise": 0.0},
+        "and counterfactual_noise": {**ADAMW},
         "and Muon": {},
-        "Muon without contradiction": {"contradiction": 0.0},
+        "Muon without counterfactual_noise": {"counterfactual_noise": 0.0},
     }
 )
 

@@ -70,7 +70,10 @@ def make_jobs(dataset: WorkingFolder, rows: Mapping[str, Row]) -> tuple[list[Ver
 
 
 def run_jobs(jobs: Sequence[VerifyJob], progress: Progress | None, workers: int) -> dict[str, Found]:
-    """Examine clips in `workers` processes (1: in this one) and return what was found, by clip id."""
+    """Examine clips in `workers` processes (1: in this one) and return what was found, by clip id.
+
+    Raises StopdownError where a process is killed.
+    """
     found: dict[str, Found] = {}
 
     def collect(results: Iterable[Found]) -> None:

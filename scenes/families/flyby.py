@@ -190,7 +190,10 @@ def thing_rand(rng: np.random.Generator, stage: FlybyStage, index: int, radius_p
 
 
 def launched(solid: Solid, stage: FlybyStage, middle_2: Floats, velocity_2: Floats, radius_px: float) -> Solid:
-    """Return the thing moved so that it passes a pixel in mid-clip at a velocity (pixels per frame); its spin becomes slow."""
+    """Return the thing moved so that it passes a pixel in mid-clip at a velocity (pixels per frame); its spin becomes slow.
+
+    `middle_2` and `velocity_2` are `[x, y]`, in pixels and pixels per frame.
+    """
     shot, camera = stage.shot, stage.camera
     depth_m = -float((np.subtract(solid.motion.location_m, camera.location_m)) @ rotation_33(camera)[:, 2])
     start_2 = middle_2 - velocity_2 * (shot.frames - 1) / 2

@@ -67,7 +67,10 @@ def _vec3(values: Floats) -> Vec3:
 
 
 def stage_rand(rng: np.random.Generator, shot: Shot, laws: Laws) -> FlybyStage:
-    """Draw camera, light, dark backdrop and the colours that show before it."""
+    """Draw camera, light, dark backdrop and the colours that show before it.
+
+    Raises SceneError where no backdrop is plain under the casts.
+    """
     kelvins, strength = tabletop.cast_range(laws), tabletop.exposure(laws)
     camera = depth_row.camera_rand(
         rng,

@@ -196,7 +196,7 @@ def run_outcome(folder: Path) -> dict[str, Any]:
     report = json.loads((run / "evaluation/report.json").read_text())
     rows = pq.read_table(folder / "datasets/micro/labels.parquet").to_pylist()
     made = {name: record.made for name, record in read_state(run).stages.items()}
-    numbers = ("accuracy", "leakage", "consistency", "slow", "flicker", "sweeps", "verdict")
+    numbers = ("accuracy", "leakage", "consistency", "svp", "flicker", "sweeps", "verdict")
     return {
         "stages": list(made),
         "clips": sorted((row["clip_id"], row["sha256_frames"]) for row in rows),

@@ -70,7 +70,7 @@ def train(words: Sequence[str]) -> None:
     settings = toy_settings(steps=5, checkpoints={"every": 2, "keep": 2})
     log = Log(folder / "log.jsonl")
     loop = Loop(
-        ToyTask(settings), settings, folder, make_accelerator(settings), identity={"seed": settings.seed}, watchers=(log,)
+        ToyTask(settings), settings, folder, make_accelerator(settings), identity={"seed": settings.seed}, callbacks=(log,)
     )
     loop.run()
     loop.save(folder / "result")

@@ -69,7 +69,7 @@ LOADED = [
     "trainer.evaluation.run",
     "trainer.report",
     "trainer.comparison.comparison_page",
-    "trainer.comparison.run_cells",
+    "trainer.comparison.grid_runs",
     "trainer.training.session",
     "trainer.training.setup",
 ]

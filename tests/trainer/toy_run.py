@@ -111,16 +111,16 @@ def run_whole(trial: dict[str, Any]) -> None:
     folder = Path(trial["folder"])
     folder.mkdir(parents=True, exist_ok=True)
     accelerator = Sharding(cpu=True) if trial.get("sharded") else make_accelerator(settings)
-    watchers: list[Any] = [Log(folder / "log.jsonl")]
+    callbacks: list[Any] = [Log(folder / "log.jsonl")]
     if "die_at_step" in trial:
-        watchers.append(Fate(trial["die_at_step"], signal.SIGKILL))
+        callbacks.append(Fate(trial["die_at_step"], signal.SIGKILL))
     if "stop_at_step" in trial:
-        watchers.append(Fate(trial["stop_at_step"], signal.SIGTERM))
+        callbacks.append(Fate(trial["stop_at_step"], signal.SIGTERM))
     if "die_at_fsync" in trial:
         die_at_fsync(trial["die_at_fsync"])
     if "full_at" in trial and accelerator.is_main_process:
         no_room_at(trial["full_at"])
-    loop = Loop(ToyTask(settings), settings, folder, accelerator, identity={"seed": settings.seed}, watchers=watchers)
+    loop = Loop(ToyTask(settings), settings, folder, accelerator, identity={"seed": settings.seed}, callbacks=callbacks)
     loop.run()
     loop.save(folder / "result")
 

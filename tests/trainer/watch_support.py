@@ -98,6 +98,6 @@ def small_settings(steps: int = 6, **more: object) -> TrainSettings:
     return TrainSettings.model_validate({**tree, **more})
 
 
-def make_loop(task: ControlTask, settings: TrainSettings, folder: Path, watchers: Sequence[Callback] = ()) -> Loop:
+def make_loop(task: ControlTask, settings: TrainSettings, folder: Path, callbacks: Sequence[Callback] = ()) -> Loop:
     """Return the loop of a task on the CPU."""
-    return Loop(task, settings, folder, Accelerator(cpu=True), watchers=watchers)
+    return Loop(task, settings, folder, Accelerator(cpu=True), callbacks=callbacks)

@@ -67,6 +67,7 @@ def hub_errors(
     """Say in one line why the hub did not give what was asked for.
 
     `absent` is said of a repository that lacks the file, `near` after the name of one that is not there.
+    What it wraps raises InputError, in one line, for what a hub or a network can refuse.
     """
     from huggingface_hub import errors as hub
 

@@ -116,7 +116,10 @@ def load_quantized(
 
 
 def quantize_in_place(transformer: WanTransformer3DModel, kind: Quantization, dtype: torch.dtype = torch.bfloat16) -> None:
-    """Pack the blocks' projections of a transformer without an adapter, on the device where they are."""
+    """Pack the blocks' projections of a transformer without an adapter, on the device where they are.
+
+    Raises StopdownError for a transformer that carries a LoRA already.
+    """
     if kind == Quantization.NONE:
         return
     if getattr(transformer, "peft_config", None):

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from generator.console.terminal import Console
 from generator.recipe.plan import layer_counts
-from trainer.comparison.run_cells import Sweep
+from trainer.comparison.grid_runs import Sweep
 from trainer.comparison.run_grid import GridRun
 from trainer.config.train import TrainSettings
 from trainer.runs.before_rendering import check_before_rendering
@@ -24,35 +24,35 @@ RECKONED = (
 )
 
 
-def show_plan(place: RunContext, console: Console) -> None:
+def show_plan(context: RunContext, console: Console) -> None:
     """Print the stages of a run; raises InputError for what would end it after its dataset is rendered."""
-    check_before_rendering(place.recipe, place.dataset)
-    done = read_state(place.folder).stages
-    expected = _expected(place)
-    large = _is_large(place)
+    check_before_rendering(context.recipe, context.dataset)
+    done = read_state(context.folder).stages
+    expected = _expected(context)
+    large = _is_large(context)
     heads = ("stage", "what", "one core", *(["one GPU"] if large else []), "disk", "before")
     table = Table(box=None, header_style="dim", pad_edge=False)
     for head in heads:
         table.add_column(head, overflow="fold")
-    for name, words in _stages(place).items():
+    for name, words in _stages(context).items():
         one = expected[name]
         before = f"done in {done[name].wall_s:.0f} s" if name in done else "not done"
         gpu = ([_time(one.gpu_s)] if one.gpu_s is not None else [""]) if large else []
         table.add_row(*map(Text, (name, words, _time(one.cpu_s), *gpu, _size(one.size_bytes), before)))
     console.print(table)
     if large:
-        _show_training(place, console)
+        _show_training(context, console)
     console.print(_whole(expected))
 
 
-def _show_training(place: RunContext, console: Console) -> None:
+def _show_training(context: RunContext, console: Console) -> None:
     """Print what decides the training, and the memory that it takes."""
     from trainer.runs.expect_large import CARD, SHARE, sizes_of
     from trainer.training.dry_run import training_memory
 
-    train = place.recipe.train(place.dataset, "latest", place.folder / "train")
+    train = context.recipe.train(context.dataset, "latest", context.folder / "train")
     console.print(f"training: {settings_line(train)}", markup=False, soft_wrap=True)
-    console.print(f"memory in training: {training_memory(sizes_of(place.recipe, train))}", markup=False, soft_wrap=True)
+    console.print(f"memory in training: {training_memory(sizes_of(context.recipe, train))}", markup=False, soft_wrap=True)
     console.print(RECKONED.format(card=CARD, share=SHARE), markup=False, soft_wrap=True)
 
 
@@ -67,19 +67,19 @@ def settings_line(train: TrainSettings) -> str:
     )
 
 
-def show_comparison(shop: Sweep, cells: Sequence[GridRun], console: Console) -> None:
+def show_comparison(sweep: Sweep, cells: Sequence[GridRun], console: Console) -> None:
     """Print the runs of a comparison and what they take together; runs of one fidelity share its dataset."""
     table = Table("run", "data", "training", "videos", "one core", "before", box=None, header_style="dim", pad_edge=False)
     whole: dict[str, list[ExpectedCost]] = defaultdict(list)
     built: set[str] = set()
     checked: set[tuple[str, str]] = set()  # cells that differ in seeds alone are refused alike
     for cell in cells:
-        place = shop.place(cell)
+        context = sweep.context(cell)
         if (cell.fidelity, cell.trained) not in checked:
-            check_before_rendering(place.recipe, place.dataset)
+            check_before_rendering(context.recipe, context.dataset)
             checked.add((cell.fidelity, cell.trained))
-        expected = dict(_expected(place))
-        done = read_state(place.folder).stages
+        expected = dict(_expected(context))
+        done = read_state(context.folder).stages
         clips = sum(count for *_, count in layer_counts(cell.recipe.dataset))
         data = f"{clips} {cell.fidelity} clips"
         if cell.fidelity in built:
@@ -104,34 +104,34 @@ def show_comparison(shop: Sweep, cells: Sequence[GridRun], console: Console) -> 
     console.print(_whole(sums))
 
 
-def _stages(place: RunContext) -> dict[str, str]:
-    recipe = place.recipe
-    settings = recipe.train(place.dataset, "latest", place.folder / "train")
+def _stages(context: RunContext) -> dict[str, str]:
+    recipe = context.recipe
+    settings = recipe.train(context.dataset, "latest", context.folder / "train")
     clips = sum(count for *_, count in layer_counts(recipe.dataset))
     return {
-        "build": f"{clips} clips in {place.dataset}",
+        "build": f"{clips} clips in {context.dataset}",
         "verify": "every label, by its probe",
-        "version": f"tag {place.tag}",
+        "version": f"tag {context.tag}",
         "train": f"{settings.steps} steps of {settings.batch_size} x {settings.accumulation} clips on {settings.backbone.name}",
         "generate": f"up to {expected_videos(recipe)} videos",
         "evaluate": f"their probes, {', '.join(recipe.evaluate.features)} features",
-        "report": str(place.folder / REPORT),
+        "report": str(context.folder / REPORT),
     }
 
 
-def _is_large(place: RunContext) -> bool:
+def _is_large(context: RunContext) -> bool:
     """Whether nothing was measured on the recipe's backbone, so that operations are counted."""
-    return place.recipe.train(place.dataset, "latest", place.folder / "train").backbone.name != MEASURED
+    return context.recipe.train(context.dataset, "latest", context.folder / "train").backbone.name != MEASURED
 
 
-def _expected(place: RunContext) -> Mapping[str, ExpectedCost]:
-    train = place.recipe.train(place.dataset, "latest", place.folder / "train")
-    found = expect(place.recipe, train)
+def _expected(context: RunContext) -> Mapping[str, ExpectedCost]:
+    train = context.recipe.train(context.dataset, "latest", context.folder / "train")
+    found = expect(context.recipe, train)
     if train.backbone.name == MEASURED:
         return found
     from trainer.runs.expect_large import expect_large, sizes_of  # which needs torch
 
-    return found | expect_large(place.recipe, train, sizes_of(place.recipe, train))
+    return found | expect_large(context.recipe, train, sizes_of(context.recipe, train))
 
 
 def _whole(expected: Mapping[str, ExpectedCost]) -> str:

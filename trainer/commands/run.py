@@ -12,7 +12,7 @@ from generator.console.terminal import Console
 from trainer.config.requirements import require_training_stack
 
 if TYPE_CHECKING:
-    from trainer.comparison.run_cells import Sweep
+    from trainer.comparison.grid_runs import Sweep
     from trainer.runs.run_stages import RunContext
     from trainer.runs.stage_runner import Event, StageRecord, Tell
 
@@ -56,16 +56,16 @@ def command(
             raise InputError(
                 f"{recipe} has [compare], whose runs have names of their own; use --cell instead of --run and --new"
             )
-        shop = _workshop(recipe, overrides or (), out=out, datasets=dataset, **where)
-        _compare(shop, cell, first=first, until=until, dry_run=dry_run)
+        sweep = _sweep(recipe, overrides or (), out=out, datasets=dataset, **where)
+        _compare(sweep, cell, first=first, until=until, dry_run=dry_run)
         return
     if cell:
         raise InputError(f"{recipe} has no [compare], so it has no cells; leave --cell out")
-    place = _place(recipe, overrides or (), out=out, dataset=dataset, run=run, new=new, **where)
-    _alone(place, first=first, until=until, dry_run=dry_run)
+    context = _context(recipe, overrides or (), out=out, dataset=dataset, run=run, new=new, **where)
+    _alone(context, first=first, until=until, dry_run=dry_run)
 
 
-def _place(
+def _context(
     recipe: Path, overrides: Overrides, *, out: Path, dataset: Path | None, run: str | None, new: bool, **where: Any
 ) -> RunContext:
     from trainer.runs.run_folder import choose_folder
@@ -82,12 +82,12 @@ def _place(
     )
 
 
-def _alone(place: RunContext, *, first: str | None, until: str | None, dry_run: bool) -> None:
+def _alone(context: RunContext, *, first: str | None, until: str | None, dry_run: bool) -> None:
     """Run the stages of one run and say what it found."""
     if dry_run:
         from trainer.commands.plan_table import show_plan
 
-        show_plan(place, Console(highlight=False))
+        show_plan(context, Console(highlight=False))
         return
     from trainer.commands.quiet import quiet_libraries
     from trainer.runs.run_folder import claim
@@ -95,9 +95,9 @@ def _alone(place: RunContext, *, first: str | None, until: str | None, dry_run: 
     from trainer.runs.stage_runner import run_stages
 
     quiet_libraries()
-    claim(place.folder, place.recipe, place.dataset)
-    records = run_stages(make_stages(place), place.folder, _teller(), first=first, until=until)
-    _show_result(place, records)
+    claim(context.folder, context.recipe, context.dataset)
+    records = run_stages(make_stages(context), context.folder, _teller(), first=first, until=until)
+    _show_result(context, records)
 
 
 def _note(words: str) -> None:
@@ -114,8 +114,8 @@ def _teller(prefix: str = "") -> Tell:
     return tell
 
 
-def _workshop(recipe: Path, overrides: Overrides, *, out: Path, datasets: Path | None, **where: Any) -> Sweep:
-    from trainer.comparison.run_cells import Sweep
+def _sweep(recipe: Path, overrides: Overrides, *, out: Path, datasets: Path | None, **where: Any) -> Sweep:
+    from trainer.comparison.grid_runs import Sweep
     from trainer.comparison.run_grid import load_comparison
 
     return Sweep(
@@ -127,42 +127,42 @@ def _workshop(recipe: Path, overrides: Overrides, *, out: Path, datasets: Path |
     )
 
 
-def _compare(shop: Sweep, names: list[str] | None, *, first: str | None, until: str | None, dry_run: bool) -> None:
+def _compare(sweep: Sweep, names: list[str] | None, *, first: str | None, until: str | None, dry_run: bool) -> None:
     """Run the cells of a comparison, and tell what they say together once all are there."""
     from trainer.commands.plan_table import show_comparison
     from trainer.commands.quiet import quiet_libraries
-    from trainer.comparison.run_cells import conclude, run_cells, unfinished
+    from trainer.comparison.grid_runs import aggregate_runs, run_grid_runs, unfinished
 
     console = Console(highlight=False)
-    cells = shop.comparison.chosen(names)
+    cells = sweep.comparison.chosen(names)
     if dry_run:
-        show_comparison(shop, cells, console)
+        show_comparison(sweep, cells, console)
         return
     quiet_libraries()
-    run_cells(shop, cells, lambda cell: _teller(f"{cell.name} "), first=first, until=until)
-    missing = unfinished(shop)
+    run_grid_runs(sweep, cells, lambda cell: _teller(f"{cell.name} "), first=first, until=until)
+    missing = unfinished(sweep)
     if missing:
         console.print(f"no comparison yet: {', '.join(missing)} are not evaluated", markup=False, soft_wrap=True)
         return
-    compared = conclude(shop)
+    compared = aggregate_runs(sweep)
     for line in compared.verdict:
         console.print(line, markup=False)
-    console.print(f"{len(shop.comparison.cells)} runs, {compared.wall_s / 60:.1f} min of work in all", markup=False)
+    console.print(f"{len(sweep.comparison.cells)} runs, {compared.wall_s / 60:.1f} min of work in all", markup=False)
     console.print(f"open {compared.page}", markup=False, soft_wrap=True)
 
 
-def _show_result(place: RunContext, records: dict[str, StageRecord]) -> None:
+def _show_result(context: RunContext, records: dict[str, StageRecord]) -> None:
     """Say where the report is and what it found."""
     from trainer.evaluation.results import read_report
     from trainer.runs.run_stages import EVALUATION, REPORT
 
     console = Console(highlight=False)
     if "evaluate" in records:
-        for line in read_report(place.folder / EVALUATION).verdict:
+        for line in read_report(context.folder / EVALUATION).verdict:
             console.print(line, markup=False)
     took = sum(record.wall_s for record in records.values())
     console.print(
-        f"{place.folder}: {', '.join(records)} done, {took / 60:.1f} min of work in all", markup=False, soft_wrap=True
+        f"{context.folder}: {', '.join(records)} done, {took / 60:.1f} min of work in all", markup=False, soft_wrap=True
     )
     if "report" in records:
-        console.print(f"open {place.folder / REPORT}", markup=False, soft_wrap=True)
+        console.print(f"open {context.folder / REPORT}", markup=False, soft_wrap=True)

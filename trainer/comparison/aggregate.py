@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 from scenes.errors import InputError
 from trainer.comparison.claims import comparison_verdict, judge
-from trainer.comparison.seed_means import CellFacts, CellReport, ComparisonReport, arm_rows, arms_of
+from trainer.comparison.seed_means import ComparisonReport, GridRunFacts, GridRunReport, arm_rows, arms_of
 from trainer.evaluation.arms import ADAPTER_ONLY
 
 # What must be the same in all runs, or their numbers cannot be compared.
 SAME = ("controls", "frames", "width", "height", "steps", "guidance", "control_guidance", "prompts_count", "seeds")
 
 
-def compare_cells(name: str, cells: Sequence[CellReport]) -> ComparisonReport:
+def aggregate(name: str, cells: Sequence[GridRunReport]) -> ComparisonReport:
     """Put runs together; raises InputError for runs of other axes, prompts, settings, features or backbones."""
     first = cells[0].report
     for cell in cells[1:]:
@@ -30,7 +30,7 @@ def compare_cells(name: str, cells: Sequence[CellReport]) -> ComparisonReport:
         axes=first.axes,
         units={one.axis: one.unit for one in first.accuracy},
         backbone=first.backbone,
-        extractor=first.fast[0].extractor if first.fast else next(iter(first.extractors), None),
+        extractor=first.fep[0].extractor if first.fep else next(iter(first.extractors), None),
         prompts=max(len(prompts) for prompts in first.prompts.values()),
         settings={key: first.settings.get(key) for key in SAME},
         cells=tuple(_facts(cell) for cell in cells),
@@ -43,8 +43,8 @@ def compare_cells(name: str, cells: Sequence[CellReport]) -> ComparisonReport:
     )
 
 
-def _facts(cell: CellReport) -> CellFacts:
-    return CellFacts(
+def _facts(cell: GridRunReport) -> GridRunFacts:
+    return GridRunFacts(
         name=cell.name,
         fidelity=cell.fidelity,
         seed=cell.seed,
@@ -55,7 +55,7 @@ def _facts(cell: CellReport) -> CellFacts:
     )
 
 
-def _require_same(one: CellReport, other: CellReport) -> None:
+def _require_same(one: GridRunReport, other: GridRunReport) -> None:
     ours, theirs = one.report, other.report
     pairs = {
         "axes": (ours.axes, theirs.axes),
@@ -74,7 +74,7 @@ def _require_same(one: CellReport, other: CellReport) -> None:
         )
 
 
-def _notes(cells: Sequence[CellReport], seeds: Sequence[int]) -> tuple[str, ...]:
+def _notes(cells: Sequence[GridRunReport], seeds: Sequence[int]) -> tuple[str, ...]:
     found = dict.fromkeys(note for cell in cells for note in cell.report.notes)
     shown = [note for note in found if ADAPTER_ONLY not in note and "one seed" not in note]  # those are of a run alone
     written = ", ".join(map(str, seeds))

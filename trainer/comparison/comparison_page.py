@@ -63,7 +63,7 @@ def write_comparison(report: ComparisonReport, page: ComparisonPage, out: Path) 
 
 def comparison_tables(report: ComparisonReport) -> list[Table]:
     """Return the claims, then control accuracy, distance from the backbone and what a sweep keeps."""
-    return [claims_table(report), accuracy_table(report), prior_table(report), kept_table(report)]
+    return [claims_table(report), accuracy_table(report), drift_table(report), kept_table(report)]
 
 
 def claims_table(report: ComparisonReport) -> Table:
@@ -101,7 +101,7 @@ def accuracy_table(report: ComparisonReport) -> Table:
     )
 
 
-def prior_table(report: ComparisonReport) -> Table:
+def drift_table(report: ComparisonReport) -> Table:
     """Return how far each arm moves the clean backbone in one denoising step."""
     rows, main = _rows(report, ("ssf", "ss_fd"), with_axis=False)
     return Table(

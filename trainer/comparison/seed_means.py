@@ -45,7 +45,7 @@ class ArmNumbers(Section):
     numbers: dict[str, SeedMean]  # by metric
 
 
-class CellFacts(Section):
+class GridRunFacts(Section):
     """One run of the comparison."""
 
     name: str
@@ -84,7 +84,7 @@ class ComparisonReport(Section):
     extractor: str | None
     prompts: int
     settings: dict[str, Any]
-    cells: tuple[CellFacts, ...]
+    cells: tuple[GridRunFacts, ...]
     rows: tuple[ArmNumbers, ...]
     judgements: tuple[Judgement, ...]
     verdict: tuple[str, ...]
@@ -101,7 +101,7 @@ class ComparisonReport(Section):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CellReport:
+class GridRunReport:
     """The evaluation of one run, and what sets it apart."""
 
     name: str
@@ -147,11 +147,11 @@ def _read(report: EvaluationReport, arm: str, axis: str, own: bool) -> float | N
 
 
 def _ss_fd(report: EvaluationReport, arm: str, axis: str, own: bool) -> float | None:
-    return next((one.ss_fd for one in report.fast if one.arm == arm), None)
+    return next((one.ss_fd for one in report.fep if one.arm == arm), None)
 
 
 def _ssf(report: EvaluationReport, arm: str, axis: str, own: bool) -> float | None:
-    return next((one.ssf for one in report.fast if one.arm == arm), None)
+    return next((one.ssf for one in report.fep if one.arm == arm), None)
 
 
 def _cosine(report: EvaluationReport, arm: str, axis: str, own: bool) -> float | None:
@@ -195,7 +195,7 @@ def paired(left: SeedMean, right: SeedMean, *, factor: float = 1.0) -> SeedMean:
     return seed_mean({seed: left.by_seed[seed] - factor * right.by_seed[seed] for seed in both})
 
 
-def arm_rows(cells: Sequence[CellReport]) -> tuple[ArmNumbers, ...]:
+def arm_rows(cells: Sequence[GridRunReport]) -> tuple[ArmNumbers, ...]:
     """Return the numbers of every arm, axis and fidelity over the seeds.
 
     An adapter trained without LoRA stands as one more arm, `adapter_only`; the noise floor as an arm without control.
@@ -213,25 +213,25 @@ def arm_rows(cells: Sequence[CellReport]) -> tuple[ArmNumbers, ...]:
     return tuple(rows)
 
 
-def arms_of(cells: Iterable[CellReport]) -> tuple[str, ...]:
+def arms_of(cells: Iterable[GridRunReport]) -> tuple[str, ...]:
     """Return the arms of some runs in the order of the tables."""
     found: dict[str, None] = {}
     for cell in cells:
         found |= dict.fromkeys([ADAPTER_ONLY] if cell.trained == ADAPTER_ONLY else cell.report.arms)
-        if cell.trained != ADAPTER_ONLY and any(one.arm == NOISE_FLOOR for one in cell.report.fast):
+        if cell.trained != ADAPTER_ONLY and any(one.arm == NOISE_FLOOR for one in cell.report.fep):
             found[NOISE_FLOOR] = None
     last = [arm for arm in (ADAPTER_ONLY, str(Mode.BACKBONE_ONLY), "text prompting", NOISE_FLOOR) if arm in found]
     return (*(arm for arm in found if arm not in last), *last)
 
 
-def _over_seeds(cells: Sequence[CellReport], arm: str, axis: str, metric: Metric, scale: bool) -> SeedMean:
+def _over_seeds(cells: Sequence[GridRunReport], arm: str, axis: str, metric: Metric, scale: bool) -> SeedMean:
     alone = arm == ADAPTER_ONLY
     name = str(Mode.CONTROL_ONLY) if alone else arm
     chosen = [cell for cell in cells if (cell.trained == ADAPTER_ONLY) == alone]
     return seed_mean({cell.seed: metric.of(cell.report, name, axis, scale) for cell in chosen})
 
 
-def _own_scale(cells: Sequence[CellReport], axis: str) -> bool:
+def _own_scale(cells: Sequence[GridRunReport], axis: str) -> bool:
     """Return whether most runs are better read on the probe's own scale; all arms of an axis are read on one."""
     votes = Counter(
         own_scale(one) for cell in cells for one in cell.report.accuracy if one.axis == axis and one.arm == cell.report.main_arm

@@ -13,7 +13,10 @@ from generator.recipe.section import Section
 from scenes.errors import InputError
 from trainer.config.train import TrainSettings
 
-FORMER_KEYS = {"what": "method"}  # of [train], by the name before; read for one version
+FORMER_KEYS = {
+    "what": "method",
+    "counterfactual_noise": "counterfactual_noise",
+}  # of [train], by the name before; read for one version
 
 
 class TrainRecipe(Section):
@@ -54,6 +57,7 @@ def parse_settings(text: str, *, source: str, overrides: Sequence[str] = ()) -> 
     """Parse the `[train]` section from TOML text; `source` names it in errors.
 
     A file that also describes a dataset trains on that one, in datasets/NAME, unless it names another.
+    Raises InputError for a recipe without a [train] section, and for settings that cannot be.
     """
     tree = with_present_names(parse_tree(text, source=source, overrides=overrides), source)
     if "train" not in tree:

@@ -19,7 +19,8 @@ from scenes.errors import InputError, closest
 from trainer.config.control import AdapterSettings
 from trainer.methods import DEFAULT_METHOD, METHODS, Method
 
-RECORDED_METHOD = "what"  # the key of `method` among what decides a run, as earlier versions recorded it
+# Keys of settings among what decides a run, as earlier versions recorded them: their runs go on.
+RECORDED = {"method": "what", "counterfactual_noise": "counterfactual_noise"}
 CLIPS = "clips to learn from"  # the key of their digest among what decides a run
 
 
@@ -136,7 +137,7 @@ class TrainSettings(Section):
     contrast: float = Field(
         default=1.0, gt=0, description="weight, in the loss, of what tells a scene's clips apart; 1 leaves the loss as it is"
     )
-    contradiction: float = Field(
+    counterfactual_noise: float = Field(
         default=0.0,
         ge=0,
         le=1,
@@ -186,8 +187,8 @@ class TrainSettings(Section):
             self._check_swap(method)
         if not method.controls and self.clips_per_scene > 1:
             raise ValueError(f"clips_per_scene teaches a control, and method = '{self.method}' learns none; use 1")
-        if self.clips_per_scene == 1 and (self.contrast != 1 or self.contradiction):
-            raise ValueError("contrast and contradiction compare clips of a scene; give clips_per_scene above 1")
+        if self.clips_per_scene == 1 and (self.contrast != 1 or self.counterfactual_noise):
+            raise ValueError("contrast and counterfactual_noise compare clips of a scene; give clips_per_scene above 1")
         if self.start_from is not None and method.adapter is None:
             raise ValueError(
                 f"from names an adapter, and method = '{self.method}' trains none; give the model as backbone.name"
@@ -244,7 +245,7 @@ def deciding_settings(settings: TrainSettings) -> dict[str, Any]:
     schedule `steps` is not, so that a finished run may be made longer.
     """
     tree = settings.model_dump(mode="json", exclude=set(WITHOUT_EFFECT))
-    tree[RECORDED_METHOD] = tree.pop("method")
+    tree |= {former: tree.pop(key) for key, former in RECORDED.items()}
     if settings.optimizer.schedule == "constant":
         del tree["steps"]
     if METHODS[settings.method].encodes:
@@ -285,7 +286,7 @@ def require_same(before: Mapping[str, Any], now: Mapping[str, Any], run: str) ->
 
 
 def _name(key: str) -> str:
-    return "method" if key == RECORDED_METHOD else key
+    return next((present for present, former in RECORDED.items() if former == key), key)
 
 
 def _words(values: Mapping[str, Any], key: str) -> str:

@@ -154,7 +154,10 @@ class WanAdapter:
         self._switch_control()
 
     def set_ramp(self, ramp: float) -> None:
-        """Set w of DESIGN section 4, which the training loop ramps from 0 to 1; it scales the control attention only."""
+        """Set w of DESIGN section 4, which the training loop ramps from 0 to 1; it scales the control attention only.
+
+        Raises InputError for a ramp outside 0 to 1.
+        """
         if not math.isfinite(ramp):
             raise InputError(f"ramp {ramp} is not a number; give one from 0 to 1")
         self.ramp = ramp

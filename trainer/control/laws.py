@@ -132,7 +132,10 @@ class AxisControl(BaseModel):
 
 
 def axis_control(name: str, law: UnitLaw | None = None) -> AxisControl:
-    """Return the control of an axis of `scenes.AXES` under a unit law, its default one if none is given."""
+    """Return the control of an axis of `scenes.AXES` under a unit law, its default one if none is given.
+
+    Raises InputError for an unknown axis.
+    """
     if name not in AXES:
         raise InputError(f"axis '{name}' is unknown{closest(name, AXES)}; allowed are {', '.join(AXES)}")
     used = law if law is not None else AXES[name].default_law

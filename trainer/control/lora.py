@@ -39,7 +39,10 @@ def lora_config(settings: LoraSettings) -> LoraConfig:
 
 
 def inject_lora(transformer: WanTransformer3DModel, settings: LoraSettings, seed: int) -> None:
-    """Add the LoRA to a transformer: A drawn from `seed`, B zero, in the backbone's dtype."""
+    """Add the LoRA to a transformer: A drawn from `seed`, B zero, in the backbone's dtype.
+
+    Raises StopdownError where peft adapts other layers than these.
+    """
     with torch.random.fork_rng(devices=[]):  # peft draws from torch's global generator; leave it as it was
         torch.manual_seed(seed)
         transformer.add_adapter(lora_config(settings), adapter_name=LORA_NAME)

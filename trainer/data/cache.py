@@ -68,7 +68,7 @@ class TensorCache:
         return tensor
 
     def write(self, key: str, tensor: Tensor) -> None:
-        """Keep a tensor under a key: temporary file, fsync, rename."""
+        """Keep a tensor under a key: temporary file, fsync, rename. `tensor` may have any shape `[...]`."""
         path = self.path(key)
         kept = tensor.detach().to("cpu").contiguous()
         data = save({"tensor": kept}, metadata={"sha256": hashlib.sha256(_bytes(kept)).hexdigest()})

@@ -29,7 +29,7 @@ LAW_TOLERANCE = 1e-6  # relative; labels are rounded to nine digits
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingClip:
-    """A clip to train on or to validate with. `controls` follow the axes of its data; an axis the clip lacks is neutral, 0."""
+    """A clip to train on or to validate with. `controls` follow the axes of its data; another is neutral, 0."""
 
     clip_id: str
     scene_id: str

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from trainer.evaluation.accuracy import TRAINED
 from trainer.evaluation.arms import PlannedSweep
 from trainer.evaluation.features.extractors import VideoFeatures
-from trainer.evaluation.results import Consistency, EstimatedValue, Flicker, Slow, estimate, finite
+from trainer.evaluation.results import Consistency, EstimatedValue, Flicker, Svp, estimate, finite
 from trainer.evaluation.similarity import flicker, outside_difference
 from trainer.probing.statistics import Floats, bootstrap, mean, median
 
@@ -86,7 +86,7 @@ def consistency(
 
 def slow_scores(
     arm: str, sweeps: Sequence[PlannedSweep], describer: Describer, rng: np.random.Generator
-) -> tuple[tuple[Slow, ...], Flicker]:
+) -> tuple[tuple[Svp, ...], Flicker]:
     """Return, by extractor, how videos of an arm fit the plain prompt, keep their subject at c = 0, and flicker."""
     videos: dict[str, dict[VideoKey, None]] = {}  # by prompt, each once
     neutral: dict[str, dict[VideoKey, None]] = {}
@@ -111,7 +111,7 @@ def slow_scores(
         if hasattr(extractor, "text"):
             fits = over(videos, partial(_fit, describer, extractor))
         keeps = over(neutral, partial(_keeps, describer, extractor))
-        scores.append(Slow(arm=arm, extractor=extractor.name, text_video=fits, subject_consistency=keeps, videos=count))
+        scores.append(Svp(arm=arm, extractor=extractor.name, text_video=fits, subject_consistency=keeps, videos=count))
     return tuple(scores), Flicker(arm=arm, levels=over(videos, flickers))
 
 

@@ -24,7 +24,7 @@ from trainer.evaluation.arms import Arm
 from trainer.evaluation.features.distances import MIN_SAMPLES
 from trainer.evaluation.features.extractors import VideoFeatures
 from trainer.evaluation.features.fep import compare, one_step
-from trainer.evaluation.results import Drift, DriftPoint, Fast
+from trainer.evaluation.results import Drift, DriftPoint, Fep
 from trainer.generation.load_pipeline import Loading, place
 from trainer.generation.sampler import Sampling, generation_of
 from trainer.methods.control.task import by_expert
@@ -38,7 +38,7 @@ SEED_STRIDE = 10_007  # between the noise of two seeds of the settings: prompt n
 
 
 @dataclass(frozen=True, kw_only=True)
-class FastSet:
+class FepSet:
     """What every arm is judged on: a prompt, the controls and the noise of each video."""
 
     prompts_N: tuple[str, ...]
@@ -47,7 +47,7 @@ class FastSet:
     sampling: Sampling
 
     @classmethod
-    def of(cls, prompts: Sequence[str], axes: Sequence[str], settings: EvaluateSettings, sampling: Sampling) -> FastSet:
+    def of(cls, prompts: Sequence[str], axes: Sequence[str], settings: EvaluateSettings, sampling: Sampling) -> FepSet:
         """Return the set of all prompts and seeds; raises InputError for too few prompts for a Fréchet distance."""
         check_prompts(prompts)
         count = len(prompts) * settings.seeds
@@ -71,8 +71,8 @@ def check_prompts(prompts: Sequence[str]) -> None:
         )
 
 
-def fast_features(
-    pipe: ControlledWan, arm: Arm, fast: FastSet, extractors: Sequence[VideoFeatures], *, shift: int = 0
+def fep_features(
+    pipe: ControlledWan, arm: Arm, fast: FepSet, extractors: Sequence[VideoFeatures], *, shift: int = 0
 ) -> dict[str, Floats]:
     """Return the features [N, D] of an arm's one-step videos by extractor; `shift` moves the noise."""
     rows: dict[str, list[Floats]] = {extractor.name: [] for extractor in extractors}
@@ -87,7 +87,7 @@ def fast_features(
 
 def fast_table(
     features: Mapping[str, Mapping[str, Floats]], backbone: str, extractors: Sequence[VideoFeatures]
-) -> tuple[Fast, ...]:
+) -> tuple[Fep, ...]:
     """Return FEP of every arm but the clean backbone's own, against it; `features` are by arm and extractor."""
     table = []
     for arm, by_extractor in features.items():
@@ -96,7 +96,7 @@ def fast_table(
         for extractor in extractors:
             scores = compare(by_extractor[extractor.name], features[backbone][extractor.name], extractor)
             table.append(
-                Fast(
+                Fep(
                     arm=arm,
                     extractor=scores.extractor,
                     ssf=scores.ssf,
@@ -146,7 +146,7 @@ def drift(
     pipe: ControlledWan,
     adapter: SavedAdapter,
     sources: Sequence[Path | SavedAdapter],
-    fast: FastSet,
+    fast: FepSet,
     backbone: Arm,
     extractor: VideoFeatures,
     loading: Loading,
@@ -154,11 +154,11 @@ def drift(
     """Return SSF and SS-FD at each training step: of runs' checkpoints, and of adapters, in the adapter's own mode."""
     mode = str(default_mode(adapter.card.config))
     arm = Arm(name=mode, mode=mode, adapter=adapter, folder="")
-    clean = fast_features(pipe, backbone, fast, [extractor])[extractor.name]
+    clean = fep_features(pipe, backbone, fast, [extractor])[extractor.name]
     points: dict[int, DriftPoint] = {}
 
     def measure(step: int) -> None:
-        scores = compare(fast_features(pipe, arm, fast, [extractor])[extractor.name], clean, extractor)
+        scores = compare(fep_features(pipe, arm, fast, [extractor])[extractor.name], clean, extractor)
         points[step] = DriftPoint(step=step, ssf=scores.ssf, ss_fd=scores.ss_fd)
 
     for source in sources:

@@ -10,7 +10,7 @@ import math
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from generator.io.checked_model import verified
 from generator.io.checksummed_json import canonical
@@ -20,6 +20,7 @@ from scenes.errors import InputError
 from trainer.probing.statistics import Interval
 
 FILE = "report.json"
+FORMER_KEYS = {"fast": "fep", "slow": "svp"}  # of that file
 Direction = Literal["below", "above"]
 
 
@@ -114,7 +115,7 @@ class Consistency(Section):
     other_seed_cosine: dict[str, float | None]
 
 
-class Fast(Section):
+class Fep(Section):
     """FEP of one arm against the clean backbone, by a named extractor; `noise floor` is the backbone from other noise."""
 
     arm: str
@@ -142,7 +143,7 @@ class Drift(Section):
     per_1000_steps: float | None
 
 
-class Slow(Section):
+class Svp(Section):
     """SVP of one arm by a named extractor; text-video scores are None for an extractor that knows no words."""
 
     arm: str
@@ -228,9 +229,9 @@ class EvaluationReport(Section):
     accuracy: tuple[Accuracy, ...]
     leakage: tuple[Leakage, ...]
     consistency: tuple[Consistency, ...]
-    fast: tuple[Fast, ...]
+    fep: tuple[Fep, ...]
     drift: Drift | None
-    slow: tuple[Slow, ...]
+    svp: tuple[Svp, ...]
     flicker: tuple[Flicker, ...]
     sweeps: tuple[SweepReading, ...]
     published: tuple[PublishedNumber, ...]
@@ -240,6 +241,14 @@ class EvaluationReport(Section):
     verdict: tuple[str, ...]
     versions: dict[str, str]
     wall_s: float
+
+    @model_validator(mode="before")
+    @classmethod
+    def _former_names(cls, tree: Any) -> Any:
+        """Read the reports of earlier versions, which called FEP fast and SVP slow."""
+        if not isinstance(tree, dict):
+            return tree
+        return {FORMER_KEYS.get(key, key): value for key, value in tree.items()}
 
 
 def estimate(interval: Interval) -> EstimatedValue:

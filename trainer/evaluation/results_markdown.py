@@ -30,11 +30,11 @@ def results_text(report: EvaluationReport) -> str:
             for one in report.accuracy
         ],
     )
-    if report.fast:
+    if report.fep:
         lines += ["", "One denoising step, against the clean backbone:", ""]
         lines += _table(
             ("arm", "features", "SSF", "SS-FD", "DVS"),
-            [(one.arm, one.extractor, f"{one.ssf:.3f}", f"{one.ss_fd:.3g}", f"{one.dvs:.2f}") for one in report.fast],
+            [(one.arm, one.extractor, f"{one.ssf:.3f}", f"{one.ss_fd:.3g}", f"{one.dvs:.2f}") for one in report.fep],
         )
     prompts = max(len(prompts) for prompts in report.prompts.values())
     lines += [

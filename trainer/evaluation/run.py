@@ -30,16 +30,16 @@ from trainer.evaluation.axis_prompts import EvaluationPrompts, gather
 from trainer.evaluation.drift import (
     NOISE_FLOOR,
     OTHER_NOISE,
-    FastSet,
+    FepSet,
     carrying,
     check_prompts,
     drift,
-    fast_features,
     fast_table,
+    fep_features,
 )
 from trainer.evaluation.features.extractors import BackboneFeatures, ClipFeatures, VideoFeatures, XClipFeatures
 from trainer.evaluation.published_numbers import PUBLISHED
-from trainer.evaluation.results import FILE, Drift, EvaluationReport, Fast, Validated
+from trainer.evaluation.results import FILE, Drift, EvaluationReport, Fep, Validated
 from trainer.evaluation.results_markdown import results_text
 from trainer.evaluation.score import measure, other_axes
 from trainer.evaluation.verdict import verdict
@@ -158,7 +158,7 @@ def evaluate(request: EvaluateRequest, watch: EvaluationWatch) -> EvaluationRepo
     extractors = [*named, *([BackboneFeatures(pipe)] if "tiny" in request.settings.features else [])]
     sampling = _sampling(pipe, card, request.settings)
     _generate(pipe, request, ready, sampling, watch)
-    fast, drifted = _prior(pipe, request, ready, sampling, extractors, watch)
+    fast, drifted = _fep(pipe, request, ready, sampling, extractors, watch)
     for adapter in pipe.adapters.values():
         adapter.set_mode(Mode.BACKBONE_ONLY)  # as the backbone's own features want it, once instead of for each video
     found = measure(ready.plan.sweeps, other_axes(card), request.out, request.settings.fps, extractors, watch.note)
@@ -180,9 +180,9 @@ def evaluate(request: EvaluateRequest, watch: EvaluationWatch) -> EvaluationRepo
         accuracy=found.accuracy,
         leakage=found.leakage,
         consistency=found.consistency,
-        fast=fast,
+        fep=fast,
         drift=drifted,
-        slow=found.slow,
+        svp=found.svp,
         flicker=found.flicker,
         sweeps=found.sweeps,
         published=PUBLISHED,
@@ -262,28 +262,28 @@ def _generate(
                 make_videos(pipe, wanted, ready.loading, watch)
 
 
-def _prior(
+def _fep(
     pipe: ControlledWan,
     request: EvaluateRequest,
     ready: Prepared,
     sampling: Sampling,
     extractors: Sequence[VideoFeatures],
     watch: EvaluationWatch,
-) -> tuple[tuple[Fast, ...], Drift | None]:
+) -> tuple[tuple[Fep, ...], Drift | None]:
     """Return FEP of every arm and the drift over training; nothing where they were not asked for."""
     backbone = next(arm for arm in ready.arms if arm.mode == Mode.BACKBONE_ONLY)
     if not request.settings.fast:
         return (), None
     watch.note(f"one denoising step: {len(ready.arms) + 1} arms of {len(ready.prompts.all) * request.settings.seeds} videos")
-    fast = FastSet.of(ready.prompts.all, [axis.name for axis in pipe.axes], request.settings, sampling)
+    fast = FepSet.of(ready.prompts.all, [axis.name for axis in pipe.axes], request.settings, sampling)
     features: dict[str, Mapping[str, Floats]] = {}
     for arm in ready.arms:
         if arm.adapter is request.adapter:
-            features[arm.name] = fast_features(pipe, arm, fast, extractors)
+            features[arm.name] = fep_features(pipe, arm, fast, extractors)
         else:
             with carrying(pipe, request.adapter, arm.adapter, ready.loading):
-                features[arm.name] = fast_features(pipe, arm, fast, extractors)
-    features[NOISE_FLOOR] = fast_features(pipe, backbone, fast, extractors, shift=OTHER_NOISE)
+                features[arm.name] = fep_features(pipe, arm, fast, extractors)
+    features[NOISE_FLOOR] = fep_features(pipe, backbone, fast, extractors, shift=OTHER_NOISE)
     table = fast_table(features, backbone.name, extractors)
     if not request.drift:
         return table, None

@@ -35,7 +35,7 @@ from trainer.evaluation.results import (
     Consistency,
     Flicker,
     Leakage,
-    Slow,
+    Svp,
     SweepReading,
     VideoReading,
     finite,
@@ -57,7 +57,7 @@ class Measured:
     accuracy: tuple[Accuracy, ...]
     leakage: tuple[Leakage, ...]
     consistency: tuple[Consistency, ...]
-    slow: tuple[Slow, ...]
+    svp: tuple[Svp, ...]
     flicker: tuple[Flicker, ...]
     sweeps: tuple[SweepReading, ...]
 
@@ -117,18 +117,18 @@ def measure(
         if members[0].arm.controlled:
             leaks += _leaks(prober, every_axis, members, shelf)
             kept.append(consistency(arm, axis, rows, describer, rng))
-    slows: list[Slow] = []
+    svps: list[Svp] = []
     flickers: list[Flicker] = []
     for arm in dict.fromkeys(sweep.arm.name for sweep in sweeps):
         note(f"describing {arm}")
         scores, unsteady = slow_scores(arm, [sweep for sweep in sweeps if sweep.arm.name == arm], describer, rng)
-        slows += scores
+        svps += scores
         flickers.append(unsteady)
     return Measured(
         accuracy=tuple(accuracies),
         leakage=tuple(leaks),
         consistency=tuple(kept),
-        slow=tuple(slows),
+        svp=tuple(svps),
         flicker=tuple(flickers),
         sweeps=tuple(readings),
     )

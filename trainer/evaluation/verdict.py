@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from trainer.evaluation.arms import TEXT
-from trainer.evaluation.results import Accuracy, Fast, Leakage, Validated
+from trainer.evaluation.results import Accuracy, Fep, Leakage, Validated
 
 FOLLOWS_RHO, SOME_RHO = 0.8, 0.4  # of a sweep of five values, 0.8 is reached by chance once in fifteen
 FOLLOWS_SLOPE, SOME_SLOPE = 0.5, 0.1  # measured per commanded
@@ -16,7 +16,7 @@ LITTLE_READ = 0.5  # below, nothing is said of the control
 TRUE_SLOPE = (0.8, 1.25)
 MOST_ERROR = 0.3  # median error, as a share of the median commanded distance from c = 0; a control that does nothing has 1
 ENOUGH_READ = 0.8
-LEARNT = 0.01  # share of the held-out loss that a control saves, from which a sweep in which it does nothing is a contradiction
+LEARNT = 0.01  # share of the held-out loss that a control saves, from which a sweep in which it does nothing disagrees
 Outcome = Literal["works", "but", "weak", "backwards", "none", "unread"]
 HEADS: Mapping[Outcome, str] = {
     "works": "the control works",
@@ -53,7 +53,7 @@ class AxisVerdict:
 def verdict(
     accuracy: Sequence[Accuracy],
     leakage: Sequence[Leakage],
-    fast: Sequence[Fast],
+    fast: Sequence[Fep],
     main: str,
     validated: Mapping[str, Validated] | None = None,
 ) -> tuple[str, ...]:
@@ -64,7 +64,7 @@ def verdict(
     words = {one.axis: one for one in accuracy if one.arm == TEXT}
     held = validated or {}
     lines = [axis_line(one, leakage, words.get(one.axis), held.get(one.axis)) for one in accuracy if one.arm == main]
-    return (*lines, *prior_lines(fast, main))
+    return (*lines, *drift_lines(fast, main))
 
 
 def nothing_read(accuracy: Sequence[Accuracy], main: str) -> bool:
@@ -92,7 +92,7 @@ def outcome_of(one: Accuracy, validated: Validated | None = None) -> Outcome:
 def axis_line(
     one: Accuracy, leakage: Sequence[Leakage], words: Accuracy | None = None, validated: Validated | None = None
 ) -> str:
-    """Return what the numbers say of one axis: whether the control acts, what is wrong, what it takes along, what words do."""
+    """Return what the numbers say of one axis: whether the control acts, what is wrong, what else it changes, what words do."""
     read, outcome = AxisVerdict.of(one), outcome_of(one, validated)
     if read.rho is not None and read.slope is None:
         return (
@@ -168,7 +168,7 @@ def _of_commanded(one: Accuracy, read: AxisVerdict) -> str:
     return "" if share is None else f" ({_percent(share)} of the median commanded)"
 
 
-def prior_lines(fast: Sequence[Fast], main: str) -> tuple[str, ...]:
+def drift_lines(fast: Sequence[Fep], main: str) -> tuple[str, ...]:
     """Return how far the main arm moves the backbone, beside what other noise alone does, by the first extractor."""
     ours = next((one for one in fast if one.arm == main), None)
     if ours is None:

@@ -95,7 +95,10 @@ def read_lora(path: Path) -> ForeignLora:
 
 
 def file_of(path: Path) -> Path:
-    """Return the weight file of a LoRA that is a file, or a folder as peft and diffusers write it."""
+    """Return the weight file of a LoRA that is a file, or a folder as peft and diffusers write it.
+
+    Raises InputError for a folder without a LoRA.
+    """
     if not path.is_dir():
         return path
     for name in ("adapter_model.safetensors", "pytorch_lora_weights.safetensors"):

@@ -81,6 +81,7 @@ def load_controlled(
     """Return the pipeline of a resolved loading, on its device or under its offloading, without progress bars of its own.
 
     `note` is told what was assumed or left out of extra LoRAs.
+    Raises InputError where the backbone does not fit into the device's memory.
     """
     assert loading.backbone is not None and loading.dtype is not None and loading.device is not None
     dtype = checked_dtype(loading.dtype)

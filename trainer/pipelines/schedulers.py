@@ -34,7 +34,10 @@ def check_scheduler(name: str | None, flow_shift: float | None) -> None:
 
 
 def use_scheduler(pipe: WanPipeline, name: str | None = None, flow_shift: float | None = None) -> None:
-    """Give a pipeline another scheduler, another shift, or both; what is not given stays as the backbone has it."""
+    """Give a pipeline another scheduler, another shift, or both; what is not given stays as the backbone has it.
+
+    Raises InputError for an unknown scheduler.
+    """
     check_scheduler(name, flow_shift)
     if name is None and flow_shift is None:
         return

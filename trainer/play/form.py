@@ -83,7 +83,10 @@ def single_points(axes: Sequence[AxisControl], controls: Mapping[str, float], *,
 def sweep_points(
     axes: Sequence[AxisControl], controls: Mapping[str, float], axis: AxisControl, count: int
 ) -> tuple[Point, ...]:
-    """Return `count` points evenly spaced over the trained range of one axis, the others as asked for."""
+    """Return `count` points evenly spaced over the trained range of one axis, the others as asked for.
+
+    Raises InputError for a number of values that is not offered.
+    """
     if count not in SWEEP_COUNTS:
         raise InputError(f"a sweep of {count} cannot be; give {', '.join(map(str, SWEEP_COUNTS))}")
     asked = {one.name: controls[one.name] for one in axes}

@@ -76,7 +76,7 @@ class Prober:
         return self._known[key]
 
     def sweep(self, axis: AxisControl, controls: Sequence[float], videos: Sequence[Bytes], reference_THW3: Bytes) -> SweepReads:
-        """Return the readings of an axis over videos made at `controls` of that axis."""
+        """Return the readings of an axis over videos made at `controls` of that axis. Videos are sRGB frames `[T, H, W, 3]`."""
         reads = [self.read(axis.name, video_THW3, reference_THW3) for video_THW3 in videos]
         law = None if isinstance(axis.law, NoLaw) else axis.law
         neutral = None if law is None else law.value(0.0)

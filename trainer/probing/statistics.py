@@ -74,13 +74,13 @@ def resolution(controls_N: Floats, measured_PN: Floats) -> float:
 
 
 def median(values: Floats) -> float:
-    """Return the median of the numbers among values of any shape, NaN where there is none."""
+    """Return the median of the numbers among values of any shape, NaN where there is none. `values` is `[N]`."""
     found = values[np.isfinite(values)]
     return float(np.median(found)) if found.size else float("nan")
 
 
 def mean(values: Floats) -> float:
-    """Return the mean of the numbers among values of any shape, NaN where there is none."""
+    """Return the mean of the numbers among values of any shape, NaN where there is none. `values` is `[N]`."""
     found = values[np.isfinite(values)]
     return float(found.mean()) if found.size else float("nan")
 

@@ -33,7 +33,7 @@ from trainer.report.plots import (
 )
 from trainer.report.report_glossary import WORDS
 from trainer.report.sweeps import MEDIA_BYTES, SweepStage, make_stages
-from trainer.report.tables import Table, accuracy_table, kept_table, prior_table, published_table, words_table
+from trainer.report.tables import Table, accuracy_table, drift_table, kept_table, published_table, words_table
 from trainer.training.callbacks.curves import panels
 
 MOST_BYTES = 30_000_000  # of the file
@@ -298,7 +298,7 @@ def _facts(loaded: Loaded) -> list[tuple[str, str]]:
 
 
 def _tables(report: EvaluationReport) -> list[Table]:
-    every = [accuracy_table(report), prior_table(report), kept_table(report), words_table(report)]
+    every = [accuracy_table(report), drift_table(report), kept_table(report), words_table(report)]
     return [table for table in every if table.rows]
 
 

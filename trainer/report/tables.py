@@ -67,7 +67,7 @@ def accuracy_table(report: EvaluationReport) -> Table:
     )
 
 
-def prior_table(report: EvaluationReport) -> Table:
+def drift_table(report: EvaluationReport) -> Table:
     """Return how far each arm moves the clean backbone in one denoising step."""
     return Table(
         title="Distance from the clean backbone",
@@ -77,9 +77,9 @@ def prior_table(report: EvaluationReport) -> Table:
         head=("arm", "features", "SSF", "SS-FD", "DVS", "videos"),
         rows=tuple(
             (one.arm, one.extractor, f"{one.ssf:.4f}", f"{one.ss_fd:.3g}", f"{one.dvs:.2f}", str(one.videos))
-            for one in report.fast
+            for one in report.fep
         ),
-        main=frozenset(number for number, one in enumerate(report.fast) if one.arm == report.main_arm),
+        main=frozenset(number for number, one in enumerate(report.fep) if one.arm == report.main_arm),
     )
 
 
@@ -130,9 +130,9 @@ def words_table(report: EvaluationReport) -> Table:
                 written(unsteady[one.arm]),
                 str(one.videos),
             )
-            for one in report.slow
+            for one in report.svp
         ),
-        main=frozenset(number for number, one in enumerate(report.slow) if one.arm == report.main_arm),
+        main=frozenset(number for number, one in enumerate(report.svp) if one.arm == report.main_arm),
     )
 
 

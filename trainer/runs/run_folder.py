@@ -47,7 +47,10 @@ def _folders(path: Path) -> Iterator[Path]:
 
 
 def choose_folder(root: Path, name: str, *, run: str | None, new: bool) -> Path:
-    """Return the folder of a run: the one named, the last one, or a new one; nothing is made yet."""
+    """Return the folder of a run: the one named, the last one, or a new one; nothing is made yet.
+
+    Raises InputError for a name that is none, and for both a name and a new run.
+    """
     if run is not None and new:
         raise InputError("--run names a run and --new asks for another; give one of them")
     if run is not None:
@@ -62,7 +65,7 @@ def choose_folder(root: Path, name: str, *, run: str | None, new: bool) -> Path:
 
 
 def claim(folder: Path, recipe: RunRecipe, dataset: Path) -> RunFacts:
-    """Make a run's folder, or take up the one that is there; raises InputError where it belongs to another recipe."""
+    """Make a run's folder, or reuse the one that is there; raises InputError where it belongs to another recipe."""
     name = recipe.dataset.name
     if (folder / FACTS).exists():
         before = read_facts(folder)

@@ -85,33 +85,36 @@ class RunContext:
 class Build:
     """Renders what the plan lacks and commits it."""
 
-    place: RunContext
+    context: RunContext
     name: str = "build"
 
     def inputs(self, earlier: Mapping[str, StageRecord]) -> Mapping[str, str]:
         """Depend on the plan and on how probes read."""
-        return {"plan": self.place.recipe.plan().digest, "probes": str(PROBES_VERSION), "dataset": str(self.place.dataset)}
+        return {"plan": self.context.recipe.plan().digest, "probes": str(PROBES_VERSION), "dataset": str(self.context.dataset)}
 
     def made(self) -> Mapping[str, str]:
-        """Name the version whose plan is the recipe's, wherever the working folder stands."""
-        digest = self.place.recipe.plan().digest
+        """Name the version whose plan is the recipe's, wherever the working folder stands.
+
+        Raises DamagedError where the dataset has no version of the plan.
+        """
+        digest = self.context.recipe.plan().digest
         try:
-            found = next((v for v in History.open(self.place.dataset).log() if v.plans == (digest,)), None)
+            found = next((v for v in History.open(self.context.dataset).log() if v.plans == (digest,)), None)
         except StopdownError as error:
             raise DamagedError(str(error)) from error
         if found is None:
-            raise DamagedError(f"{self.place.dataset} has no version of plan {digest[:12]}")
+            raise DamagedError(f"{self.context.dataset} has no version of plan {digest[:12]}")
         return {"version": found.id}
 
     def run(self) -> Mapping[str, Any]:
         """Build, as the command does; refuses first what later stages are bound to refuse."""
-        check_before_rendering(self.place.recipe, self.place.dataset)
-        workers = [] if self.place.workers is None else ["--workers", str(self.place.workers)]
-        overrides = [word for override in self.place.recipe.overrides for word in ("--set", override)]
-        file = str(self.place.recipe_file)  # a .blend that it names lies beside it
-        message = f"run {self.place.folder.name} of {self.place.recipe.dataset.name}"
-        run_command(["build", file, "--out", str(self.place.dataset), "--message", message, *workers, *overrides])
-        summary = History.open(self.place.dataset).version(self.made()["version"]).summary
+        check_before_rendering(self.context.recipe, self.context.dataset)
+        workers = [] if self.context.workers is None else ["--workers", str(self.context.workers)]
+        overrides = [word for override in self.context.recipe.overrides for word in ("--set", override)]
+        file = str(self.context.recipe_file)  # a .blend that it names lies beside it
+        message = f"run {self.context.folder.name} of {self.context.recipe.dataset.name}"
+        run_command(["build", file, "--out", str(self.context.dataset), "--message", message, *workers, *overrides])
+        summary = History.open(self.context.dataset).version(self.made()["version"]).summary
         return {"clips": summary.clips, "scenes": summary.scenes, "bytes": summary.size_bytes}
 
 
@@ -119,24 +122,24 @@ class Build:
 class Verify:
     """Proves every label of the dataset; a run goes no further where one fails."""
 
-    place: RunContext
+    context: RunContext
     name: str = "verify"
 
     def inputs(self, earlier: Mapping[str, StageRecord]) -> Mapping[str, str]:
         """Depend on the version and the tolerances."""
-        bars = digest_of(self.place.recipe.dataset.verify.model_dump(mode="json"))
+        bars = digest_of(self.context.recipe.dataset.verify.model_dump(mode="json"))
         return {"version": earlier["build"].made["version"], "tolerances": bars, "probes": str(PROBES_VERSION)}
 
     def made(self) -> Mapping[str, str]:
         """Name the report and its plot."""
-        return file_digests(self.place.folder, [self.place.folder / "verify.json", self.place.folder / "verify.png"])
+        return file_digests(self.context.folder, [self.context.folder / "verify.json", self.context.folder / "verify.png"])
 
     def run(self) -> Mapping[str, Any]:
         """Verify, as the command does."""
-        report = self.place.folder / "verify.json"
-        plot = self.place.folder / "verify.png"
-        workers = [] if self.place.workers is None else ["--workers", str(self.place.workers)]
-        run_command(["verify", str(self.place.dataset), "--json", "--plot", str(plot), *workers], stdout=report)
+        report = self.context.folder / "verify.json"
+        plot = self.context.folder / "verify.png"
+        workers = [] if self.context.workers is None else ["--workers", str(self.context.workers)]
+        run_command(["verify", str(self.context.dataset), "--json", "--plot", str(plot), *workers], stdout=report)
         axes = json.loads(report.read_text())["axes"]
         return {f"{axis['axis']} median error": axis["median_error"] for axis in axes}
 
@@ -145,7 +148,7 @@ class Verify:
 class Freeze:
     """Tags the version, so that nothing removes it while the run is kept."""
 
-    place: RunContext
+    context: RunContext
     name: str = "version"
 
     def inputs(self, earlier: Mapping[str, StageRecord]) -> Mapping[str, str]:
@@ -154,28 +157,30 @@ class Freeze:
 
     def made(self) -> Mapping[str, str]:
         """Name the tagged version."""
-        return {"version": self.place.version_id}
+        return {"version": self.context.version_id}
 
     def run(self) -> Mapping[str, Any]:
         """Put the run's tag on the version of its plan."""
-        version_id = Build(self.place).made()["version"]
-        History.open(self.place.dataset).tag(self.place.tag, version_id, move=True)
-        return {"version": version_id[:12], "tag": self.place.tag}
+        version_id = Build(self.context).made()["version"]
+        History.open(self.context.dataset).tag(self.context.tag, version_id, move=True)
+        return {"version": version_id[:12], "tag": self.context.tag}
 
 
 @dataclass(frozen=True)
 class Train:
     """Fits the adapter; goes on from its last checkpoint."""
 
-    place: RunContext
+    context: RunContext
     name: str = "train"
 
     def inputs(self, earlier: Mapping[str, StageRecord]) -> Mapping[str, str]:
         """Depend on the version, and on the settings that decide weights or what is logged beside them."""
-        settings = self.place.recipe.train(self.place.dataset, earlier["version"].made["version"], self.place.folder / "train")
+        settings = self.context.recipe.train(
+            self.context.dataset, earlier["version"].made["version"], self.context.folder / "train"
+        )
         beside = settings.model_dump(mode="json", include={"validation", "previews", "trackers"})
         return {
-            **_given(settings, self.place.folder / "train"),
+            **_given(settings, self.context.folder / "train"),
             "version": earlier["version"].made["version"],
             "settings": digest_of({**deciding_settings(settings), "steps": settings.steps}),
             "beside": digest_of(beside),
@@ -183,7 +188,7 @@ class Train:
 
     def made(self) -> Mapping[str, str]:
         """Name the adapter's files."""
-        return adapter_files(self.place.folder)
+        return adapter_files(self.context.folder)
 
     def run(self) -> Mapping[str, Any]:
         """Train, as the command does."""
@@ -192,12 +197,12 @@ class Train:
         from trainer.training.session import run_training
         from trainer.training.setup import make_accelerator, open_run
 
-        settings, folder = self.place.train_settings(), self.place.folder / "train"
-        clear_other_run(settings, folder, self.place.note)
+        settings, folder = self.context.train_settings(), self.context.folder / "train"
+        clear_other_run(settings, folder, self.context.note)
         accelerator = make_accelerator(settings)
         opened = open_run(settings, accelerator.device, folder=folder)
         for words in opened.data.notes:
-            self.place.note(words)
+            self.context.note(words)
         step = run_training(opened, folder, accelerator, Console(stderr=True, highlight=False))
         losses = [event.values.get("loss") for event in read_events(folder / "metrics.jsonl") if event.kind == "train"]
         last = [loss for loss in losses[-20:] if loss is not None]
@@ -208,17 +213,17 @@ class Train:
 class Generate:
     """Makes the sweeps that are to be judged."""
 
-    place: RunContext
+    context: RunContext
     name: str = "generate"
 
     def inputs(self, earlier: Mapping[str, StageRecord]) -> Mapping[str, str]:
         """Depend on the adapter and on what to sweep."""
-        settings = self.place.recipe.evaluate.model_dump(mode="json", exclude={"features", "fast"})
+        settings = self.context.recipe.evaluate.model_dump(mode="json", exclude={"features", "fast"})
         return {"adapter": digest_of(earlier["train"].made), "settings": digest_of(settings)}
 
     def made(self) -> Mapping[str, str]:
-        """Name the videos."""
-        root = self.place.folder / EVALUATION
+        """Name the videos. Raises DamagedError where videos are missing."""
+        root = self.context.folder / EVALUATION
         videos = sorted(root.glob("videos*/**/*.mp4"))
         if not videos:
             raise DamagedError(f"{root} holds no videos")
@@ -228,7 +233,7 @@ class Generate:
         """Make what is missing."""
         from trainer.evaluation.run import generate_videos
 
-        videos = _watched(lambda watch: generate_videos(evaluate_request(self.place), watch))
+        videos = _watched(lambda watch: generate_videos(evaluate_request(self.context), watch))
         return {"videos": videos}
 
 
@@ -236,12 +241,12 @@ class Generate:
 class Evaluate:
     """Reads the sweeps with the probes and compares the arms."""
 
-    place: RunContext
+    context: RunContext
     name: str = "evaluate"
 
     def inputs(self, earlier: Mapping[str, StageRecord]) -> Mapping[str, str]:
         """Depend on the adapter, the videos, the settings and the probes."""
-        settings = self.place.recipe.evaluate.model_dump(mode="json")
+        settings = self.context.recipe.evaluate.model_dump(mode="json")
         return {
             "adapter": digest_of(earlier["train"].made),
             "videos": digest_of(earlier["generate"].made),
@@ -251,13 +256,13 @@ class Evaluate:
 
     def made(self) -> Mapping[str, str]:
         """Name the report's numbers."""
-        return file_digests(self.place.folder, [self.place.folder / EVALUATION / "report.json"])
+        return file_digests(self.context.folder, [self.context.folder / EVALUATION / "report.json"])
 
     def run(self) -> Mapping[str, Any]:
         """Evaluate; videos that are there are kept."""
         from trainer.evaluation.run import evaluate
 
-        report = _watched(lambda watch: evaluate(evaluate_request(self.place), watch))
+        report = _watched(lambda watch: evaluate(evaluate_request(self.context), watch))
         found: dict[str, float | None] = {}
         for one in report.accuracy:
             if one.arm == report.main_arm:
@@ -269,7 +274,7 @@ class Evaluate:
 class WriteReport:
     """Writes the report, and the results into the adapter's model card."""
 
-    place: RunContext
+    context: RunContext
     name: str = "report"
 
     def inputs(self, earlier: Mapping[str, StageRecord]) -> Mapping[str, str]:
@@ -278,7 +283,7 @@ class WriteReport:
 
     def made(self) -> Mapping[str, str]:
         """Name the page."""
-        return file_digests(self.place.folder, [self.place.folder / REPORT])
+        return file_digests(self.context.folder, [self.context.folder / REPORT])
 
     def run(self) -> Mapping[str, Any]:
         """Write the page."""
@@ -286,16 +291,16 @@ class WriteReport:
         from trainer.evaluation.results_markdown import put_on_card
         from trainer.report import ReportParts, write_report
 
-        folder, recipe = self.place.folder, self.place.recipe
+        folder, recipe = self.context.folder, self.context.recipe
         done = read_state(folder).stages
         parts = ReportParts(
             title=f"{recipe.dataset.name}, run {folder.name}",
             evaluation=folder / EVALUATION,
             training=folder / "train",
-            dataset=self.place.dataset,
+            dataset=self.context.dataset,
             recipe=recipe.text,
-            command=self.place.repeated_by,
-            facts={"dataset version": self.place.version_id, "seed": str(recipe.dataset.seed), "folder": str(folder)},
+            command=self.context.repeated_by,
+            facts={"dataset version": self.context.version_id, "seed": str(recipe.dataset.seed), "folder": str(folder)},
             stages=tuple((name, record.wall_s) for name, record in done.items() if name != self.name),
         )
         write_report(parts, folder / REPORT)
@@ -306,9 +311,9 @@ class WriteReport:
 STAGES = (Build, Verify, Freeze, Train, Generate, Evaluate, WriteReport)
 
 
-def make_stages(place: RunContext) -> Sequence[RunStage]:
+def make_stages(context: RunContext) -> Sequence[RunStage]:
     """Return the stages of a run, in order."""
-    return tuple(kind(place) for kind in STAGES)
+    return tuple(kind(context) for kind in STAGES)
 
 
 def adapter_files(folder: Path) -> dict[str, str]:
@@ -343,22 +348,22 @@ def _given(settings: TrainSettings, folder: Path) -> dict[str, str]:
     return {} if settings.start_from is None else {"from": find_given(settings.start_from, folder).digest}
 
 
-def evaluate_request(place: RunContext) -> Any:
+def evaluate_request(context: RunContext) -> Any:
     """Return what to evaluate: the run's adapter, on captions of held-out scenes where the recipe has no prompts."""
     from trainer.adapters.saved import SavedAdapter
     from trainer.evaluation.run import EvaluateRequest
     from trainer.generation.load_pipeline import Loading
 
-    settings = place.recipe.evaluate
+    settings = context.recipe.evaluate
     return EvaluateRequest(
-        adapter=SavedAdapter.open(place.folder / ADAPTER),
-        out=place.folder / EVALUATION,
+        adapter=SavedAdapter.open(context.folder / ADAPTER),
+        out=context.folder / EVALUATION,
         settings=settings,
-        dataset=None if settings.has_prompts else place.dataset,
-        ref=place.tag,
-        drift=(place.folder / "train",) if settings.fast else (),
+        dataset=None if settings.has_prompts else context.dataset,
+        ref=context.tag,
+        drift=(context.folder / "train",) if settings.fast else (),
         replace_others=True,  # the run's own folder: what another adapter or other settings made there is out of date
-        loading=Loading() if place.device == "auto" else Loading(device=place.device),
+        loading=Loading() if context.device == "auto" else Loading(device=context.device),
     )
 
 

@@ -245,7 +245,10 @@ class RunWatch:
 
 
 def watch_run(folder: Path) -> RunWatch | TrainingWatch | None:
-    """Return what looks at the folder of a run or of a training, or None where it is neither."""
+    """Return what looks at the folder of a run or of a training, or None where it is neither.
+
+    Raises InputError for a folder that cannot be read.
+    """
     try:
         if (folder / FACTS).is_file():
             return RunWatch(folder)

@@ -13,13 +13,14 @@ from generator.processes.processors import share_processors
 from scenes.errors import StopdownError
 from trainer.config.requirements import require_training_stack
 
-NAMES = ("world", "clips", "tokenizer", "vae", "latents", "transformer", "polish", "export", "recogniser", "quality")
+NAMES = ("world", "clips", "tokenizer", "vae", "latents", "transformer", "decoder", "export", "recogniser", "quality")
+FORMER_NAMES = {"polish": "decoder"}  # of stages, as earlier versions called them
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one stage or all in order; returns the exit code: 0 done, 2 refused, 130 stopped."""
     parser = argparse.ArgumentParser(prog="python -m trainer.tiny", description=__doc__)
-    parser.add_argument("stage", choices=[*NAMES, "all"])
+    parser.add_argument("stage", choices=[*NAMES, "all"], type=lambda name: FORMER_NAMES.get(name, name))
     parser.add_argument("--work", type=Path, default=Path("out/tiny"), help="the folder of checkpoints and logs")
     parser.add_argument("--out", type=Path, help="where export writes; the package's own folder if not given")
     parser.add_argument("--settings", type=Path, help="a TOML file that overrides trainer/tiny/shared/config.py")

@@ -39,7 +39,7 @@ them. It is the ground on which the control adapters of this project are tried, 
 ## Training
 
 - World: {clips} clips of the family `world` (`examples/tiny_world.toml`), mirrored and played backwards: {turns} turns of each.
-- Autoencoder: {vae_steps} steps, and {polish_steps} of its decoder alone; PSNR of held-out clips {vae_psnr}.
+- Autoencoder: {vae_steps} steps, and {decoder_steps} of its decoder alone; PSNR of held-out clips {vae_psnr}.
 - Transformer and text encoder: {steps} of {all_steps} steps of {batch} clips, rectified flow, Muon and AdamW, running average.
 - Text is zero-padded without a mask, as Wan does it; the padded length was drawn from {padded} in training, so that
   `max_sequence_length` may be any of these (WanPipeline's default is 512).
@@ -100,10 +100,16 @@ def folder_digest(folder: Path) -> str:
     return digest.hexdigest()
 
 
+def decoder_folder(work: Path) -> Path:
+    """Return the folder of the decoder's fine-tuning in a work folder; earlier versions called it `polish`."""
+    former = work / "polish"
+    return former if former.is_dir() else work / "decoder"
+
+
 def _card(stage: TransformerStage, step: int, work: Path) -> str:
     settings = stage.settings
     vae_steps, psnr = _autoencoder(work / "vae")
-    polish_steps, polished = _autoencoder(work / "polish")
+    decoder_steps, fine_tuned = _autoencoder(decoder_folder(work))
     return CARD.format(
         megabytes=_Later("megabytes"),
         layers=settings.layers,
@@ -121,8 +127,8 @@ def _card(stage: TransformerStage, step: int, work: Path) -> str:
         clips=sum(len(part.entries) for part in stage.latents.values()),
         turns=settings.turns,
         vae_steps=vae_steps,
-        vae_psnr=polished if polish_steps else psnr,
-        polish_steps=polish_steps,
+        vae_psnr=fine_tuned if decoder_steps else psnr,
+        decoder_steps=decoder_steps,
         steps=step,
         all_steps=settings.steps,
         batch=settings.batch,

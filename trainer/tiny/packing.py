@@ -132,7 +132,7 @@ def bring_back(stage: TransformerStage, made: Path, folder: Path) -> int:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Pack, or bring back."""
+    """Pack, or bring back. Raises InputError where the autoencoder is not finished."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("pack", "bring-back"))
     parser.add_argument("path", type=Path)

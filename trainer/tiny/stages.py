@@ -16,7 +16,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from generator.processes.children import stopdown_command
 from scenes.errors import InputError
 from trainer.data.cache import module_digest
-from trainer.tiny.export import export_pipeline
+from trainer.tiny.export import decoder_folder, export_pipeline
 from trainer.tiny.quality.quality import measure_quality
 from trainer.tiny.quality.recogniser import Recogniser, train_recogniser
 from trainer.tiny.shared.clips import Clips, decode_dataset, load_clips
@@ -25,7 +25,7 @@ from trainer.tiny.shared.stage_loop import CHECKPOINT, StageRun, load_average
 from trainer.tiny.transformer.latents import Latents, encode_world, write_json
 from trainer.tiny.transformer.tokenizer import build_tokenizer, count_words, drawn_captions
 from trainer.tiny.transformer.transformer_stage import TransformerStage
-from trainer.tiny.vae.latent_pca import compacted, measured_axes
+from trainer.tiny.vae.latent_pca import measured_axes, with_latent_pca
 from trainer.tiny.vae.vae_stage import VaeStage, begun_vae
 
 RECIPE = Path("examples/tiny_world.toml")
@@ -39,6 +39,11 @@ class TinyWork:
     settings: TinySettings
     stop: Callable[[], bool]
     out: Path = SHIPPED
+
+    @property
+    def decoder(self) -> Path:
+        """The folder of the decoder's fine-tuning; earlier versions called it `polish`."""
+        return decoder_folder(self.folder)
 
     def finished(self, stage: str, settings: Settings) -> bool:
         """Return whether a stage is done; raises InputError where it was made under other settings."""
@@ -77,7 +82,7 @@ def tokenizer(work: TinyWork) -> PreTrainedTokenizerFast:
 
 
 def vae(work: TinyWork) -> AutoencoderKLWan | None:
-    """Train the autoencoder and compact its latents, or take the start as it is; returns it, or None if it was stopped."""
+    """Train the autoencoder and cut its latents by PCA, or take the start as it is; returns it, or None if it was stopped."""
     settings, folder = work.settings.vae, work.folder / "vae"
     if not settings.phases and not work.finished("vae", settings):
         begun_vae(settings).save_pretrained(folder / "model")
@@ -89,22 +94,22 @@ def vae(work: TinyWork) -> AutoencoderKLWan | None:
             return None
         load_average(stage.vae, folder)
         axes = measured_axes(stage.vae, held, settings.kept_channels)
-        compacted(stage.vae, axes, settings.spectrum, settings.loudest).save_pretrained(folder / "model")
+        with_latent_pca(stage.vae, axes, settings.spectrum, settings.loudest).save_pretrained(folder / "model")
         work.finish("vae", settings)
     return AutoencoderKLWan.from_pretrained(folder / "model").eval()
 
 
-def polish(work: TinyWork) -> AutoencoderKLWan | None:
-    """Train the decoder alone further: the latents stay; returns the autoencoder, or None if it was stopped."""
-    settings, folder = work.settings.polish, work.folder / "polish"
+def decoder(work: TinyWork) -> AutoencoderKLWan | None:
+    """Fine-tune the decoder alone: the latents stay; returns the autoencoder, or None if it was stopped."""
+    settings, folder = work.settings.decoder, work.decoder
     start = vae(work)
     if start is None:
         return None
     stage = VaeStage(settings, load_clips(work.folder / "clips"), start)
-    if not work.finished("polish", settings):
+    if not work.finished(folder.name, settings):
         if not StageRun(stage, settings.optimizing, folder).train(stop=work.stop):
             return None
-        work.finish("polish", settings)
+        work.finish(folder.name, settings)
     load_average(stage.vae, folder)
     return stage.vae.eval()
 
@@ -140,8 +145,8 @@ def export(work: TinyWork) -> None:
         raise InputError("the autoencoder is not finished; run the stage vae to its end")
     stage = TransformerStage(work.settings.transformer, latents(work), tokenizer(work), made)
     step = load_average(stage.module, work.folder / "transformer")
-    if (work.folder / "polish" / CHECKPOINT).is_file():
-        load_average(stage.vae, work.folder / "polish")
+    if (work.decoder / CHECKPOINT).is_file():
+        load_average(stage.vae, work.decoder)
     export_pipeline(stage, work.out, step, work.folder)
 
 
@@ -170,7 +175,7 @@ STAGES: Mapping[str, Callable[[TinyWork], object]] = MappingProxyType(
         "vae": vae,
         "latents": latents,
         "transformer": transformer,
-        "polish": polish,
+        "decoder": decoder,
         "export": export,
         "recogniser": recogniser,
         "quality": quality,

@@ -225,7 +225,7 @@ def read_weights(folder: Path) -> tuple[int, dict[str, Tensor]]:
 
 
 def shifted(times: Tensor, shift: float) -> Tensor:
-    """Return times moved towards noise, as Wan's schedulers do."""
+    """Return times moved towards noise, as Wan's schedulers do. `times` is `[B]`, in [0, 1]."""
     return shift * times / (1 + (shift - 1) * times)
 
 

@@ -1,4 +1,4 @@
-"""Puts a run's watchers on its loop: metric log, trackers and progress, validation, previews."""
+"""Puts a run's callbacks on its loop: metric log, trackers and progress, validation, previews."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from trainer.training.setup import PreparedRun, autocast_dtype
 
 
 def watch(loop: Loop, run: PreparedRun, folder: Path, stream: TextIO) -> None:
-    """Let a run's watchers watch its loop: metric log, trackers and progress, validation, previews. For the first process."""
+    """Let a run's callbacks watch its loop: metric log, trackers and progress, validation, previews. For the first process."""
     opened, settings = run.opened, run.opened.settings
-    watchers = make_watchers(
+    callbacks = make_watchers(
         make_journal(folder, settings, stream),
         settings,
         folder,
         held_out=opened.data.validation,
         axes=[axis.name for axis in opened.axes],
-        studio=None if run.reader is None else _studio(run, run.reader),
+        pipeline=None if run.reader is None else _preview_pipeline(run, run.reader),
         averaged=lambda: loop.average,
     )
-    loop.watch(*watchers)
+    loop.watch(*callbacks)
 
 
-def _studio(run: PreparedRun, reader: EncodedReader) -> PreviewPipeline:
+def _preview_pipeline(run: PreparedRun, reader: EncodedReader) -> PreviewPipeline:
     """Return what previews are made with: the parts under training, and an autoencoder loaded again where it was dropped."""
     pipe, backbone = run.opened.pipe, run.opened.settings.backbone
 

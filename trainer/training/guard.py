@@ -56,7 +56,10 @@ def diverged(step: int, fault: str, clip_losses: Mapping[str, float], checkpoint
 
 @contextmanager
 def memory_in_words(advice: str) -> Iterator[None]:
-    """Turn a failed allocation, on a GPU or in main memory, into one line that ends with what to lower."""
+    """Turn a failed allocation, on a GPU or in main memory, into one line that ends with what to lower.
+
+    What it wraps raises OutOfRoomError.
+    """
     try:
         yield
     except torch.OutOfMemoryError as error:

@@ -71,7 +71,7 @@ class Loop:
     """One run: `Loop(task, settings, folder, accelerator).run()`.
 
     `identity` is all that decides the run, flat (settings, clips, backbone); checkpoints in `folder` must have the same.
-    `watchers` are told on the first process; `watch` adds more. `best` gives the steps whose checkpoints must stay.
+    `callbacks` are told on the first process; `watch` adds more. `best` gives the steps whose checkpoints must stay.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Loop:
         accelerator: Accelerator,
         *,
         identity: Mapping[str, Any] | None = None,
-        watchers: Sequence[Callback] = (),
+        callbacks: Sequence[Callback] = (),
         best: Callable[[], Collection[int]] = tuple,
     ) -> None:
         self.task = task
@@ -90,7 +90,7 @@ class Loop:
         self.folder = folder
         self.accelerator = accelerator
         self.identity = {**(identity or {}), "processes": accelerator.num_processes}
-        self.watchers = tuple(watchers) if accelerator.is_main_process else ()
+        self.callbacks = tuple(callbacks) if accelerator.is_main_process else ()
         self.best = best
         self.clock = Clock(settings.checkpoints.minutes)
         self.step = 0
@@ -101,9 +101,9 @@ class Loop:
         with memory_in_words(ADVICE):
             self._prepare()
 
-    def watch(self, *watchers: Callback) -> None:
-        """Add watchers, such as ones that need this loop's averaged weights; only the first process keeps them."""
-        self.watchers += watchers if self.accelerator.is_main_process else ()
+    def watch(self, *callbacks: Callback) -> None:
+        """Add callbacks, such as ones that need this loop's averaged weights; only the first process keeps them."""
+        self.callbacks += callbacks if self.accelerator.is_main_process else ()
 
     def _prepare(self) -> None:
         module, own = self.task.module, self.task.parameters()
@@ -141,7 +141,7 @@ class Loop:
                 while self.step < self.settings.steps:
                     self._go_on(interrupt)
         finally:
-            for watcher in self.watchers:
+            for watcher in self.callbacks:
                 with surviving("closing what watched the run"):
                     watcher.finished(self.task, self.step)
         return self.step
@@ -156,21 +156,21 @@ class Loop:
             self._write(interrupt, scheduled=scheduled)
         if stop and not last:
             raise KeyboardInterrupt
-        for watcher in self.watchers:
+        for watcher in self.callbacks:
             if not watcher.logs:
                 with surviving(f"what watches step {self.step} ({type(watcher).__name__})"):
                     watcher.stepped(self.task, progress)
 
     def _start_watchers(self) -> None:
-        for watcher in self.watchers:
+        for watcher in self.callbacks:
             watcher.started(self.task, self.step, self.settings.steps)
         if self.step:
             tidy(self.folder, self.step, self.settings.checkpoints.keep, best=self.best())
 
     def _log(self, progress: TrainingProgress) -> None:
-        """Tell the watchers that log; of several processes, a failure ends all of them at their next common point."""
+        """Tell the callbacks that log; of several processes, a failure ends all of them at their next common point."""
         try:
-            for watcher in self.watchers:
+            for watcher in self.callbacks:
                 if watcher.logs:
                     watcher.stepped(self.task, progress)
         except Exception as error:
@@ -326,7 +326,7 @@ class Loop:
         )
 
     def _resume(self) -> None:
-        """Take up the last whole checkpoint of the folder, if there is one; raises InputError if it is of another run."""
+        """Resume from the last whole checkpoint of the folder, if there is one; raises InputError if it is of another run."""
         latest = read_latest(self.folder)
         if latest is None:
             return

@@ -276,7 +276,10 @@ def cache_path(settings: TrainSettings) -> Path:
 
 
 def chosen_experts(settings: TrainSettings, pipe: WanPipeline) -> tuple[str, ...]:
-    """Return the transformers that the settings' choice of experts means in a backbone."""
+    """Return the transformers that the settings' choice of experts means in a backbone.
+
+    Raises InputError for an expert that the backbone does not have.
+    """
     present = tuple(experts(pipe))
     if settings.backbone.experts == "all":
         return present

@@ -12,12 +12,12 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """Return a tensor put together; all processes must call it for a sharded one."""
+    """Return a tensor put together; all processes must call it for a sharded one. It may have any shape `[...]`."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def sharded_like(value: Any, model: Tensor) -> Any:
-    """Return a tensor of `model`'s shape spread as `model` is; anything else as it is."""
+    """Return a tensor of `model`'s shape spread as `model` is; anything else as it is. It may have any shape `[...]`."""
     if isinstance(model, DTensor) and isinstance(value, Tensor) and value.shape == model.shape:
         return distribute_tensor(value.to(model.device), model.device_mesh, model.placements)
     return value

@@ -16,7 +16,10 @@ from trainer.errors import DiskFullError
 
 @contextmanager
 def full_disk_in_words(where: Path, then: str) -> Iterator[None]:
-    """Turn a write that found no room, below `where` or elsewhere, into one line that ends with what to do."""
+    """Turn a write that found no room, below `where` or elsewhere, into one line that ends with what to do.
+
+    What it wraps raises DiskFullError.
+    """
     try:
         yield
     except (OSError, SafetensorError) as error:

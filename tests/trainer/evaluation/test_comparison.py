@@ -15,14 +15,14 @@ from scipy import stats
 from typer.testing import CliRunner
 
 from scenes.errors import InputError
-from trainer.comparison.aggregate import compare_cells
+from trainer.comparison.aggregate import aggregate
 from trainer.comparison.claims import MODE_CLAIMS, comparison_verdict, judge, outcome_of
 from trainer.comparison.comparison_page import END, START, ComparisonPage, fill_markdown, write_comparison
 from trainer.comparison.run_grid import load_comparison
 from trainer.comparison.seed_means import (
     FILE,
-    CellReport,
     ComparisonReport,
+    GridRunReport,
     SeedMean,
     arm_rows,
     paired,
@@ -32,7 +32,7 @@ from trainer.comparison.seed_means import (
 from trainer.config.evaluate import CONTROLLED, WITHOUT_LORA
 from trainer.control.laws import axis_control
 from trainer.control.modes import PARTS
-from trainer.evaluation.results import EstimatedValue, EvaluationReport, Fast
+from trainer.evaluation.results import EstimatedValue, EvaluationReport, Fep
 from trainer.runs.expect import expected_videos
 
 RECIPE = """
@@ -73,15 +73,15 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, EvaluationRep
 
 def cell(
     report: EvaluationReport, fidelity: str, seed: int, slopes: Mapping[str, float], drift: Mapping[str, float]
-) -> CellReport:
+) -> GridRunReport:
     """A run whose arms have these slopes and distances from the backbone."""
     accuracy = tuple(
         one.model_copy(update={"slope": EstimatedValue(value=slopes[one.arm])}) if one.arm in slopes else one
         for one in report.accuracy
     )
-    fast = tuple(Fast(arm=arm, extractor="e", ssf=1 - fd / 100, ss_fd=fd, dvs=1.0, videos=8) for arm, fd in drift.items())
-    changed = report.model_copy(update={"accuracy": accuracy, "fast": fast})
-    return CellReport(name=f"{fidelity}-{seed}", fidelity=fidelity, seed=seed, trained="joint", report=changed, wall_s=60.0)
+    fast = tuple(Fep(arm=arm, extractor="e", ssf=1 - fd / 100, ss_fd=fd, dvs=1.0, videos=8) for arm, fd in drift.items())
+    changed = report.model_copy(update={"accuracy": accuracy, "fep": fast})
+    return GridRunReport(name=f"{fidelity}-{seed}", fidelity=fidelity, seed=seed, trained="joint", report=changed, wall_s=60.0)
 
 
 def compared(report: EvaluationReport, *, better: float, nearer: float, control: float = 0.8) -> ComparisonReport:
@@ -98,7 +98,7 @@ def compared(report: EvaluationReport, *, better: float, nearer: float, control:
         for row, fidelity in enumerate(("flat", "pbr"))
         for seed in range(3)
     ]
-    return compare_cells("both", cells)
+    return aggregate("both", cells)
 
 
 def outcomes(report: ComparisonReport, name: str) -> list[str]:
@@ -149,7 +149,7 @@ def test_a_control_that_does_nothing_bears_no_claim_out(drawn: tuple[Path, Evalu
 def test_an_adapter_trained_alone_is_an_arm_of_its_own(drawn: tuple[Path, EvaluationReport]) -> None:
     joint = cell(drawn[1], "flat", 0, {"decoupled": 0.5}, {"decoupled": 1.0, "control_only": 2.0})
     alone = cell(drawn[1], "flat", 0, {"control_only": 0.25}, {"control_only": 7.0})
-    rows = {row.arm: row for row in arm_rows([joint, CellReport(**{**vars(alone), "trained": "adapter_only"})])}
+    rows = {row.arm: row for row in arm_rows([joint, GridRunReport(**{**vars(alone), "trained": "adapter_only"})])}
     assert rows["adapter_only"].numbers["ss_fd"].value == 7.0 and rows["adapter_only"].numbers["slope"].value == 0.25
     assert rows["control_only"].numbers["ss_fd"].value == 2.0
 
@@ -158,7 +158,7 @@ def test_runs_that_cannot_be_compared_are_refused(drawn: tuple[Path, EvaluationR
     one, other = (cell(drawn[1], "flat", seed, {}, {}) for seed in (0, 1))
     changed = other.report.model_copy(update={"prompts": {"temperature": ("another",)}})
     with pytest.raises(InputError, match="flat-0 and flat-1 differ in prompts"):
-        compare_cells("x", [one, CellReport(**{**vars(other), "report": changed})])
+        aggregate("x", [one, GridRunReport(**{**vars(other), "report": changed})])
 
 
 def test_the_page_and_the_text_hold_every_number(drawn: tuple[Path, EvaluationReport], tmp_path: Path) -> None:

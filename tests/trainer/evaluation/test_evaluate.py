@@ -181,8 +181,8 @@ def test_a_run_leaves_every_number(evaluated: Path, home: Path) -> None:
     report = read_report(evaluated)
     assert report.arms == ("decoupled", "backbone_only", "adapter_only", "text prompting") and report.main_arm == "decoupled"
     assert [one.arm for one in report.accuracy] == list(report.arms)
-    assert {one.arm for one in report.fast} == {"decoupled", "adapter_only", "text prompting", "noise floor"}
-    assert all(one.extractor.startswith("block ") and one.videos == 8 for one in report.fast)
+    assert {one.arm for one in report.fep} == {"decoupled", "adapter_only", "text prompting", "noise floor"}
+    assert all(one.extractor.startswith("block ") and one.videos == 8 for one in report.fep)
     assert report.drift is not None and [point.step for point in report.drift.points] == [20, 40]
     assert report.drift.per_1000_steps is not None
     assert any("VQAScore" in note for note in report.notes) and any("backbone's own" in note for note in report.notes)
@@ -218,8 +218,8 @@ def test_adapters_change_places_on_one_backbone(evaluated: Path, home: Path) -> 
     made = {path: path.stat().st_mtime_ns for path in (home / "plain").rglob("*.mp4")}
     plain = evaluate(request, Silent())
     assert made == {path: path.stat().st_mtime_ns for path in (home / "plain").rglob("*.mp4")}
-    ours = {(one.arm, one.ssf, one.ss_fd) for one in plain.fast}
-    assert ours <= {(one.arm, one.ssf, one.ss_fd) for one in with_others.fast}
+    ours = {(one.arm, one.ssf, one.ss_fd) for one in plain.fep}
+    assert ours <= {(one.arm, one.ssf, one.ss_fd) for one in with_others.fep}
     assert plain.accuracy[0] == with_others.accuracy[0]
 
 
@@ -314,7 +314,7 @@ def test_a_dataset_s_captions_are_enough_to_evaluate(home: Path, two_axes: Path)
     words = ["--adapter", home / "adapter", "--dataset", two_axes, "--out", home / "captions", *WORDS, *TINY_VIDEO]
     told = output(command, *words, "--no-fast", "--no-text-baseline", "--prompts-count", "1", "--json")
     report = json.loads(told)
-    assert report["prompts_from"].startswith("captions of held-out scenes") and report["fast"] == []
+    assert report["prompts_from"].startswith("captions of held-out scenes") and report["fep"] == []
     assert any("too few for intervals" in note for note in report["notes"])
     assert report["accuracy"][0]["rho"]["low"] is None
     assert (home / "captions" / "report.html").is_file()
@@ -382,7 +382,7 @@ def test_clip_from_a_folder_scores_videos_against_their_words(home: Path) -> Non
     output(command, *given, "--controls", "-1,0,1", "--no-fast", "--features", f"clip={folder}", *TINY_VIDEO)
     report = read_report(home / "with-clip")
     assert report.extractors == (f"CLIP ({folder})",)
-    scores = {one.arm: one.text_video.value for one in report.slow}
+    scores = {one.arm: one.text_video.value for one in report.svp}
     assert set(scores) == {"decoupled", "joint", "lora_only", "backbone_only", "text prompting"}
     assert all(score is not None and -1 <= score <= 1 for score in scores.values()) and len(set(scores.values())) > 1
 

@@ -67,7 +67,7 @@ def results(root: Path) -> dict[str, Any]:
         "clips": sorted((row["clip_id"], row["sha256_frames"]) for row in rows),
         "weights": {name: digest for name, digest in made(root)["train"].items() if name.endswith(".safetensors")},
         "videos": made(root)["generate"]["videos"],
-        "numbers": {key: report[key] for key in ("accuracy", "leakage", "consistency", "slow", "flicker", "sweeps", "verdict")},
+        "numbers": {key: report[key] for key in ("accuracy", "leakage", "consistency", "svp", "flicker", "sweeps", "verdict")},
     }
 
 

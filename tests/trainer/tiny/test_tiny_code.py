@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor, nn
 
+from trainer.tiny.export import decoder_folder
 from trainer.tiny.shared.batched_muon import Muon
-from trainer.tiny.shared.config import Optimizing
+from trainer.tiny.shared.config import Optimizing, read_settings
 from trainer.tiny.shared.muon import HybridOptimizer
 from trainer.tiny.vae.linear_code import LinearCode, fit_linear_code
 
@@ -109,3 +112,13 @@ def test_both_follow_the_schedule_and_muon_can_be_left_out() -> None:
     torch.testing.assert_close(
         (now["inner.weight"] - before["inner.weight"]).abs(), torch.full((4, 6, 3, 3), 1e-3), atol=1e-5, rtol=0
     )
+
+
+def test_what_earlier_versions_called_the_decoder_stage_is_read(tmp_path: Path) -> None:
+    former, present = tmp_path / "former.toml", tmp_path / "present.toml"
+    former.write_text("[polish]\nnoise = 0.5\n")
+    present.write_text("[decoder]\nnoise = 0.5\n")
+    assert read_settings(former) == read_settings(present) != read_settings(None)
+    assert decoder_folder(tmp_path) == tmp_path / "decoder"
+    (tmp_path / "polish").mkdir()
+    assert decoder_folder(tmp_path) == tmp_path / "polish"

@@ -11,7 +11,7 @@ from diffusers import AutoencoderKLWan
 
 from trainer.tiny.shared.clips import Clips, Entry
 from trainer.tiny.shared.config import VaeSettings
-from trainer.tiny.vae.latent_pca import Axes, compacted, measured_axes
+from trainer.tiny.vae.latent_pca import Axes, measured_axes, with_latent_pca
 from trainer.tiny.vae.unchunked_vae import decode_latents, encode_moments
 from trainer.tiny.vae.vae_stage import build_vae, to_video
 
@@ -50,7 +50,7 @@ def test_a_turned_autoencoder_is_the_same_autoencoder(vae: AutoencoderKLWan, cli
         vae.post_quant_conv.bias.zero_()
     # What is constant is exact but at a clip's borders, where convolutions meet zeros: here nothing is constant.
     axes = dataclasses.replace(measured_axes(vae, clips, CHANNELS), mean_C=torch.zeros(CHANNELS))
-    small = compacted(vae, axes, spectrum=0.5, loudest=2.2)
+    small = with_latent_pca(vae, axes, spectrum=0.5, loudest=2.2)
     video = to_video(clips.video(clips.entries[0])[None])
     with torch.no_grad():
         before, after = (encode_moments(model, video).chunk(2, dim=1)[0] for model in (vae, small))
@@ -64,7 +64,7 @@ def test_cutting_loses_least_of_the_picture(vae: AutoencoderKLWan, clips: Clips)
         whole = decode_latents(vae, encode_moments(vae, video).chunk(2, dim=1)[0])
 
     def lost(axes: Axes) -> float:
-        small = compacted(vae, axes, spectrum=0.5, loudest=2.2)
+        small = with_latent_pca(vae, axes, spectrum=0.5, loudest=2.2)
         with torch.no_grad():
             made = decode_latents(small, encode_moments(small, video).chunk(2, dim=1)[0])
         return float((made - whole)[:, :, 4:, 8:-8, 8:-8].square().mean())
@@ -78,7 +78,7 @@ def test_cutting_loses_least_of_the_picture(vae: AutoencoderKLWan, clips: Clips)
 @pytest.mark.parametrize("spectrum", [0.0, 0.5, 1.0])
 def test_normalised_latents_have_the_spectrum_asked_for(vae: AutoencoderKLWan, clips: Clips, spectrum: float) -> None:
     axes = measured_axes(vae, clips, 3)
-    small = compacted(vae, axes, spectrum, loudest=2.0)
+    small = with_latent_pca(vae, axes, spectrum, loudest=2.0)
     assert small.config.z_dim == 3 and small.config.latents_mean == [0.0] * 3
     loudness = axes.std_K / torch.tensor(small.config.latents_std)
     torch.testing.assert_close(loudness, 2.0 * (axes.std_K / axes.std_K[0]) ** spectrum, rtol=1e-4, atol=0)

@@ -239,7 +239,7 @@ def test_the_autoencoder_resumes_bit_for_bit(toy_clips: Clips, tmp_path: Path) -
     assert_same_weights(whole, weights_after(make, tmp_path / "parts", 1, 3, 4))
 
 
-def test_polishing_leaves_the_latents(toy_clips: Clips, tmp_path: Path) -> None:
+def test_fine_tuning_the_decoder_leaves_the_latents(toy_clips: Clips, tmp_path: Path) -> None:
     start = build_vae(MICRO_VAE)
     video = torch.rand(1, 3, 5, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
     with torch.no_grad():

@@ -132,7 +132,9 @@ def test_the_loop_writes_one_when_the_time_is_up_before_anything_measures(
 
     for minutes in (0.0, 1e-9):
         settings = toy_settings(steps=5, checkpoints={"every": 4, "minutes": minutes})
-        loop = Loop(ToyTask(settings), settings, tmp_path, make_accelerator(settings), watchers=(Look(tmp_path / "log.jsonl"),))
+        loop = Loop(
+            ToyTask(settings), settings, tmp_path, make_accelerator(settings), callbacks=(Look(tmp_path / "log.jsonl"),)
+        )
         loop.run()
         for step in checkpoint_steps(tmp_path):
             shutil.rmtree(tmp_path / f"checkpoint-{step}")

@@ -26,8 +26,8 @@ from trainer.training.schedule import learning_rate
 from trainer.training.setup import check_device, make_accelerator
 
 
-def loop(task: Any, settings: TrainSettings, folder: Path, *watchers: Any) -> Loop:
-    return Loop(task, settings, folder, make_accelerator(settings), watchers=watchers)
+def loop(task: Any, settings: TrainSettings, folder: Path, *callbacks: Any) -> Loop:
+    return Loop(task, settings, folder, make_accelerator(settings), callbacks=callbacks)
 
 
 def weights(task: ToyTask) -> dict[str, Tensor]:
@@ -143,7 +143,7 @@ def test_a_step_that_would_spoil_the_weights_is_not_made(poison: float, tmp_path
             if progress.step == 25:
                 task.poison["clip-3"] = poison
 
-    made.watchers = (Poisoner(tmp_path / "log.jsonl"),)
+    made.callbacks = (Poisoner(tmp_path / "log.jsonl"),)
     with pytest.raises(DivergedError) as caught:
         made.run()
     message = str(caught.value)

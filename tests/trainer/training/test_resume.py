@@ -114,7 +114,7 @@ def test_a_full_disk_of_the_first_process_ends_all_with_the_same_line(tmp_path: 
 
 def train(settings: TrainSettings, folder: Path, identity: dict[str, Any] | None = None) -> ToyTask:
     task = ToyTask(settings)
-    loop = Loop(task, settings, folder, make_accelerator(settings), identity=identity, watchers=(Log(folder / "log.jsonl"),))
+    loop = Loop(task, settings, folder, make_accelerator(settings), identity=identity, callbacks=(Log(folder / "log.jsonl"),))
     loop.run()
     loop.save(folder / "result")
     return task

@@ -227,9 +227,9 @@ def test_contradiction_and_contrast_reach_the_loss(make: Make) -> None:
     draw = task.flow.draw(latents, draws).taken(scenes)
     shown = draw.showing(latents, shown_places(scenes, 1.0, draws))
     assert not torch.equal(shown.noise_BCTHW, draw.noise_BCTHW)
-    torch.testing.assert_close(drawn(contradiction=1.0), task.losses_at(batch, shown, task.module))
+    torch.testing.assert_close(drawn(counterfactual_noise=1.0), task.losses_at(batch, shown, task.module))
     plain, strong = drawn(), drawn(contrast=4.0)
-    assert (strong.mean() > plain.mean()) and not torch.equal(plain, drawn(contradiction=1.0))
+    assert (strong.mean() > plain.mean()) and not torch.equal(plain, drawn(counterfactual_noise=1.0))
     task.adapters["transformer"].detach()
     alone = make(batch_size=2)
     with pytest.raises(InputError, match="need clips of a scene together; give clips_per_scene above 1"):

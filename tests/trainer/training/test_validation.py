@@ -150,10 +150,10 @@ def test_a_run_is_the_same_with_and_without_validation(cache: Path, tmp_path: Pa
     weights = []
     for name, options in (("without", None), ("with", {"every": 1}), ("other", {"every": 2, "times": 3, "batch_size": 1})):
         task = control_task(tiny_pipe(cache))
-        watchers = [] if options is None else [validation(**options)]
-        loop = make_loop(task, settings, tmp_path / name, watchers)
+        callbacks = [] if options is None else [validation(**options)]
+        loop = make_loop(task, settings, tmp_path / name, callbacks)
         if options is not None:
-            watchers[0].averaged = lambda loop=loop: loop.average
+            callbacks[0].averaged = lambda loop=loop: loop.average
         loop.run()
         weights.append(
             {
@@ -218,7 +218,7 @@ def test_an_autoencoder_is_validated_at_fixed_noise(pipe: WanPipeline) -> None:
     torch.manual_seed(3)
     assert watcher.measure(task) == values and task.module.training
     averaged = {name: torch.zeros_like(p) for name, p in task.parameters().items()}
-    grey = FrameValidation(watcher.journal, watcher.records, (), every=1, times=1, clips=9, averaged=lambda: averaged)
+    grey = FrameValidation(watcher.metrics_log, watcher.records, (), every=1, times=1, clips=9, averaged=lambda: averaged)
     assert grey.measure(task) != values and watcher.measure(task) == values
     with pytest.raises(StopdownError, match="task control is no autoencoder"):
         watcher.started(control_task(pipe), 0, 1)

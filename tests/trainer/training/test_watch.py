@@ -104,9 +104,9 @@ def test_values_are_free_of_the_clock(tmp_path: Path) -> None:
     """Two runs of the same settings log the same values; times and speeds stand apart."""
     task = None
     for name, speed in (("a", 1.0), ("b", 9.0)):
-        journal = MetricsLog([MetricsFile(tmp_path / name)])
-        journal.started(task, 0, 1)
-        journal.stepped(
+        metrics_log = MetricsLog([MetricsFile(tmp_path / name)])
+        metrics_log.started(task, 0, 1)
+        metrics_log.stepped(
             task,
             TrainingProgress(
                 step=1,
@@ -119,7 +119,7 @@ def test_values_are_free_of_the_clock(tmp_path: Path) -> None:
                 clip_ids=("x",),
             ),
         )
-        journal.finished(task, 1)
+        metrics_log.finished(task, 1)
     first, second = (read_events(tmp_path / name)[0] for name in "ab")
     assert first.values == second.values == {"loss": 0.5, "learning_rate": 1e-3, "gradient_norm": 2.0}
     assert first.machine["steps_per_s"] == 1.0 and first.machine["time_unix_s"] > 1.7e9
@@ -153,9 +153,9 @@ def test_a_resumed_run_logs_what_an_unbroken_one_does(tmp_path: Path) -> None:
     logs = []
     for name, crash in (("whole", None), ("broken", 5)):
         for stop in [crash, None] if crash else [None]:
-            task, journal = control_task(tiny_pipe(tmp_path)), make_journal(tmp_path / name, told, io.StringIO())
-            watchers = make_watchers(journal, told, tmp_path / name, held_out=clips("held-out"), axes=AXES)
-            loop = make_loop(task, told, tmp_path / name, [*watchers, *([Stop(stop)] if stop else [])])
+            task, metrics_log = control_task(tiny_pipe(tmp_path)), make_journal(tmp_path / name, told, io.StringIO())
+            callbacks = make_watchers(metrics_log, told, tmp_path / name, held_out=clips("held-out"), axes=AXES)
+            loop = make_loop(task, told, tmp_path / name, [*callbacks, *([Stop(stop)] if stop else [])])
             if stop:
                 with pytest.raises(RuntimeError, match="crash"):
                     loop.run()
@@ -171,16 +171,16 @@ def test_a_resumed_run_logs_what_an_unbroken_one_does(tmp_path: Path) -> None:
 
 
 def test_watchers_are_those_the_settings_ask_for(tmp_path: Path) -> None:
-    journal = MetricsLog(())
+    metrics_log = MetricsLog(())
 
     def made(**more: object) -> list[str]:
         told = small_settings(**more)
         held_out = clips("held-out")
-        return [type(one).__name__ for one in make_watchers(journal, told, tmp_path, held_out=held_out, axes=AXES)]
+        return [type(one).__name__ for one in make_watchers(metrics_log, told, tmp_path, held_out=held_out, axes=AXES)]
 
     assert made() == ["MetricsLog", "Validation"]
     assert made(validation={"every": 0}) == ["MetricsLog"]
-    nothing = make_watchers(journal, small_settings(), tmp_path, held_out=(), axes=AXES)
+    nothing = make_watchers(metrics_log, small_settings(), tmp_path, held_out=(), axes=AXES)
     assert [type(one).__name__ for one in nothing] == ["MetricsLog"]
 
 
@@ -348,11 +348,11 @@ def test_a_tracker_that_fails_is_said_once_until_it_works_again_and_ends_nothing
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     closed, flaky, log = Flaky(opens=False), Flaky(fails_at=(2, 3, 5)), MetricsFile(tmp_path / FILE)
-    journal = MetricsLog((closed, flaky, log))
-    journal.started(None, 0, 6)
+    metrics_log = MetricsLog((closed, flaky, log))
+    metrics_log.started(None, 0, 6)
     for step in range(1, 7):
-        journal.write(step, "train", {"loss": 1.0})
-    journal.finished(None, 6)
+        metrics_log.write(step, "train", {"loss": 1.0})
+    metrics_log.finished(None, 6)
     assert closed.written == [] and flaky.written == [1, 4, 6]
     assert [event.step for event in read_events(tmp_path / FILE)] == [1, 2, 3, 4, 5, 6]
     assert caplog.text.count("Flaky, which is left out, failed (ConnectionError: no network); training goes on") == 1

@@ -80,7 +80,10 @@ def read_source(
 
 @contextmanager
 def malformed(path: Path) -> Iterator[None]:
-    """Say in one line what a stranger's file made the code trip over: shapes, alphas or metadata that no adapter has."""
+    """Say in one line what a stranger's file made the code trip over: shapes, alphas or metadata that no adapter has.
+
+    What it wraps raises InputError for a malformed file.
+    """
     try:
         yield
     except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:

@@ -56,14 +56,14 @@ class ControlTask:
         *,
         caption_dropout: float = 0.0,
         contrast: float = 1.0,
-        contradiction: float = 0.0,
+        counterfactual_noise: float = 0.0,
         ramp_steps: int = RAMP_STEPS,
         gradient_checkpointing: bool = True,
     ) -> None:
         if not 0 <= caption_dropout < 1:
             raise InputError(f"caption dropout {caption_dropout:g} is impossible; give a share from 0 to below 1")
-        if batches.clips_per_scene == 1 and (contrast != 1 or contradiction):
-            raise InputError("contrast and contradiction need clips of a scene together; give clips_per_scene above 1")
+        if batches.clips_per_scene == 1 and (contrast != 1 or counterfactual_noise):
+            raise InputError("contrast and counterfactual_noise need clips of a scene together; give clips_per_scene above 1")
         if set(adapters) != set(flow.trained):
             raise InputError(f"adapters of {', '.join(adapters)} do not fit a flow that trains {', '.join(flow.trained)}")
         self.adapters: Mapping[str, WanAdapter] = dict(adapters)
@@ -73,7 +73,7 @@ class ControlTask:
         self.fingerprints = {name: fingerprint(adapter.transformer) for name, adapter in adapters.items()}  # before sharding
         self.caption_dropout = caption_dropout
         self.contrast = contrast
-        self.contradiction = contradiction
+        self.counterfactual_noise = counterfactual_noise
         self.ramp_steps = ramp_steps
         for adapter in self.adapters.values():
             adapter.set_mode(training_mode(adapter.config))
@@ -100,15 +100,16 @@ class ControlTask:
         """Return the loss of every clip [B] at noise levels and noise from the generator.
 
         Clips of a scene that the batch keeps together have the same: what the network cannot know of them is then the same
-        too, and cancels from the gradient of what tells them apart, the control. Where `contradiction` has it so, the noise
-        shows another of them, so that what is seen speaks against the control and only the control is right.
+        too, and cancels from the gradient of what tells them apart, the control. For the share
+        `counterfactual_noise` of them, the noise shows another of them: what is seen then speaks against the control, and only
+        the control is right.
         """
         latents_BCTHW, scenes_B = batch.tensors[LATENTS], batch.tensors.get(SCENES)
         draw = self.flow.draw(latents_BCTHW, generator)
         if scenes_B is not None:
             draw = draw.taken(scenes_B)
-            if self.contradiction:
-                draw = draw.showing(latents_BCTHW, shown_places(scenes_B, self.contradiction, generator))
+            if self.counterfactual_noise:
+                draw = draw.showing(latents_BCTHW, shown_places(scenes_B, self.counterfactual_noise, generator))
         text_BLX = batch.tensors[TEXT]
         if self.caption_dropout:
             text_BLX = drop_captions(text_BLX, self.batches.empty_text(), self.caption_dropout, generator)
@@ -216,7 +217,7 @@ class ControlParts:
             ),
             caption_dropout=settings.caption_dropout,
             contrast=settings.contrast,
-            contradiction=settings.contradiction,
+            counterfactual_noise=settings.counterfactual_noise,
             ramp_steps=settings.adapter.ramp_steps if given is None else 0,  # what is given acts already
             gradient_checkpointing=settings.gradient_checkpointing,
         )

@@ -181,7 +181,10 @@ def read_prompt(caption: str) -> QualityPrompt | None:
 
 
 def read_axes(videos: Sequence[Bytes]) -> dict[str, list[float | None]]:
-    """Return what the engine's probes read in each video: kelvin, exposure seconds, the widest blur disc in pixels, or None."""
+    """Return what the engine's probes read in each video: kelvin, exposure seconds, the widest blur disc in pixels, or None.
+
+    Videos are sRGB frames `[T, H, W, 3]`.
+    """
     return {name: [_read(axis.probe(video, FPS)) for video in videos] for name, axis in AXES.items()}
 
 
@@ -219,7 +222,10 @@ def measure_things(
     pair_captions: Sequence[str],
     model: Recogniser,
 ) -> dict[str, Any]:
-    """Return what a recogniser sees of single things and of pairs, and how steady the single ones' outlines are."""
+    """Return what a recogniser sees of single things and of pairs, and how steady the single ones' outlines are.
+
+    Videos are sRGB frames `[T, H, W, 3]`.
+    """
     single, both = recognise(model, generated), recognise(model, pairs)
     overlaps = [found for video in generated if (found := outline_overlap(thing_masks(video))) is not None]
     return {
@@ -231,7 +237,7 @@ def measure_things(
 
 
 def share_of_pairs(videos: Sequence[Bytes], captions: Sequence[str]) -> dict[str, float]:
-    """Return in which share of clips both named things are there with their colours."""
+    """Return in which share of clips both named things are there with their colours. Videos are sRGB frames `[T, H, W, 3]`."""
     told = [both_colors(video, caption) for video, caption in zip(videos, captions, strict=True)]
     found = [hit for hit in told if hit is not None]
     return {f"both_colors_of_{len(found)}": round(float(np.mean(found)), 3)} if found else {}
@@ -256,7 +262,10 @@ def recognised_ceiling(clips: Clips, model: Recogniser) -> dict[str, Any]:
 def feature_distances(
     clips: Clips, captions_of: Sequence[Entry], generated: Sequence[Bytes], model: Recogniser
 ) -> dict[str, float]:
-    """Return the Fréchet distance of generated clips to the rendered ones of their captions, and that of two rendered sets."""
+    """Return the Fréchet distance of generated clips to the rendered ones of their captions, and that of two rendered sets.
+
+    Videos are sRGB frames `[T, H, W, 3]`.
+    """
     count = len(generated)
     train = clips.split("train", at_least=9)[: 2 * count]
     halves = [recognise(model, [clips.video(entry)[:9] for entry in part]).features for part in (train[::2], train[1::2])]

@@ -180,7 +180,10 @@ class Recognised:
 
 @torch.no_grad()
 def recognise(model: Recogniser, videos: Sequence[Bytes], things: int = 2) -> Recognised:
-    """Look at the largest things of each clip, in a few of its frames; each kind counts by the thing that is most like it."""
+    """Look at the largest things of each clip, in a few of its frames; each kind counts by the thing that is most like it.
+
+    Videos are sRGB frames `[T, H, W, 3]`.
+    """
     features = np.zeros((len(videos), model.kind.in_features))
     kinds, sizes = np.zeros((len(videos), len(NAMED_KINDS))), np.full(len(videos), -1)
     for row, video in enumerate(videos):

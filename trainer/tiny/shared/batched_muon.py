@@ -39,7 +39,7 @@ class Muon:
         return {_name(shape): momentum for shape, momentum in self.momentum.items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take up what `state_dict` returned."""
+        """Restore what `state_dict` returned."""
         for shape, momentum in self.momentum.items():
             momentum.copy_(state[_name(shape)])
 

@@ -180,7 +180,7 @@ class TinySettings(Settings):
 
     # The shipped one as it is: going on with all of it lost what it knew; on latents that stay a transformer begins at once.
     vae: VaeSettings = VaeSettings(start="shipped", latent_channels=24, kept_channels=24, phases=())
-    polish: VaeSettings = VaeSettings(
+    decoder: VaeSettings = VaeSettings(
         noise=0.03,
         kl=0.0,
         phases=(Phase(frames=9, batch=4, steps=2000),),
@@ -196,6 +196,14 @@ class TinySettings(Settings):
     )
     recogniser: RecogniserSettings = RecogniserSettings()
     captions_per_family: int = Field(default=200, gt=0)  # drawn for the tokenizer
+
+    @model_validator(mode="before")
+    @classmethod
+    def _former_names(cls, tree: Any) -> Any:
+        """Read files of earlier versions, which called the fine-tuning of the decoder `polish`."""
+        if not isinstance(tree, dict) or "polish" not in tree or "decoder" in tree:
+            return tree
+        return {"decoder" if key == "polish" else key: value for key, value in tree.items()}
 
 
 def read_settings(path: Path | None) -> TinySettings:

@@ -55,7 +55,7 @@ class HybridOptimizer:
         return {"adamw": self.adamw.state_dict(), "muon": None if self.muon is None else self.muon.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take up what `state_dict` returned."""
+        """Restore what `state_dict` returned."""
         self.adamw.load_state_dict(state["adamw"])
         if self.muon is not None:
             self.muon.load_state_dict(state["muon"])

@@ -1,4 +1,4 @@
-"""A compact training loop for one machine: phases of clip lengths, a running average, exact resume, a metric log.
+"""A small training loop for one machine: phases of clip lengths, a running average, exact resume, a metric log.
 
 The batch and the noise of a step are functions of (seed, step) alone, so a resumed run repeats an uninterrupted one.
 """

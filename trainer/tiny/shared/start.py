@@ -50,7 +50,7 @@ def take_up(
 
 @torch.no_grad()
 def _copy_patches(source: WanTransformer3DModel, into: WanTransformer3DModel) -> None:
-    """Take up the patches of the same latents: as they are, or a patch of one for each of theirs.
+    """Begin with the patches of the same latents: as they are, or a patch of one for each of theirs.
 
     A smaller patch is read as if all of theirs were like it, and says what theirs say on average. That leaves a held-out loss
     of 0.41 where patches that begin anew have 1.51 (world of 640 clips, before the first step).
@@ -89,7 +89,10 @@ def _copy(source: nn.Module, into: nn.Module, anew: tuple[str, ...]) -> None:
 
 @torch.no_grad()
 def widened(vae: AutoencoderKLWan, channels: int, seed: int = 0) -> AutoencoderKLWan:
-    """Return the autoencoder with more latent channels; the new ones begin faint and the picture stays nearly what it was."""
+    """Return the autoencoder with more latent channels; the new ones begin faint and the picture stays nearly what it was.
+
+    Raises InputError for fewer channels than the start has.
+    """
     held = int(vae.config.z_dim)
     if channels < held:
         raise InputError(f"the start has {held} latent channels, {channels} are asked for; give {held} or more")

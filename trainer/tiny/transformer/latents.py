@@ -61,7 +61,7 @@ def encode_world(vae: AutoencoderKLWan, clips: Clips, folder: Path, name: str, t
     for frames in sorted({entry.frames for entry in clips.entries}):
         entries = tuple(entry for entry in clips.entries if entry.frames == frames)
         paths = [folder / f"{name}-{frames}-{turn}.npz" for turn in range(turns)]
-        parts = [_taken_up(vae, clips, entries, turn, path) for turn, path in enumerate(paths)]
+        parts = [_resumed(vae, clips, entries, turn, path) for turn, path in enumerate(paths)]
         step = int(vae.config.scale_factor_temporal)
         seen = [[covered_latents(turn.frames(clips.covered(entry)), step) for turn in TURNS[:turns]] for entry in entries]
         found.append(Latents(frames, entries, np.stack(parts, axis=1), np.array(seen)))
@@ -69,12 +69,15 @@ def encode_world(vae: AutoencoderKLWan, clips: Clips, folder: Path, name: str, t
 
 
 def covered_latents(covered_Thw: NDArray[np.bool_], step: int) -> NDArray[np.bool_]:
-    """Return which latents [t, h, w] hold a covered cell: the first frame's alone, then those of `step` frames each."""
+    """Return which latents [t, h, w] hold a covered cell: the first frame's alone, then those of `step` frames each.
+
+    `covered_Thw` is `[T, H, W]`, shares in [0, 1].
+    """
     later = covered_Thw[1:].reshape(-1, step, *covered_Thw.shape[1:]).any(axis=1)
     return np.concatenate([covered_Thw[:1], later])
 
 
-def _taken_up(vae: AutoencoderKLWan, clips: Clips, entries: Sequence[Entry], turn: int, path: Path) -> NDArray[np.float16]:
+def _resumed(vae: AutoencoderKLWan, clips: Clips, entries: Sequence[Entry], turn: int, path: Path) -> NDArray[np.float16]:
     """Return the latents of entries [N, C, t, h, w], from a file where it has them; the file then has all."""
     known: dict[str, NDArray[np.float16]] = {}
     if path.is_file():

@@ -3,7 +3,7 @@
 A divergence from N(0, 1) makes all latents equally loud, whatever they are worth: of 32, one held 78 % of the picture's
 variance and the last twelve 0.2 %. A transformer that is asked for all alike learns noise first and what a caption says last.
 Here latents are measured by the change they make to the picture, turned to their principal axes in that measure, and cut. All
-of it folds into the layers next to the latents; the decoder has to be trained a little afterwards (the stage `polish`).
+of it folds into the layers next to the latents; the decoder has to be trained a little afterwards (the stage `decoder`).
 
 Shapes: B videos, C latent channels before, K after, t h w latent frames, rows, columns.
 """
@@ -68,7 +68,7 @@ def _metric(vae: AutoencoderKLWan, latents_1Cthw: Tensor, generator: torch.Gener
 
 
 @torch.no_grad()
-def compacted(vae: AutoencoderKLWan, axes: Axes, spectrum: float, loudest: float) -> AutoencoderKLWan:
+def with_latent_pca(vae: AutoencoderKLWan, axes: Axes, spectrum: float, loudest: float) -> AutoencoderKLWan:
     """Return the autoencoder of the latents along some axes.
 
     Normalised by the statistics in its configuration, an axis has its standard deviation to the power of `spectrum`, scaled so

@@ -26,7 +26,7 @@ from trainer.training.tasks.base import Callback
 
 
 def make_journal(folder: Path, settings: TrainSettings, stream: TextIO, recipe: Mapping[str, Any] | None = None) -> MetricsLog:
-    """Return a run's journal: metrics.jsonl, curves, the trackers that the settings name, and progress on a stream.
+    """Return a run's metrics_log: metrics.jsonl, curves, the trackers that the settings name, and progress on a stream.
 
     Raises InputError for a tracker that is not installed.
     """
@@ -37,29 +37,29 @@ def make_journal(folder: Path, settings: TrainSettings, stream: TextIO, recipe: 
 
 
 def make_watchers(
-    journal: MetricsLog,
+    metrics_log: MetricsLog,
     settings: TrainSettings,
     folder: Path,
     *,
     held_out: Sequence[TrainingClip],
     axes: Sequence[str],
-    studio: PreviewPipeline | None = None,
+    pipeline: PreviewPipeline | None = None,
     averaged: Averaged = lambda: None,
 ) -> tuple[Callback, ...]:
-    """Return a run's watchers: the journal, validation and previews where the settings ask for them.
+    """Return a run's callbacks: the metrics_log, validation and previews where the settings ask for them.
 
     `held_out` are the clips of the validation split, `axes` the names of their controls, `averaged` gives the averaged weights
     at the time (`lambda: loop.average`). Validation is left out where nothing is held out, which `TrainingData.notes` says.
     Raises InputError for previews without a prompt.
     """
-    watchers: list[Callback] = [journal]
+    callbacks: list[Callback] = [metrics_log]
     if settings.validation.every and held_out:
         own = settings.validation
-        watchers.append(
+        callbacks.append(
             METHODS[settings.method]
             .load("task")
             .validation(
-                journal,
+                metrics_log,
                 held_out,
                 axes,
                 every=own.every,
@@ -69,11 +69,11 @@ def make_watchers(
                 averaged=averaged,
             )
         )
-    if settings.previews.every and studio is not None:
+    if settings.previews.every and pipeline is not None:
         prompts = preview_prompts(settings.previews, held_out, axes)
         fps = held_out[0].fps if held_out else FPS
-        watchers.append(Preview(journal, folder, studio, prompts, settings.previews, fps=fps, averaged=averaged))
-    return tuple(watchers)
+        callbacks.append(Preview(metrics_log, folder, pipeline, prompts, settings.previews, fps=fps, averaged=averaged))
+    return tuple(callbacks)
 
 
 __all__ = [

@@ -13,8 +13,8 @@ def is_due(step: int, steps: int, every: int) -> bool:
     return step > 0 and (step % every == 0 or step == steps)
 
 
-def make_up(journal: MetricsLog, kind: Kind, step: int, measure: Callable[[], Mapping[str, float | None]]) -> None:
+def make_up(metrics_log: MetricsLog, kind: Kind, step: int, measure: Callable[[], Mapping[str, float | None]]) -> None:
     """Measure and log what was due at the step that a run goes on from, if its log lacks it; the weights are of that step."""
-    if journal.lacks(step, kind):
+    if metrics_log.lacks(step, kind):
         with surviving(f"the {kind} of step {step}"):
-            journal.write(step, kind, measure())
+            metrics_log.write(step, kind, measure())

@@ -34,7 +34,7 @@ from trainer.probing.sweep import SweepReport, read_sweep
 from trainer.training.callbacks.due import is_due, make_up
 from trainer.training.callbacks.evaluation_mode import check_whole, evaluation_mode
 from trainer.training.callbacks.metrics import MetricsLog
-from trainer.training.callbacks.preview_pipeline import BorrowedWan, PreviewPipeline
+from trainer.training.callbacks.preview_pipeline import PreviewPipeline, PreviewWan
 from trainer.training.callbacks.validation import Averaged
 from trainer.training.tasks.base import Task, TrainingProgress
 
@@ -58,9 +58,9 @@ class Preview:
 
     def __init__(
         self,
-        journal: MetricsLog,
+        metrics_log: MetricsLog,
         folder: Path,
-        studio: PreviewPipeline,
+        pipeline: PreviewPipeline,
         prompts: Sequence[str],
         settings: PreviewSettings,
         *,
@@ -69,9 +69,9 @@ class Preview:
     ) -> None:
         if not prompts:
             raise InputError("previews have no prompt and no clip is held out to take one from; set train.previews.prompts")
-        self.journal = journal
+        self.metrics_log = metrics_log
         self.folder = folder / "previews"
-        self.studio = studio
+        self.pipeline = pipeline
         self.prompts = tuple(Prompt(prompt=words) for words in dict.fromkeys(prompts))
         self.settings = settings
         self.fps = fps
@@ -86,21 +86,21 @@ class Preview:
     def started(self, task: Task, step: int, steps: int) -> None:
         """Refuse what cannot be made before any step is; raises InputError. What a killed preview left is removed."""
         check_whole(task.module)
-        with evaluation_mode(task, None), self.studio.open() as pipe:
+        with evaluation_mode(task, None), self.pipeline.open() as pipe:
             check_sampling(pipe, self.sampling)
             for prompt in ("", *(prompt.prompt for prompt in self.prompts)):
-                self.studio.embed(prompt)
+                self.pipeline.embed(prompt)
         for leftover in self.folder.glob(".step-*"):
             shutil.rmtree(leftover)
         if is_due(step, steps, self.settings.every):
-            make_up(self.journal, "preview", step, lambda: summarise(self.make(task, step)))
+            make_up(self.metrics_log, "preview", step, lambda: summarise(self.make(task, step)))
 
     def stepped(self, task: Task, progress: TrainingProgress) -> dict[str, float | None] | None:
         """Make previews if they are due; logs and returns what was read."""
         if not is_due(progress.step, progress.steps, self.settings.every):
             return None
         values = summarise(self.make(task, progress.step))
-        self.journal.write(progress.step, "preview", values)
+        self.metrics_log.write(progress.step, "preview", values)
         return values
 
     def finished(self, task: Task, step: int) -> None:
@@ -108,8 +108,8 @@ class Preview:
 
     def make(self, task: Task, step: int) -> tuple[PreviewReading, ...]:
         """Make, write and read the previews of a step; the task is left as it was."""
-        with evaluation_mode(task, self.averaged()), self.studio.open() as pipe:
-            for adapter in self.studio.adapters.values():
+        with evaluation_mode(task, self.averaged()), self.pipeline.open() as pipe:
+            for adapter in self.pipeline.adapters.values():
                 adapter.set_ramp(1.0)
             axes = pipe.axes
             sweeps = {axis.name: self._rows(pipe, axis) for axis in axes} or {"": self._rows(pipe, None)}
@@ -124,23 +124,23 @@ class Preview:
         self._write(step, sweeps, files, frames, readings)
         return readings
 
-    def _rows(self, pipe: BorrowedWan, axis: AxisControl | None) -> tuple[Row, ...]:
+    def _rows(self, pipe: PreviewWan, axis: AxisControl | None) -> tuple[Row, ...]:
         """Return a row per prompt: the values of one axis, with c = 0 among them; or one video where nothing is controlled."""
         points: list[dict[str, float]] = [{}]
         if axis is not None:
             controls = {round(float(control), 9) for control in np.linspace(-1.0, 1.0, self.settings.values)} | {0.0}
             points = [{axis.name: control} for control in sorted(controls)]
-        mode = str(_mode(self.studio))
+        mode = str(_mode(self.pipeline))
         return make_rows(pipe.axes, self.prompts, points, (mode,), seed=self.settings.seed)
 
-    def _sample(self, pipe: BorrowedWan, rows: Sequence[Row]) -> Frames:
+    def _sample(self, pipe: PreviewWan, rows: Sequence[Row]) -> Frames:
         """Return the frames of every video; what several axes share, their c = 0, is made once."""
         made: dict[tuple[str, tuple[tuple[str, float], ...]], Bytes] = {}
         frames: Frames = {}
         for row in rows:
             wanted = [video for video in row.videos if (row.prompt, video.controls) not in made]
-            mode = row.mode if self.studio.adapters else None
-            videos = self.studio.sample(
+            mode = row.mode if self.pipeline.adapters else None
+            videos = self.pipeline.sample(
                 pipe, row.prompt, [video.point for video in wanted], sampling=self.sampling, seed=row.seed, mode=mode
             )
             for video, frames_THW3 in zip(wanted, videos, strict=True):
@@ -216,9 +216,9 @@ def _mean(numbers: Sequence[float | None]) -> float | None:
     return statistics.fmean(present) if present else None
 
 
-def _mode(studio: PreviewPipeline) -> str:
+def _mode(pipeline: PreviewPipeline) -> str:
     """Return the mode in which the adapter will be used."""
-    return default_mode(next(iter(studio.adapters.values())).config) if studio.adapters else NO_MODE
+    return default_mode(next(iter(pipeline.adapters.values())).config) if pipeline.adapters else NO_MODE
 
 
 def _tree(reading: PreviewReading) -> dict[str, object]:

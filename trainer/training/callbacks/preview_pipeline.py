@@ -40,14 +40,14 @@ class PreviewPipeline:
     autocast: torch.dtype | None = None
 
     @contextmanager
-    def open(self) -> Iterator[BorrowedWan]:
+    def open(self) -> Iterator[PreviewWan]:
         """Lend a pipeline; the scheduler is a copy, the modules are the ones under training."""
         vae = self.vae()
         training, parts = vae.training, [vae, *experts(self.pipe).values()]
         homes = [part.device for part in parts]
         device = next((home for home in homes[1:] if home.type != "cpu"), homes[1])  # of what trains
         try:
-            made = BorrowedWan.borrow(self, vae.eval())
+            made = PreviewWan.sharing(self, vae.eval())
             made.set_progress_bar_config(disable=True)
             with ExitStack() as stack:
                 _move(parts, [device] * len(parts))
@@ -60,19 +60,19 @@ class PreviewPipeline:
             empty_cache()
 
 
-class BorrowedWan(ControlledWan):
+class PreviewWan(ControlledWan):
     """A ControlledWan that looks its prompts up instead of encoding them."""
 
     embed: Embed
 
     @classmethod
-    def borrow(cls, studio: PreviewPipeline, vae: AutoencoderKLWan) -> BorrowedWan:
-        """Return the pipeline of a studio around an autoencoder."""
-        pipe, scheduler = studio.pipe, type(studio.pipe.scheduler).from_config(studio.pipe.scheduler.config)
+    def sharing(cls, pipeline: PreviewPipeline, vae: AutoencoderKLWan) -> PreviewWan:
+        """Return the pipeline that shares all else, around an autoencoder."""
+        pipe, scheduler = pipeline.pipe, type(pipeline.pipe.scheduler).from_config(pipeline.pipe.scheduler.config)
         components = {**pipe.components, "scheduler": scheduler, "vae": vae, "text_encoder": None}
         boundary, expand = pipe.config.boundary_ratio, pipe.config.expand_timesteps
         made = cls(**components, boundary_ratio=boundary, expand_timesteps=expand)
-        made.adapters, made.card, made.embed = dict(studio.adapters), None, studio.embed
+        made.adapters, made.card, made.embed = dict(pipeline.adapters), None, pipeline.embed
         return made
 
     @property

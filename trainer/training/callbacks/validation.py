@@ -54,7 +54,7 @@ class Validation:
 
     def __init__(
         self,
-        journal: MetricsLog,
+        metrics_log: MetricsLog,
         records: Sequence[TrainingClip],
         axes: Sequence[str],
         *,
@@ -66,7 +66,7 @@ class Validation:
     ) -> None:
         if not records:
             raise InputError("no clip is held out to validate with; build more scenes, or set validation.every = 0")
-        self.journal = journal
+        self.metrics_log = metrics_log
         self.records = spread(records, clips)
         self.axes = tuple(axes)
         self.every = every
@@ -78,7 +78,7 @@ class Validation:
         """Refuse what cannot be validated before any step is made; raises InputError."""
         self.refuse(task)
         if is_due(step, steps, self.every):
-            make_up(self.journal, "validation", step, lambda: self.measure(task))
+            make_up(self.metrics_log, "validation", step, lambda: self.measure(task))
 
     def refuse(self, task: Task) -> None:
         """Raise for a task that cannot be validated."""
@@ -91,7 +91,7 @@ class Validation:
         if not is_due(progress.step, progress.steps, self.every):
             return None
         values = self.measure(task)
-        self.journal.write(progress.step, "validation", values)
+        self.metrics_log.write(progress.step, "validation", values)
         return values
 
     def finished(self, task: Task, step: int) -> None:

@@ -69,7 +69,7 @@ class TrainingProgress:
 class Callback(Protocol):
     """Told about a run by the loop, on the first process only: progress bar, metric files, trackers, validation, previews.
 
-    Watching changes no weight and no random state: the run is the same with and without watchers. A watcher that `logs` is
+    Watching changes no weight and no random state: the run is the same with and without callbacks. A watcher that `logs` is
     told of a step before its checkpoint is written, so that a run that goes on from it has the record of every step before;
     what it raises ends the run. The others measure, which takes time and may fail: they are told after the checkpoint, and
     what they raise is logged. Where a run died in between, `started` makes up what was due at `step`.

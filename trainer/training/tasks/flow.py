@@ -157,7 +157,10 @@ class RectifiedFlow:
         draw: Draw,
         contrast: Contrast | None = None,
     ) -> Tensor:
-        """Return the loss of every clip [B], float32, on the module's device; `module` is a transformer or `Experts`."""
+        """Return the loss of every clip [B], float32, on the module's device; `module` is a transformer or `Experts`.
+
+        Raises InputError for two trained experts without a boundary between them.
+        """
         device = next(module.parameters()).device
         latents_BCTHW, text_BLX, noise_BCTHW = (x.to(device) for x in (latents_BCTHW, text_BLX, draw.noise_BCTHW))
         times_B, controls_BA = draw.times_B.to(device), None if controls_BA is None else controls_BA.to(device)

@@ -17,7 +17,10 @@ from trainer.control import CONTROLS
 
 
 def shift_times(times: Tensor, shift: float) -> Tensor:
-    """Return times moved towards noise: s t / (1 + (s - 1) t), as Wan's schedulers do at inference; 1 changes nothing."""
+    """Return times moved towards noise: s t / (1 + (s - 1) t), as Wan's schedulers do at inference; 1 changes nothing.
+
+    `times` is a tensor `[B]` in [0, 1]. Raises InputError for a shift that is not positive.
+    """
     if not shift > 0:
         raise InputError(f"shift {shift:g} is impossible; give a number above 0, 1 for none")
     return shift * times / (1 + (shift - 1) * times)

@@ -13,7 +13,10 @@ from scenes.errors import StopdownError
 
 @contextmanager
 def swapped(parameters: Mapping[str, nn.Parameter], averaged: Mapping[str, Tensor] | None) -> Iterator[None]:
-    """Give parameters the averaged values, where there are such, and their own back afterwards, bit for bit."""
+    """Give parameters the averaged values, where there are such, and their own back afterwards, bit for bit.
+
+    Raises StopdownError where the averaged weights are not those that train.
+    """
     if averaged is None:
         yield
         return

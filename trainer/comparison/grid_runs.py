@@ -40,7 +40,7 @@ class Sweep:
     workers: int | None
     note: Note
 
-    def place(self, cell: GridRun) -> RunContext:
+    def context(self, cell: GridRun) -> RunContext:
         """Return what the stages of a cell's run know."""
         return RunContext(
             folder=self.comparison.folder(self.runs) / cell.name,
@@ -64,8 +64,8 @@ class Sweep:
         return shlex.join([*words, *(word for override in self.comparison.overrides for word in ("--set", override))])
 
 
-def run_cells(
-    shop: Sweep,
+def run_grid_runs(
+    sweep: Sweep,
     cells: Sequence[GridRun],
     tell: Callable[[GridRun], Tell],
     *,
@@ -75,45 +75,45 @@ def run_cells(
     """Run the stages of some cells that are not done; returns their records by the cells' names."""
     records = {}
     for cell in cells:
-        place = shop.place(cell)
-        claim(place.folder, cell.recipe, place.dataset)
-        records[cell.name] = run_stages(make_stages(place), place.folder, tell(cell), first=first, until=until)
+        context = sweep.context(cell)
+        claim(context.folder, cell.recipe, context.dataset)
+        records[cell.name] = run_stages(make_stages(context), context.folder, tell(cell), first=first, until=until)
     return records
 
 
-def unfinished(shop: Sweep) -> list[str]:
+def unfinished(sweep: Sweep) -> list[str]:
     """Return the names of the cells that are not evaluated yet."""
-    return [cell.name for cell in shop.comparison.cells if "evaluate" not in read_state(shop.place(cell).folder).stages]
+    return [cell.name for cell in sweep.comparison.cells if "evaluate" not in read_state(sweep.context(cell).folder).stages]
 
 
-def conclude(shop: Sweep) -> Compared:
+def aggregate_runs(sweep: Sweep) -> Compared:
     """Put the evaluations of all cells together and write comparison.json, results.md and the page.
 
     Raises InputError where a cell is not evaluated yet.
     """
-    from trainer.comparison.aggregate import compare_cells
+    from trainer.comparison.aggregate import aggregate
     from trainer.comparison.comparison_page import ComparisonPage, comparison_text, write_comparison
-    from trainer.comparison.seed_means import FILE, CellReport
+    from trainer.comparison.seed_means import FILE, GridRunReport
 
-    missing = unfinished(shop)
+    missing = unfinished(sweep)
     if missing:
         raise InputError(f"{', '.join(missing)} are not evaluated yet; run the same command without --cell and --until")
-    comparison, folder = shop.comparison, shop.comparison.folder(shop.runs)
+    comparison, folder = sweep.comparison, sweep.comparison.folder(sweep.runs)
     cells = []
     for cell in comparison.cells:
-        place = shop.place(cell)
+        context = sweep.context(cell)
         cells.append(
-            CellReport(
+            GridRunReport(
                 name=cell.name,
                 fidelity=cell.fidelity,
                 seed=cell.seed,
                 trained=cell.trained,
-                report=read_report(place.folder / EVALUATION),
-                wall_s=sum(record.wall_s for record in read_state(place.folder).stages.values()),
+                report=read_report(context.folder / EVALUATION),
+                wall_s=sum(record.wall_s for record in read_state(context.folder).stages.values()),
             )
         )
-    report = compare_cells(comparison.name, cells)
+    report = aggregate(comparison.name, cells)
     write_atomic(folder / FILE, report.model_dump_json(indent=1).encode() + b"\n")
     write_atomic(folder / TEXT, comparison_text(report).encode())
-    write_comparison(report, ComparisonPage(folder=folder, recipe=comparison.text, command=shop.repeated_by), folder / PAGE)
+    write_comparison(report, ComparisonPage(folder=folder, recipe=comparison.text, command=sweep.repeated_by), folder / PAGE)
     return Compared(verdict=report.verdict, page=folder / PAGE, wall_s=sum(cell.wall_s for cell in cells))
