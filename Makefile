@@ -10,6 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE  # tests start hundreds of processes, which wou
 help:
 	@echo "make demo   from nothing to a measured control on the tiny backbone: examples/demo.toml in $(OUT) (minutes; resumable)"
 	@echo "make test   run the test suite"
+	@echo "make test-floors  run the fast tests with the lowest versions that pyproject.toml allows, in $(FLOORS) (3 GB)"
 	@echo "make torture  kill every command at each of its file events, let these fail, flip bits: the long form of tests/torture (an hour or two)"
 	@echo "make fuzz   odd recipes, overrides and command lines, drawn anew (ten minutes on two cores; FUZZ=20 times the tests' number)"
 	@echo "make explore  draw the property tests anew, with more examples (minutes)"
