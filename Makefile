@@ -3,6 +3,10 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 OUT := out
+FLOORS := $(OUT)/floors
+EXTRAS := render train quantize app ray monitor dev
+comma := ,
+space := $() $()
 unexport PYTHONDONTWRITEBYTECODE  # tests start hundreds of processes, which would compile the sources anew each time
 
 .PHONY: help demo test test-floors torture fuzz explore lint docs bench extension tiny clean
