@@ -57,7 +57,10 @@ class TruthReader:
         return read_scene_file(self.file(SCENE_FILE))
 
     def depth(self, along: Literal["axis", "distance"] = "axis") -> Floats:
-        """Return depth in metres `[T, H, W]`, inf where nothing is: along the optical axis, or as distance from the camera."""
+        """Return depth in metres `[T, H, W]`, inf where nothing is: along the optical axis, or as distance from the camera.
+
+        Raises InputError for another way to measure.
+        """
         if along not in ("axis", "distance"):
             raise InputError(f"depth along '{along}'; give 'axis' (along the optical axis) or 'distance' (from the camera)")
         depth_THW = np.stack([read_depth(data) for data in self._frames("depth", "depth")])
@@ -70,7 +73,10 @@ class TruthReader:
         return depth_THW
 
     def normals(self, space: Literal["world", "camera"] = "world") -> Floats:
-        """Return unit normals `[T, H, W, 3]`, 0 where nothing is: in world or camera axes (X right, Y down, Z forward)."""
+        """Return unit normals `[T, H, W, 3]`, 0 where nothing is: in world or camera axes (X right, Y down, Z forward).
+
+        Raises InputError for another space.
+        """
         if space not in ("world", "camera"):
             raise InputError(f"normals in '{space}'; give 'world' or 'camera'")
         normals_THW3 = np.stack([read_normals(data) for data in self._frames("normals", "normals")])
@@ -134,7 +140,7 @@ class TruthReader:
             raise InputError(f"{self._where} has no '{name}'; its recipe keeps {kept}: add '{name}' to truth.passes and build")
 
     def file(self, path: str) -> bytes:
-        """Return the bytes of a file by its path inside `truth/<scene>/`."""
+        """Return the bytes of a file by its path inside `truth/<scene>/`. Raises InputError where it is missing."""
         if path not in self._files:
             raise InputError(f"{self._where} has no truth/{path}; the version is not whole: build it again")
         return self._read(self._files[path])

@@ -115,7 +115,7 @@ def decoder(work: TinyWork) -> AutoencoderKLWan | None:
 
 
 def latents(work: TinyWork) -> list[Latents]:
-    """Encode the world with the finished autoencoder."""
+    """Encode the world with the finished autoencoder. Raises InputError where the autoencoder is not finished."""
     made = vae(work)
     if made is None:
         raise InputError("the autoencoder is not finished; run the stage vae to its end")
@@ -139,7 +139,10 @@ def transformer(work: TinyWork) -> TransformerStage | None:
 
 
 def export(work: TinyWork) -> None:
-    """Write the averaged weights of the newest checkpoint as an ordinary WanPipeline folder."""
+    """Write the averaged weights of the newest checkpoint as an ordinary WanPipeline folder.
+
+    Raises InputError where the autoencoder is not finished.
+    """
     made = vae(work)
     if made is None:
         raise InputError("the autoencoder is not finished; run the stage vae to its end")
