@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scenes.control_axis import Bytes, ErrorUnit, Floats, Measurement, Reading, UnitLaw
+from scenes.control_axis import Bytes, ErrorUnit, Floats, Measurement, Reading, UnitLaw, Unread
 from scenes.errors import InputError
 from scenes.spec import Optics, SceneSpec
 
@@ -77,11 +77,11 @@ class Letterbox:
         light_H = ((frames_THW3 / 255.0) ** 2.2).mean(axis=(0, 2, 3))
         lit_N = np.flatnonzero(light_H > 0.002)
         if not len(lit_N) or lit_N[0] + 1 >= len(light_H):
-            return Reading(value=None, confidence=0.0, note="all is black")
+            return Reading(value=None, confidence=0.0, unread=Unread.NOT_SEEN, note="all is black")
         first = int(lit_N[0])
         covered = first + float(np.clip(1.0 - light_H[first] / light_H[first + 1], 0.0, 1.0))
         if covered < 0.5:
-            return Reading(value=None, confidence=0.0, note="no bar is seen")
+            return Reading(value=None, confidence=0.0, unread=Unread.NOT_SEEN, note="no bar is seen")
         return Reading(value=covered / len(light_H), confidence=1.0)
 
     def distance(self, value: float, reference: float) -> float:

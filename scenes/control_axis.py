@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Literal, Protocol
 
 import numpy as np
@@ -52,19 +53,33 @@ class Detection:
     size_px: float
 
 
+class Unread(StrEnum):
+    """Why a probe read no value. Code asks this; `Reading.note` says the same to people, with what was seen."""
+
+    NOT_SEEN = "nothing in the picture is of the kind that the probe looks at"
+    NOT_MOVING = "nothing moves as it must for a reading"
+    HIDDEN = "what the probe needs is hidden for most of the clip"
+    NO_EDGES = "what there is has no edge that can be read"
+    OTHER_SHAPE = "what was seen is not what this axis makes"
+    TOO_SHARP = "the effect is smaller than the probe can read: an upper bound"
+    IN_FOCUS = "nothing is out of focus"
+    NO_SCALE = "sizes were read, and the scale is not in the pixels"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Reading:
     """What a probe read from frames alone.
 
     `value` is the physical value in the axis's unit, or None where the scale is not in the pixels; `detections` are sizes in
     pixels, which need a closed form or a reference at c = 0 to become a value. `confidence` is in [0, 1], 0 when the probe
-    cannot read, and then `note` says why.
+    cannot read. `unread` is why there is no value, `note` the same in words.
     """
 
     value: float | None
     confidence: float
     detections: tuple[Detection, ...] = ()
     note: str = ""
+    unread: Unread | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

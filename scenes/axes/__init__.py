@@ -13,7 +13,7 @@ from types import MappingProxyType
 from scenes.axes.aperture.axis import Aperture
 from scenes.axes.shutter.axis import Shutter
 from scenes.axes.temperature.axis import Temperature
-from scenes.control_axis import Axis, Detection, Measurement, Reading, UnitLaw
+from scenes.control_axis import Axis, Detection, Measurement, Reading, UnitLaw, Unread
 
 AXES: Mapping[str, Axis] = MappingProxyType(
     {
@@ -23,4 +23,4 @@ AXES: Mapping[str, Axis] = MappingProxyType(
     }
 )
 
-__all__ = ["AXES", "Axis", "Detection", "Measurement", "Reading", "UnitLaw"]
+__all__ = ["AXES", "Axis", "Detection", "Measurement", "Reading", "UnitLaw", "Unread"]

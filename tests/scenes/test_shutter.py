@@ -18,7 +18,7 @@ from generator.media.video import decode, encode
 from generator.recipe.render_settings import RenderSettings
 from scenes.axes.shutter.axis import Shutter, expected_motion
 from scenes.axes.shutter.tracking import find_backdrop, find_blobs, find_tracks
-from scenes.control_axis import Detection, Reading, UnitLaw
+from scenes.control_axis import Detection, Reading, UnitLaw, Unread
 from scenes.errors import InputError
 from scenes.families.base import draw_scene
 from scenes.families.flyby import FLYBY
@@ -164,9 +164,11 @@ def test_what_shows_no_motion_is_not_guessed():
     still = np.repeat(clip.frames[:1], 5, axis=0)
     empty = np.full_like(clip.frames, 90)
     sharp = procedural(4, 0.0005).frames
-    for frames, word in ((still, "moves"), (empty, "stands out"), (sharp, "sharp")):
+    for frames, why in ((still, Unread.NOT_MOVING), (empty, Unread.NOT_SEEN), (sharp, Unread.TOO_SHARP)):
         reading = SHUTTER.probe(frames, FPS)
-        assert reading.value is None and reading.confidence == 0.0 and word in reading.note
+        assert reading.value is None and reading.confidence == 0.0 and reading.unread is why and reading.note
+    assert SHUTTER.probe(clip.frames, FPS).unread is None
+    assert SHUTTER.probe(still[:1], FPS).unread is Unread.NO_SCALE  # its blur is read, and a still shows no speed
 
 
 def hazed(clip: Clip, seed: int, off_px: int = 2) -> np.ndarray:

@@ -19,13 +19,12 @@ from numpy.typing import NDArray
 
 from generator.io.checksummed_json import checksummed_line, parse_checksummed_line
 from scenes.axes import AXES
-from scenes.control_axis import PROBES_VERSION, Bytes, Reading
+from scenes.control_axis import PROBES_VERSION, Bytes, Reading, Unread
 from trainer.control.laws import AxisControl, NoLaw
 from trainer.probing.statistics import Floats
 
 FILE = "readings.jsonl"
 LOG = logging.getLogger("stopdown.readings")
-SHARP = "edges are sharp"  # what the shutter's probe says of blur below what it can read
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,12 +33,13 @@ class Read:
 
     relative: float | None
     value: float | None
+    unread: Unread | None  # why there is no value of its own
     note: str
 
     @property
     def sharp(self) -> bool:
         """Whether it could not be read because there is less blur than can be: an upper bound, no reading."""
-        return self.value is None and SHARP in self.note
+        return self.unread is Unread.TOO_SHARP
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +100,13 @@ class Prober:
     def _remember(self, key: str, read: Read) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8") as file:
-            tree = {"key": key, "relative": read.relative, "value": read.value, "note": read.note}
+            tree = {
+                "key": key,
+                "relative": read.relative,
+                "value": read.value,
+                "unread": read.unread and read.unread.name,
+                "note": read.note,
+            }
             file.write(f"{self._lead}{checksummed_line(tree).decode()}\n")
         self._lead = ""
 
@@ -112,23 +118,29 @@ def _read(axis: str, video_THW3: Bytes, reference_THW3: Bytes, fps: float) -> Re
     if relative is None and not note:
         other = AXES[axis].probe(reference_THW3, fps).note
         note = f"the video at c = 0: {other}" if other else "the two videos show nothing that can be compared"
-    return Read(relative=relative, value=own.value, note=note)
+    return Read(relative=relative, value=own.value, unread=own.unread, note=note)
 
 
 def _stored(path: Path) -> list[tuple[str, Read]]:
-    """Return what an earlier evaluation read; a line that is damaged, cut short or has no checksum is said, and left out."""
+    """Return what an earlier evaluation read; a line that is damaged, cut short or has no checksum is said, and left out.
+
+    What an earlier version could not read is read again: it did not record why.
+    """
     if not path.is_file():
         return []
-    found, lines = [], path.read_bytes().split(b"\n")
+    found: list[tuple[str, Read | None]] = []
+    lines = path.read_bytes().split(b"\n")
     for line in lines:
         try:
             tree = parse_checksummed_line(line)
-            found.append((str(tree["key"]), Read(relative=tree["relative"], value=tree["value"], note=str(tree["note"]))))
+            unread = None if tree.get("unread") is None else Unread[tree["unread"]]
+            told = Read(relative=tree["relative"], value=tree["value"], unread=unread, note=str(tree["note"]))
+            found.append((str(tree["key"]), told if "unread" in tree or told.value is not None else None))
         except (ValueError, KeyError, TypeError):
             continue
     if len(found) < sum(line != b"" for line in lines):
         LOG.warning("%s has lines that are not as they were written; what they are about is read again", path)
-    return found
+    return [(key, read) for key, read in found if read is not None]
 
 
 def _digest(frames_THW3: Bytes) -> str:

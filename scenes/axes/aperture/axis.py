@@ -15,7 +15,7 @@ import numpy as np
 from scenes.axes.aperture.blur_ratio import pool, relative_stops
 from scenes.axes.aperture.probe import MAX_RESIDUAL, find_spots
 from scenes.camera import circle_of_confusion_px, focal_px, project
-from scenes.control_axis import Bytes, Detection, ErrorUnit, Floats, Measurement, Reading, UnitLaw
+from scenes.control_axis import Bytes, Detection, ErrorUnit, Floats, Measurement, Reading, UnitLaw, Unread
 from scenes.errors import InputError
 from scenes.spec import Optics, SceneSpec
 
@@ -94,11 +94,12 @@ class Aperture:
         soft = [spot for spot in spots if spot.blur_px >= LEAST_READ_PX]
         if not soft:
             reason = f"all {len(spots)} round bright spots look sharp" if spots else "no round bright spot stands out"
-            return Reading(value=None, confidence=0.0, note=f"{reason}: no blur disc to measure")
+            unread = Unread.IN_FOCUS if spots else Unread.NOT_SEEN
+            return Reading(value=None, confidence=0.0, unread=unread, note=f"{reason}: no blur disc to measure")
         misfit = float(np.median([spot.residual for spot in soft]))
         confidence = min(1.0, len(soft) / ENOUGH_MARKS) * (1.0 - 0.5 * misfit / MAX_RESIDUAL)
         detections = tuple(Detection(x_px=spot.x_px, y_px=spot.y_px, size_px=spot.blur_px) for spot in soft)
-        return Reading(value=None, confidence=confidence, detections=detections)
+        return Reading(value=None, confidence=confidence, detections=detections, unread=Unread.NO_SCALE)
 
     def distance(self, value: float, reference: float) -> float:
         """Return how many stops wider a f-number is than the reference."""

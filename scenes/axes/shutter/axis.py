@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from scenes.axes.shutter.probe import BlurredThing, compare_motion_blur, read_motion_blur
 from scenes.camera import project
-from scenes.control_axis import Bytes, Detection, ErrorUnit, Floats, Measurement, Reading, UnitLaw
+from scenes.control_axis import Bytes, Detection, ErrorUnit, Floats, Measurement, Reading, UnitLaw, Unread
 from scenes.errors import InputError
 from scenes.motion import location_at
 from scenes.spec import Optics, SceneSpec
@@ -118,18 +118,22 @@ class Shutter:
 
     def probe(self, frames_THW3: Bytes, fps: float) -> Reading:
         """Read the exposure time (seconds) from sRGB frames `[T, H, W, 3]`; a still has blur lengths (detections) only."""
-        things, note = read_motion_blur(frames_THW3)
+        things, unread, note = read_motion_blur(frames_THW3)
         if not things:
-            return Reading(value=None, confidence=0.0, note=note)
+            return Reading(value=None, confidence=0.0, unread=unread, note=note)
         good = [thing for thing in things if _is_read(thing)]
         detections = tuple(Detection(x_px=thing.x_px, y_px=thing.y_px, size_px=thing.length_px) for thing in good)
         if not good:
             sharp = min(things, key=lambda thing: thing.misfit)
-            why = f"edges are sharp to {READABLE_PX:g} px" if sharp.misfit < MAX_MISFIT else "edges do not look motion-blurred"
-            return Reading(value=None, confidence=0.0, note=f"no blur to read: {why}")
+            if sharp.misfit < MAX_MISFIT:
+                unread, why = Unread.TOO_SHARP, f"edges are sharp to {READABLE_PX:g} px"
+            else:
+                unread, why = Unread.OTHER_SHAPE, "edges do not look motion-blurred"
+            return Reading(value=None, confidence=0.0, unread=unread, note=f"no blur to read: {why}")
         relative = np.array([math.hypot(thing.error_px / thing.length_px, FLOOR_ERROR) for thing in good])
         if good[0].speed_px_per_frame is None:
-            return Reading(value=None, confidence=_confidence(relative), detections=detections, note="a still shows no speed")
+            confidence, note = _confidence(relative), "a still shows no speed"
+            return Reading(value=None, confidence=confidence, detections=detections, unread=Unread.NO_SCALE, note=note)
         frames = np.log2([thing.length_px / cast(float, thing.speed_px_per_frame) for thing in good])
         stops, agree = _pooled(frames, relative)
         confidence = _confidence(relative[agree]) * float(agree.mean())

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scenes.axes.shutter.ramps import Edges, Ramps, fit_ramps
 from scenes.axes.shutter.scanlines import LUMA_3, Outline, Profiles, Scan, cut, find_outline, read_profiles, sample_edges
 from scenes.axes.shutter.tracking import GENERATED, Backdrop, Blob, Track, find_backdrop, find_blobs, find_tracks
+from scenes.control_axis import Unread
 
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float64]
@@ -59,20 +60,25 @@ class _Path:
     direction_2: Floats
 
 
-def read_motion_blur(frames_THW3: Bytes) -> tuple[list[BlurredThing], str]:
+Blurred = tuple[list[BlurredThing], Unread | None, str]  # what can be read, or why nothing can, and that in words
+
+
+def read_motion_blur(frames_THW3: Bytes) -> Blurred:
     """Return the moving things whose blur can be read, and, where there is none, why not.
 
     Where nothing is tracked as in a rendering, a second look allows for what generated videos have: haze and uneven shapes.
     """
     backdrop = find_backdrop(frames_THW3)
     if backdrop is None:
-        return [], "the backdrop has texture and the frames are too few to see behind what moves"
+        return [], Unread.HIDDEN, "the backdrop has texture and the frames are too few to see behind what moves"
     blobs_T = find_blobs(frames_THW3, backdrop)
     if len(frames_THW3) == 1 and any(blobs_T):
         return _read_still(frames_THW3, backdrop, blobs_T[0])
     tracks = _tracks(frames_THW3, backdrop, blobs_T)
+    if not tracks and any(blobs_T):
+        return [], Unread.NOT_MOVING, "nothing moves at an even speed"
     if not tracks:
-        return [], "nothing moves at an even speed" if any(blobs_T) else "nothing stands out from the backdrop inside the frame"
+        return [], Unread.NOT_SEEN, "nothing stands out from the backdrop inside the frame"
     things: list[BlurredThing] = []
     hidden = False
     lines = _lines(sum(len(track.blobs) for track in tracks))
@@ -87,8 +93,10 @@ def read_motion_blur(frames_THW3: Bytes) -> tuple[list[BlurredThing], str]:
             error_px = ramps.length_px * math.hypot(ramps.error_px / ramps.length_px, track.velocity_error / speed)
             things.append(_thing(track.center_at(0), speed, ramps, error_px))
     if hidden and not things:
-        return [], "the textured backdrop stays hidden behind what moves for most of the clip"
-    return things, "" if things else "the moving things have too little luma contrast or no readable edges"
+        return [], Unread.HIDDEN, "the textured backdrop stays hidden behind what moves for most of the clip"
+    if not things:
+        return [], Unread.NO_EDGES, "the moving things have too little luma contrast or no readable edges"
+    return things, None, ""
 
 
 def compare_motion_blur(frames_THW3: Bytes, reference_THW3: Bytes) -> list[tuple[BlurredThing, BlurredThing]]:
@@ -257,7 +265,7 @@ def _updated(outline: Outline, ramps: Ramps, codes: tuple[NDArray[np.intp], ...]
     return replace(outline, start_FJ=start_FJ, stop_FJ=stop_FJ, length_px=length_px)
 
 
-def _read_still(frames_1HW3: Bytes, backdrop: Backdrop, blobs: list[Blob]) -> tuple[list[BlurredThing], str]:
+def _read_still(frames_1HW3: Bytes, backdrop: Backdrop, blobs: list[Blob]) -> Blurred:
     """Read the blur of what is softer one way than the other on a still, along the direction that its own edges tell.
 
     What is round and as soft all round (a light out of focus, a ball at rest) tells nothing of motion.
@@ -266,13 +274,13 @@ def _read_still(frames_1HW3: Bytes, backdrop: Backdrop, blobs: list[Blob]) -> tu
     slopes = [(blob, slope_powers(frames_1HW3[0], backdrop, blob)) for blob in blobs]
     leaning = [blob for blob, power_A in slopes if power_A.min() < ALL_ROUND * power_A.max()]
     if not leaning:
-        return [], "everything is as soft, or as sharp, one way as the other"
+        return [], Unread.OTHER_SHAPE, "everything is as soft, or as sharp, one way as the other"
     lines = _lines(len(leaning))
     for blob in leaning:
         ramps = _fit_turning(frames_1HW3, backdrop, blob, lines)
         if ramps is not None:
             things.append(_thing(blob.center_2, None, ramps, ramps.error_px))
-    return things, "" if things else "nothing has readable edges"
+    return (things, None, "") if things else ([], Unread.NO_EDGES, "nothing has readable edges")
 
 
 def _fit_turning(frames_1HW3: Bytes, backdrop: Backdrop, blob: Blob, lines: int) -> Ramps | None:

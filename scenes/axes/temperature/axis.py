@@ -13,7 +13,7 @@ import numpy as np
 
 from scenes.axes.temperature.probe import cast_between, find_neutral
 from scenes.camera import project
-from scenes.control_axis import Bytes, Detection, ErrorUnit, Floats, Measurement, Reading, UnitLaw
+from scenes.control_axis import Bytes, Detection, ErrorUnit, Floats, Measurement, Reading, UnitLaw, Unread
 from scenes.errors import InputError
 from scenes.spec import Optics, SceneSpec
 from scenes.white import MAX_KELVIN, MIN_KELVIN, REFERENCE_KELVIN, adaptation_33, mired
@@ -86,7 +86,7 @@ class Temperature:
         found = find_neutral(frames_THW3)
         if found is None:
             note = "nothing between black and clipped white looks like a neutral under any light from 1000 to 40000 K"
-            return Reading(value=None, confidence=0.0, note=note)
+            return Reading(value=None, confidence=0.0, unread=Unread.NOT_SEEN, note=note)
         lead = 1.0 - min(1.0, found.rival_levels / found.levels)
         support = min(1.0, found.levels / FULL_LEVELS)
         sharp = 1.0 / (1.0 + (found.sigma_mired / 10.0) ** 2)

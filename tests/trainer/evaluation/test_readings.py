@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import importlib.util
+from pathlib import Path
 
 import numpy as np
 import pytest
 from blender_child import run_in_blender
 
+from generator.io.checksummed_json import checksummed_line, parse_checksummed_line
 from generator.media.video import decode, encode
 from generator.recipe.render_settings import RenderSettings
 from scenes.axes import AXES
-from scenes.control_axis import Bytes, UnitLaw
+from scenes.control_axis import Bytes, UnitLaw, Unread
 from scenes.errors import InputError
 from scenes.families.base import draw_scene
 from scenes.families.depth_row import DEPTH_ROW
@@ -20,6 +22,7 @@ from scenes.families.tabletop import TABLETOP
 from scenes.palette import to_bytes
 from scenes.spec import Optics, SceneSpec, Shot
 from trainer.control.laws import AxisControl, NoLaw, axis_control
+from trainer.probing.cached import Prober
 from trainer.probing.sweep import SweepReport, ValueReading, read_sweep
 
 FPS = 16
@@ -108,6 +111,22 @@ def test_noise_is_unreadable_and_says_so(axis: str, frames: int) -> None:
         all(reading.note for reading in others) and report.median_error is None and report.slope is None and report.rho is None
     )
     assert report.line().startswith(f"{axis}: {report.readable} of 5 read")
+
+
+@pytest.mark.parametrize("axis", list(AXES))
+def test_why_nothing_is_read_is_a_reason_that_is_kept(axis: str, tmp_path: Path) -> None:
+    """Not words: and what an earlier version stored without a reason is read again."""
+    black = np.zeros((5, 32, 32, 3), dtype=np.uint8)
+    said = AXES[axis].probe(black, 16.0)
+    assert said.value is None and isinstance(said.unread, Unread) and said.note
+    first = Prober(tmp_path / "r.jsonl", 16.0).read(axis, black, black)
+    assert first.unread is said.unread and not first.sharp
+    again = Prober(tmp_path / "r.jsonl", 16.0)
+    assert list(again._known.values()) == [first]
+    tree = parse_checksummed_line((tmp_path / "r.jsonl").read_bytes().strip())
+    assert tree.pop("unread") == said.unread.name
+    (tmp_path / "r.jsonl").write_bytes(checksummed_line({key: tree[key] for key in tree if key != "check"}) + b"\n")
+    assert Prober(tmp_path / "r.jsonl", 16.0)._known == {}
 
 
 def test_one_flat_colour_is_no_evidence_of_any_control() -> None:
