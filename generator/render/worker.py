@@ -187,6 +187,7 @@ def _stills(kinds: tuple[str, ...], srgb_THW3: NDArray[np.uint8], linear_THW3: F
 
 def _stored(reading: Reading) -> ReadingRecord:
     parts = asdict(reading)
+    del parts["unread"]  # records on disk say it in words only, as they always have
     return ReadingRecord.model_validate({"marks": parts.pop("detections"), **parts})  # `marks` is the key on disk
 
 
