@@ -188,7 +188,7 @@ def measure(plan: Plan, clip: ClipPlan, axis: str, reading: Reading) -> Measurem
 
 
 def reading_from_record(record: ReadingRecord) -> Reading:
-    """Return the reading that a record holds."""
+    """Return the reading that a record holds; why nothing was read is kept in words only."""
     detections = tuple(
         Detection(x_px=detection.x_px, y_px=detection.y_px, size_px=detection.size_px) for detection in record.marks
     )

@@ -42,7 +42,6 @@ LIGHT_OVER_DISC = (1.22, 1.45)
 LIGHTS = (6, 8)
 TRIES = 300
 LEAST_DISC_PX = 4.0
-FOCUS_PLACES = ("near", "middle", "far")
 
 
 @dataclass(frozen=True, kw_only=True)

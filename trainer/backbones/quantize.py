@@ -133,11 +133,6 @@ def quantize_in_place(transformer: WanTransformer3DModel, kind: Quantization, dt
     quantize_(transformer, _torchao_config(kind), filter_fn=lambda module, _name: id(module) in wanted)
 
 
-def is_packed(layer: nn.Linear) -> bool:
-    """Return whether a linear layer's weight is packed."""
-    return type(layer.weight).__name__ in ("Float8Tensor", "Int8Tensor", "Params4bit")
-
-
 def weight_bytes(transformer: WanTransformer3DModel) -> int:
     """Return the bytes that a transformer's own parameters take, scales of packed ones included; adapters count."""
     return sum(_stored_bytes(parameter) for parameter in transformer.parameters())

@@ -13,8 +13,6 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKLWan, WanTransformer3DModel
 
-from scenes.errors import InputError, closest
-
 TEXT_LENGTH = 512  # tokens that the text is padded to
 
 
@@ -111,15 +109,6 @@ WAN_CONFIGS: Mapping[str, WanConfig] = MappingProxyType(
         ),
     }
 )
-
-
-def wan_config(name: str) -> WanConfig:
-    """Return the configuration of a backbone by name (`wan2.1-t2v-1.3b`); raises InputError for an unknown one."""
-    if name not in WAN_CONFIGS:
-        raise InputError(
-            f"backbone configuration '{name}' is unknown{closest(name, WAN_CONFIGS)}; known are {', '.join(WAN_CONFIGS)}"
-        )
-    return WAN_CONFIGS[name]
 
 
 def known_config(hub_id: str) -> WanConfig | None:

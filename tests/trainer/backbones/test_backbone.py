@@ -16,7 +16,7 @@ from trainer_support import predict, scramble, tiny_config, tiny_inputs, tiny_tr
 from scenes.errors import InputError
 from trainer.backbones.load import experts, fingerprint, load_backbone
 from trainer.backbones.locate import locate_backbone
-from trainer.backbones.wan_configs import WAN_CONFIGS, WanConfig, meta_vae, random_transformer, wan_config
+from trainer.backbones.wan_configs import WAN_CONFIGS, WanConfig, meta_vae, random_transformer
 from trainer.control import AdapterConfig, ControlConfig, LoraSettings, Mode, attach, axis_control, resolve_blocks
 from trainer.control.lora import lora_modules
 from trainer.formats.published import control_shapes
@@ -50,7 +50,7 @@ def expected_parameters(config: WanConfig) -> int:
 
 @pytest.mark.parametrize("name", WAN_CONFIGS)
 def test_true_configurations_on_the_meta_device(name: str) -> None:
-    config = wan_config(name)
+    config = WAN_CONFIGS[name]
     transformer = random_transformer(config)
     shapes = {key: tuple(tensor.shape) for key, tensor in transformer.state_dict().items()}
     assert set(shapes) == set(backbone_names(config.num_layers).values())
@@ -72,18 +72,13 @@ def test_true_configurations_on_the_meta_device(name: str) -> None:
 
 @pytest.mark.parametrize(("name", "billions"), [("wan2.1-t2v-1.3b", 1.42), ("wan2.1-t2v-14b", 14.3), ("wan2.2-ti2v-5b", 5.0)])
 def test_true_configurations_have_their_size(name: str, billions: float) -> None:
-    assert expected_parameters(wan_config(name)) / 1e9 == pytest.approx(billions, rel=0.01)
+    assert expected_parameters(WAN_CONFIGS[name]) / 1e9 == pytest.approx(billions, rel=0.01)
 
 
 @pytest.mark.parametrize(("name", "spatial"), [("wan2.1-t2v-1.3b", 8), ("wan2.2-ti2v-5b", 16)])
 def test_true_autoencoders(name: str, spatial: int) -> None:
-    vae = meta_vae(wan_config(name))
-    assert vae.config.z_dim == wan_config(name).channels and vae.config.scale_factor_spatial == spatial
-
-
-def test_an_unknown_configuration_is_refused() -> None:
-    with pytest.raises(InputError, match=r"'wan2.1-t2v-1.3' is unknown \(did you mean 'wan2.1-t2v-1.3b'\?\)"):
-        wan_config("wan2.1-t2v-1.3")
+    vae = meta_vae(WAN_CONFIGS[name])
+    assert vae.config.z_dim == WAN_CONFIGS[name].channels and vae.config.scale_factor_spatial == spatial
 
 
 def test_the_embedding_takes_one_token_of_a_wide_model_and_several_of_a_narrow_one() -> None:

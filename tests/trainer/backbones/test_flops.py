@@ -9,7 +9,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from trainer_support import LAYERS, predict, scramble, tiny_config, tiny_inputs, tiny_transformer
 
-from trainer.backbones.wan_configs import random_transformer, wan_config
+from trainer.backbones.wan_configs import WAN_CONFIGS, random_transformer
 from trainer.control import AdapterConfig, ControlConfig, LoraSettings, attach, axis_control, resolve_blocks
 from trainer.estimates.flops import Shape, StepFlops, peak_flops, step_flops, video_tokens
 
@@ -44,7 +44,7 @@ def test_the_formula_counts_what_runs(arm: str, checkpointing: bool, batch: int,
 
 def test_a_true_step_is_about_four_operations_a_weight_and_token() -> None:
     """Forward 2N and backward 2N for frozen weights, plus attention and LoRA: an independent bound on the whole."""
-    config = wan_config("wan2.1-t2v-1.3b")
+    config = WAN_CONFIGS["wan2.1-t2v-1.3b"]
     transformer = random_transformer(config)
     control = ControlConfig(axes=(axis_control("shutter"),), blocks=resolve_blocks("deepest_third", 30))
     tokens = video_tokens(512, 512, 9)

@@ -11,7 +11,7 @@ from trainer_support import scramble
 from scenes.errors import InputError
 from trainer.backbones.load import load_backbone
 from trainer.backbones.quantize import PACKAGES, Quantization, quantize_in_place, weight_bytes
-from trainer.backbones.wan_configs import WanConfig, random_transformer, wan_config
+from trainer.backbones.wan_configs import WAN_CONFIGS, WanConfig, random_transformer
 from trainer.backbones.weightless import weightless_pipeline
 from trainer.control import AdapterConfig, ControlConfig, LoraSettings, WanAdapter, attach, axis_control, resolve_blocks
 from trainer.estimates.flops import video_tokens
@@ -108,7 +108,7 @@ def test_activations_are_what_autograd_keeps(side: int, text_tokens: int, batch:
 )
 def test_true_sizes_fit_the_cards_they_are_meant_for(name: str, quantization: str, card_gb: int) -> None:
     """At 512 x 512, 9 frames, batch 1, with gradient checkpointing: the issue's bounds and two more."""
-    config = wan_config(name)
+    config = WAN_CONFIGS[name]
     tokens = video_tokens(512, 512, 9, spatial=16 if config.expand_timesteps else 8)
     estimate = estimate_memory(
         config.transformer_arguments(), reference(config.num_layers), tokens=tokens, quantization=quantization
@@ -119,7 +119,7 @@ def test_true_sizes_fit_the_cards_they_are_meant_for(name: str, quantization: st
 
 
 def test_what_saves_memory_is_seen_to() -> None:
-    config, adapter = wan_config("wan2.1-t2v-1.3b").transformer_arguments(), reference(30)
+    config, adapter = WAN_CONFIGS["wan2.1-t2v-1.3b"].transformer_arguments(), reference(30)
 
     def total(**changes: object) -> int:
         return estimate_memory(config, adapter, **({"tokens": 3072} | changes)).total

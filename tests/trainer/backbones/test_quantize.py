@@ -19,7 +19,6 @@ from trainer.backbones.quantize import (
     PACKAGES,
     Quantization,
     check_quantization,
-    is_packed,
     load_quantized,
     loading_options,
     quantize_in_place,
@@ -37,6 +36,11 @@ PACKED = [
 pytestmark = pytest.mark.filterwarnings("ignore:.*get_apply_tensor_subclass", "ignore:.*Enum subclass")
 # How far a prediction moves, relative: 3, 7 and 4 bits of mantissa, step or code book, averaged over sums.
 TOLERANCE = {Quantization.FP8: 0.05, Quantization.INT8: 0.02, Quantization.NF4: 0.12}
+
+
+def is_packed(layer: torch.nn.Linear) -> bool:
+    """Return whether a linear layer's weight is packed."""
+    return type(layer.weight).__name__ in ("Float8Tensor", "Int8Tensor", "Params4bit")
 
 
 def backbone(width_heads: int = 4) -> torch.nn.Module:

@@ -17,7 +17,7 @@ from trainer_support import scramble
 
 from trainer.backbones.load import experts, load_backbone
 from trainer.backbones.locate import KNOWN
-from trainer.backbones.wan_configs import WAN_CONFIGS, meta_vae, random_transformer, wan_config
+from trainer.backbones.wan_configs import WAN_CONFIGS, meta_vae, random_transformer
 from trainer.control import AdapterConfig, ControlConfig, LoraSettings, attach, axis_control, resolve_blocks
 from trainer.pipelines.controlled_wan import ControlledWan
 from trainer.weights.key_names import backbone_names
@@ -38,7 +38,7 @@ def test_every_configuration_is_in_the_table_and_can_be_named() -> None:
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_configurations_are_the_published_ones(name: str) -> None:
     dim, ffn_dim, heads, layers, stride, boundary, z_dim = PUBLISHED[name]
-    config = wan_config(name)
+    config = WAN_CONFIGS[name]
     assert (config.width, config.ffn_dim, config.num_attention_heads, config.num_layers) == (dim, ffn_dim, heads, layers)
     assert config.boundary_ratio == boundary
     assert config.experts == (("transformer", "transformer_2") if boundary is not None else ("transformer",))
@@ -58,7 +58,7 @@ def test_shapes_of_a_published_block(name: str) -> None:
     """By the original names of a block's weights, so that a checkpoint under either naming fits."""
     dim, ffn_dim, _, layers, _, _, z_dim = PUBLISHED[name]
     names = backbone_names(layers)
-    state = random_transformer(wan_config(name)).state_dict()
+    state = random_transformer(WAN_CONFIGS[name]).state_dict()
     shapes = {original: tuple(state[own].shape) for original, own in names.items()}
     last = f"blocks.{layers - 1}"
     assert shapes[f"{last}.self_attn.q.weight"] == shapes[f"{last}.cross_attn.o.weight"] == (dim, dim)
@@ -72,7 +72,7 @@ def test_shapes_of_a_published_block(name: str) -> None:
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_a_reduced_pipeline_of_every_kind_generates_under_control(name: str, tmp_path: Path) -> None:
     """Real weights, saved and loaded by diffusers, both guidance passes, all experts; depth, width and text are cut."""
-    config = wan_config(name)
+    config = WAN_CONFIGS[name]
     base = load_backbone("tiny-random", cache=tmp_path)
     parts = {**base.components, "vae": reduced_vae(name)}
     for seed, expert in enumerate(config.experts):
@@ -107,7 +107,7 @@ def test_a_reduced_pipeline_of_every_kind_generates_under_control(name: str, tmp
 
 def reduced_transformer(name: str, seed: int) -> WanTransformer3DModel:
     """Return a named configuration at a width of 32 and three blocks; channels, norms and patches stay."""
-    config = dataclasses.replace(wan_config(name), num_attention_heads=2, attention_head_dim=16, ffn_dim=48, num_layers=3)
+    config = dataclasses.replace(WAN_CONFIGS[name], num_attention_heads=2, attention_head_dim=16, ffn_dim=48, num_layers=3)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return WanTransformer3DModel(**{**config.transformer_arguments(), "text_dim": 32, "freq_dim": 32}).eval()
@@ -115,7 +115,7 @@ def reduced_transformer(name: str, seed: int) -> WanTransformer3DModel:
 
 def reduced_vae(name: str) -> AutoencoderKLWan:
     """Return a named configuration's autoencoder with few channels inside; latents, strides and kind stay."""
-    config = dict(wan_config(name).vae)
+    config = dict(WAN_CONFIGS[name].vae)
     z_dim = config.get("z_dim", 16)
     config |= {"base_dim": 8, "num_res_blocks": 1, "latents_mean": [0.0] * z_dim, "latents_std": [1.0] * z_dim}
     if "decoder_base_dim" in config:

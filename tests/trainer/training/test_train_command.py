@@ -22,7 +22,7 @@ from generator.io.file_lock import exclusive_lock
 from scenes.errors import InputError
 from trainer.adapters.saved import SavedAdapter
 from trainer.backbones.quantize import Quantization
-from trainer.backbones.wan_configs import random_transformer, wan_config
+from trainer.backbones.wan_configs import WAN_CONFIGS, random_transformer
 from trainer.commands.train import command
 from trainer.training.checkpoints.checkpoint import checkpoint_steps
 
@@ -161,7 +161,7 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_dry_run_for_a_hub_id_needs_no_hub(
     name: str, place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = wan_config(name)
+    config = WAN_CONFIGS[name]
     train(
         place,
         tmp_path / "run",

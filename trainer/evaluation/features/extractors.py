@@ -156,12 +156,6 @@ class BackboneFeatures:
         return (latents_1Cthw - mean) / torch.tensor(vae.config.latents_std, dtype=torch.float32).view(shape)
 
 
-def text_video_score(features: TextScores, frames_THW3: Frames, prompt: str) -> float:
-    """Return the cosine between a video's and a prompt's features."""
-    ours_D, words_D = features.video(frames_THW3), features.text(prompt)
-    return float(ours_D @ words_D / (np.linalg.norm(ours_D) * np.linalg.norm(words_D)))
-
-
 def stacked(features: VideoFeatures, videos: Sequence[Frames]) -> Floats:
     """Return the features of several videos [N, D]."""
     return np.stack([features.video(frames_THW3) for frames_THW3 in videos])

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -79,24 +78,6 @@ def decode_latents(pipe: ControlledWan, latents_1Cthw: Tensor) -> Frames:
     std = torch.tensor(vae.config.latents_std, device=latents_1Cthw.device).view(shape)
     video_13THW = vae.decode((latents_1Cthw * std + mean).to(vae.dtype)).sample
     return to_bytes(pipe.video_processor.postprocess_video(video_13THW, output_type="np"))[0]
-
-
-def one_step_features(
-    pipe: ControlledWan,
-    prompts: Sequence[str],
-    controls_NA: Sequence[Sequence[float]],
-    features: VideoFeatures,
-    *,
-    mode: str,
-    seed: int,
-    sampling: Sampling,
-) -> Floats:
-    """Return the features [N, D] of one-step videos, one per prompt and row of controls; prompt n starts from seed + n."""
-    rows = []
-    for index, (prompt, controls_A) in enumerate(zip(prompts, controls_NA, strict=True)):
-        frames_THW3 = one_step(pipe, prompt, controls_A, mode=mode, seed=seed + index, sampling=sampling)
-        rows.append(features.video(frames_THW3))
-    return np.stack(rows)
 
 
 def compare(ours_ND: Floats, backbone_ND: Floats, features: VideoFeatures) -> FastScores:
