@@ -99,6 +99,7 @@ NAMES_AN_AXIS = {
     "generator/verify/findings.py": "the shutter's short blurs",
     "trainer/evaluation/published_numbers.py": "published numbers of each axis",
     "trainer/formats/published.py": "the published law of each axis",
+    "trainer/generation/sampler.py": "an example in a docstring",
     "trainer/methods/control/generate.py": "an example in a docstring",
     "trainer/tiny/shared/coverage.py": "closed forms of the tiny backbone's world",
     "blender_addons/stopdown/live.py": "the camera's own settings behind the sliders",
