@@ -9,7 +9,7 @@ comma := ,
 space := $() $()
 unexport PYTHONDONTWRITEBYTECODE  # tests start hundreds of processes, which would compile the sources anew each time
 
-.PHONY: help demo test test-floors torture fuzz explore lint docs bench extension tiny clean
+.PHONY: help demo test test-floors torture fuzz explore races lint docs bench extension tiny clean
 
 help:
 	@echo "make demo   from nothing to a measured control on the tiny backbone: examples/demo.toml in $(OUT) (minutes; resumable)"
@@ -18,6 +18,7 @@ help:
 	@echo "make torture  kill every command at each of its file events, let these fail, flip bits: the long form of tests/torture (an hour or two)"
 	@echo "make fuzz   odd recipes, overrides and command lines, drawn anew (ten minutes on two cores; FUZZ=20 times the tests' number)"
 	@echo "make explore  draw the property tests anew, with more examples (minutes)"
+	@echo "make races  what starts, kills and waits for processes, ten times beside two busy ones (long; RACES=1 for one time)"
 	@echo "make lint   run ruff and mypy"
 	@echo "make docs   build the documentation with the reference of every module in $(OUT)/docs; a broken link is an error"
 	@echo "make extension  build the Blender extension's zip in dist (PLATFORM=any for one without wheels)"
@@ -66,6 +67,10 @@ fuzz: $(VENV)/.ready
 
 explore: $(VENV)/.ready
 	$(BIN)/pytest -m hypothesis --hypothesis-profile explore
+
+RACES ?= 10
+races: $(VENV)/.ready
+	PYTEST=$(BIN)/pytest tests/races.sh $(RACES)
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .
