@@ -15,7 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scenes.control_axis import Bytes, ErrorUnit, Floats, Measurement, Reading, UnitLaw, Unread
+from scenes.arrays import Bytes, Floats32
+from scenes.control_axis import ErrorUnit, Measurement, Reading, UnitLaw, Unread
 from scenes.errors import InputError
 from scenes.spec import Optics, SceneSpec
 
@@ -65,7 +66,7 @@ class Letterbox:
         """Return the optics unchanged: bars act on the image."""
         return optics
 
-    def apply_image(self, linear_THW3: Floats, value: float) -> Floats:
+    def apply_image(self, linear_THW3: Floats32, value: float) -> Floats32:
         """Return scene-linear frames with bars; a row that a bar covers in part is darkened by that part."""
         rows_H = np.arange(linear_THW3.shape[1])
         from_edge_H = np.minimum(rows_H, rows_H[::-1])

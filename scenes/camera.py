@@ -8,11 +8,9 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 
+from scenes.arrays import Floats
 from scenes.spec import Camera, Shot
-
-Floats = NDArray[np.float64]
 
 
 def rotation_33(camera: Camera) -> Floats:

@@ -13,13 +13,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
+from scenes.arrays import Bytes, Floats32
 from scenes.spec import Optics, SceneSpec
 
-Floats = NDArray[np.float32]
-Bytes = NDArray[np.uint8]
 ErrorUnit = Literal["stop", "mired"]
 
 PROBES_VERSION = 2  # raised when any probe reads the same frames differently; stored readings of other versions are not reused
@@ -172,7 +168,7 @@ class Axis(Protocol):
         """Return the optics with this axis set; unchanged where the axis acts on the image."""
         ...
 
-    def apply_image(self, linear_THW3: Floats, value: float) -> Floats:
+    def apply_image(self, linear_THW3: Floats32, value: float) -> Floats32:
         """Return the scene-linear frames with this axis applied; the same array where it acts on the optics."""
         ...
 

@@ -8,11 +8,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
+from scenes.arrays import Floats
 from scenes.spec import Motion, Quaternion, Vec3
-
-Floats = NDArray[np.float64]
 
 
 def axis_angle(axis: Vec3, angle_rad: float) -> Quaternion:

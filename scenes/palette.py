@@ -13,11 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from scenes.arrays import Bytes, Floats
 from scenes.errors import InputError, SceneError, closest
 from scenes.spec import Background, Vec3
-
-Floats = NDArray[np.float64]
-Bytes = NDArray[np.uint8]
 
 
 def srgb_encode(linear: ArrayLike) -> NDArray[Any]:

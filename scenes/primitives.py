@@ -16,11 +16,10 @@ from functools import cache
 from types import MappingProxyType
 
 import numpy as np
-from numpy.typing import NDArray
 
+from scenes.arrays import Floats
 from scenes.errors import InputError, closest
 
-Floats = NDArray[np.float64]
 Face = tuple[int, ...]
 Point = tuple[float, float]
 

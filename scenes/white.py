@@ -13,9 +13,9 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-Floats = NDArray[np.float64]
+from scenes.arrays import Floats
 
 REFERENCE_KELVIN = 6500.0
 MIN_KELVIN = 1000.0

@@ -161,3 +161,14 @@ def test_errors_are_in_one_module_a_package_whose_text_shows_their_tree() -> Non
         told = dict(re.findall(r"^ +(\w+) +(\d+) ", module.__doc__ or "", re.MULTILINE))
         own = {name: str(getattr(module, name).exit_code) for name, path in errors.items() if path == f"{package}/errors.py"}
         assert own.items() <= told.items(), f"{package}/errors.py: the text says {told}, the classes are {own}"
+
+
+def test_an_alias_of_an_array_is_defined_once() -> None:
+    """Names such as `Floats` mean one thing, and come from scenes/arrays.py."""
+    places = defaultdict(list)
+    for path in (path for package in PACKAGES for path in sources(package)):
+        for node in ast.parse((ROOT / path).read_text()).body:
+            if isinstance(node, ast.Assign) and re.fullmatch(r"NDArray\[np\.\w+\]", ast.unparse(node.value)):
+                places[ast.unparse(node.targets[0])].append(path)
+    twice = {name: paths for name, paths in places.items() if len(paths) > 1}
+    assert not twice, f"one name, several definitions; move it to scenes/arrays.py: {twice}"

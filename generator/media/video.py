@@ -15,11 +15,9 @@ from pathlib import Path
 import av
 import numpy as np
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation
-from numpy.typing import NDArray
 
 from generator.errors import DamagedError
-
-Bytes = NDArray[np.uint8]
+from scenes.arrays import Bytes
 
 # Without these flags swscale takes short cuts that differ between processors and average chroma of every other row only.
 _EXACT = (

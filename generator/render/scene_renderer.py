@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from generator.errors import RenderError
 from generator.recipe.render_settings import RenderSettings, Softness
@@ -22,6 +21,7 @@ from generator.render.engine.regions import Box, merged, swept_box, swept_px
 from generator.render.engine.start import start_blender
 from generator.truth.flow import Geometry
 from generator.truth.stage import SpecStage, Stage
+from scenes.arrays import Floats32
 from scenes.primitives import mesh
 from scenes.spec import Optics, SceneSpec
 
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from generator.render.custom_blend.truth_stage import BlendStage
     from generator.render.engine.cycles import Scratch
 
-Floats = NDArray[np.float32]
 
 BOX_OVERHEAD_PX = 1000  # what starting a render costs, in pixels rendered: 4 ms against 4 us (seen on bpy 5.0.1)
 BLURRED_PX = 4.0
@@ -62,11 +61,11 @@ class SceneRenderer:
         self._cycles.set_output(self._handle.scene, settings, content_seed(scene, settings), threads)
         self._movers = tuple(solid for solid in scene.solids if solid.motion.moves)
         self._vertices = {solid.kind: mesh(solid.kind).vertices_V3 for solid in self._movers}
-        self._frames: dict[Optics, Floats] = {}
-        self._plates: dict[float | None, Floats] = {}
+        self._frames: dict[Optics, Floats32] = {}
+        self._plates: dict[float | None, Floats32] = {}
         self._whole = Box(left=0, top=0, right=scene.shot.width, bottom=scene.shot.height)
 
-    def frames(self, optics: Optics) -> Floats:
+    def frames(self, optics: Optics) -> Floats32:
         """Return the clip's scene-linear frames `[T, H, W, 3]`, read-only; rendered only if these optics are new.
 
         Raises RenderError with what Blender printed, or if the exposure is longer than the frame interval.
@@ -137,7 +136,7 @@ class SceneRenderer:
         self._cycles.save_blend(path)
         self._blender.set_cast(scene, None)
 
-    def _render(self, optics: Optics) -> Floats:
+    def _render(self, optics: Optics) -> Floats32:
         shot = self.scene.shot
         self._blender.set_optics(self._handle, optics)
         with self._cycles.Scratch() as scratch:
@@ -154,7 +153,7 @@ class SceneRenderer:
         frames_THW3.setflags(write=False)
         return frames_THW3
 
-    def _picture(self, frame: int, box: Box, optics: Optics, scratch: Scratch) -> Floats:
+    def _picture(self, frame: int, box: Box, optics: Optics, scratch: Scratch) -> Floats32:
         samples = self.settings.samples_for(self._softness(frame, optics))
         picture_HW3 = self._cycles.render_frame(self._handle.scene, self._first_frame + frame, box, samples, scratch)
         return picture_HW3 if self._gain == 1.0 else picture_HW3 * np.float32(self._gain)
@@ -184,7 +183,7 @@ class SceneRenderer:
         cost_px = sum(box.area + BOX_OVERHEAD_PX for box in boxes)
         return boxes if cost_px < self._whole.area else [self._whole]
 
-    def _plate(self, optics: Optics, scratch: Scratch) -> Floats:
+    def _plate(self, optics: Optics, scratch: Scratch) -> Floats32:
         """Return the picture of all that stands still, `[H, W, 3]`, made once per f-number."""
         if not self._has_still_parts:
             return backdrop(self.scene)
@@ -221,7 +220,7 @@ def pasted(still: Geometry, parts: Sequence[tuple[Box, Geometry]]) -> Geometry:
     return whole
 
 
-def backdrop(scene: SceneSpec) -> Floats:
+def backdrop(scene: SceneSpec) -> Floats32:
     """Return the scene's backdrop alone, `[H, W, 3]`: straight from bottom to top, taken at pixel centres."""
     shot, colors = scene.shot, scene.background
     bottom_3, top_3 = np.asarray(colors.bottom), np.asarray(colors.top)

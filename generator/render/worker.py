@@ -44,6 +44,7 @@ from generator.render.messages import (
 from generator.render.store_truth import store_truth
 from generator.store.objects import ClipRecord, ReadingRecord, Store
 from generator.truth.truth_names import frame_files
+from scenes.arrays import Floats32
 from scenes.axes import AXES
 from scenes.control_axis import Reading
 from scenes.palette import to_bytes
@@ -52,7 +53,6 @@ from scenes.spec import SceneSpec
 if TYPE_CHECKING:
     from generator.render.scene_renderer import SceneRenderer
 
-Floats = NDArray[np.float32]
 Send = Callable[[Event], None]
 
 
@@ -145,7 +145,7 @@ class _Scene:
 def _store_clip(
     store: Store,
     clip: ClipJob,
-    linear_THW3: Floats,
+    linear_THW3: Floats32,
     spec: SceneSpec,
     settings: WorkerSettings,
     truth: Mapping[str, str],
@@ -177,7 +177,7 @@ def _store_clip(
     return record
 
 
-def _stills(kinds: tuple[str, ...], srgb_THW3: NDArray[np.uint8], linear_THW3: Floats) -> Iterator[tuple[str, bytes]]:
+def _stills(kinds: tuple[str, ...], srgb_THW3: NDArray[np.uint8], linear_THW3: Floats32) -> Iterator[tuple[str, bytes]]:
     for index in range(len(srgb_THW3)):
         if "png" in kinds:
             yield f"{index:04d}.png", png_bytes(srgb_THW3[index])

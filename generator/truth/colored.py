@@ -8,15 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from generator.recipe.truth_section import Pass
 from generator.truth.pass_files import id_colors
 from generator.truth.read_truth import TruthReader
 from generator.truth.scene_file import SceneTruth
+from scenes.arrays import Bytes
 
-Bytes = NDArray[np.uint8]
 EMPTY = 24  # the grey of the background
 
 

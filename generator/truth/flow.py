@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from generator.truth.pass_files import FLOW_LIMIT_PX, HIDDEN, UNKNOWN, VISIBLE
 from generator.truth.view_camera import ViewCamera
+from scenes.arrays import Floats
 
-Floats = NDArray[np.float64]
 _FAR_M = 1e6  # where the background is
 LEAST_COSINE = 0.05  # a surface seen at a sharper angle than 87 degrees
 FOOTPRINT_PX = 1.5  # how far apart, on the surface, the two ends may be: half a pixel's diagonal and the rounding of both

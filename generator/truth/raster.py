@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from generator.truth.view_camera import ViewCamera
+from scenes.arrays import Floats
 from scenes.primitives import Face
 
-Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 NEAR_M = 1e-3  # as Blender's camera is set
 _MOST_CANDIDATES = 4_000_000  # at once: what is held stays some hundred megabytes

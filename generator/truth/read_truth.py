@@ -17,9 +17,9 @@ from generator.recipe.truth_section import Pass
 from generator.truth.pass_files import UNKNOWN, VISIBLE, read_depth, read_flow, read_instances, read_normals, read_sharp
 from generator.truth.scene_file import SceneTruth, read_scene_file
 from generator.truth.truth_names import SCENE_FILE, SHARP_FILE, frame_file
+from scenes.arrays import Floats32
 from scenes.errors import InputError
 
-Floats = NDArray[np.float32]
 Masks = NDArray[np.bool_]
 
 
@@ -31,8 +31,8 @@ class Flow:
     frame; `*_known`: there is a vector, though its end may be hidden or outside the picture.
     """
 
-    forward: Floats
-    backward: Floats
+    forward: Floats32
+    backward: Floats32
     forward_seen: Masks
     backward_seen: Masks
     forward_known: Masks
@@ -56,7 +56,7 @@ class TruthReader:
         """Cameras, objects, boxes and tracks."""
         return read_scene_file(self.file(SCENE_FILE))
 
-    def depth(self, along: Literal["axis", "distance"] = "axis") -> Floats:
+    def depth(self, along: Literal["axis", "distance"] = "axis") -> Floats32:
         """Return depth in metres `[T, H, W]`, inf where nothing is: along the optical axis, or as distance from the camera.
 
         Raises InputError for another way to measure.
@@ -72,7 +72,7 @@ class TruthReader:
                 depth_HW *= np.sqrt(1.0 + across_W[None, :] ** 2 + down_H[:, None] ** 2).astype(np.float32)
         return depth_THW
 
-    def normals(self, space: Literal["world", "camera"] = "world") -> Floats:
+    def normals(self, space: Literal["world", "camera"] = "world") -> Floats32:
         """Return unit normals `[T, H, W, 3]`, 0 where nothing is: in world or camera axes (X right, Y down, Z forward).
 
         Raises InputError for another space.
@@ -106,7 +106,7 @@ class TruthReader:
         """Return the clip as a pinhole without exposure time sees it, sRGB `[T, H, W, 3]`."""
         return np.stack([read_sharp(data) for data in self._frames("sharp", "sharp")])
 
-    def _vectors(self, kind: str, first: int) -> tuple[Floats, NDArray[np.uint8]]:
+    def _vectors(self, kind: str, first: int) -> tuple[Floats32, NDArray[np.uint8]]:
         self.check("flow")
         shape = (0, self.scene.height, self.scene.width)
         steps = range(first, first + len(self.scene.times_s) - 1)

@@ -10,14 +10,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from generator.truth.view_camera import ViewCamera
+from scenes.arrays import Floats
 from scenes.motion import location_at, matrix_33, orientation_at
 from scenes.primitives import Face, mesh
 from scenes.spec import Motion, SceneSpec, Vec3
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

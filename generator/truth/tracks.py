@@ -13,8 +13,7 @@ from generator.truth.raster import clipped, depth_of_mesh, triangles
 from generator.truth.scene_file import Box, FrameCamera, ObjectFrame, SceneObject, matrix
 from generator.truth.stage import Stage, Thing
 from generator.truth.view_camera import ViewCamera
-
-Floats = NDArray[np.float64]
+from scenes.arrays import Floats
 
 
 class Tracks:

@@ -9,12 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from scenes.arrays import Floats
 from scenes.camera import focal_px, rotation_33
 from scenes.spec import Camera, Shot
 
-Floats = NDArray[np.float64]
 FLIP_44 = np.diag([1.0, -1.0, -1.0, 1.0])  # OpenCV looks along +Z with Y down, Blender along -Z with Y up
 
 

@@ -18,13 +18,13 @@ from generator.truth.raster import depth_of_mesh, triangles
 from generator.truth.read_truth import Flow, TruthReader
 from generator.truth.stage import SpecStage
 from generator.truth.tracks import visible_boxes
+from scenes.arrays import Floats
 from scenes.camera import project
 from scenes.motion import location_at, vertices_at
 from scenes.palette import srgb_decode, srgb_encode
 from scenes.primitives import mesh
 from scenes.spec import SceneSpec
 
-Floats = NDArray[np.float64]
 LEVELS = 255.0
 MOVING_PX = 0.1
 LEAST_PIXELS = 50  # a median of fewer says nothing

@@ -14,7 +14,6 @@ from typing import Any
 
 import av
 import numpy as np
-from numpy.typing import NDArray
 
 from generator.errors import DamagedError
 from generator.io.atomic import write_atomic
@@ -26,10 +25,10 @@ from generator.versions.manifest.tree import Manifest
 from generator.versions.reading.diff import ClipChange, FieldChange, VersionDiff
 from generator.web.gallery import EMBED_LIMIT_BYTES, STILL_PX, environment, signed
 from generator.web.gallery_pictures import POSTER_PX, data_uri, webp
+from scenes.arrays import Bytes
 from scenes.axes import AXES
 from scenes.errors import InputError
 
-Bytes = NDArray[np.uint8]
 Row = Mapping[str, Any]
 Progress = Callable[[int, int], None]  # clips done, clips in all
 

@@ -10,8 +10,6 @@ from typing import Any
 from urllib.parse import quote
 
 import jinja2
-import numpy as np
-from numpy.typing import NDArray
 
 from generator.io.atomic import write_atomic
 from generator.recipe.plan import ClipPlan, Plan, ScenePlan
@@ -24,7 +22,6 @@ from scenes.axes import AXES
 from scenes.axes.ticks import scale_values
 from scenes.errors import InputError
 
-Bytes = NDArray[np.uint8]
 Progress = Callable[[int, int], None]  # clips done, clips in all
 
 EMBED_LIMIT_BYTES = 60_000_000

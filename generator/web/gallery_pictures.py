@@ -5,11 +5,10 @@ from __future__ import annotations
 import base64
 import io
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
-Bytes = NDArray[np.uint8]
+from scenes.arrays import Bytes
+
 POSTER_PX = 320
 
 

@@ -13,14 +13,12 @@ from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
-from numpy.typing import NDArray
 
+from scenes.arrays import Floats
 from scenes.camera import focal_px, project
 from scenes.families.base import Laws
 from scenes.families.blend_annotation import AnnotatedObject, Annotation
 from scenes.spec import Camera, SceneSpec, Shot
-
-Floats = NDArray[np.float64]
 
 STRAIGHT_PX = 0.1  # how far from constant velocity a thing may be seen and still be held to its closed form
 STILL_M = 1e-6

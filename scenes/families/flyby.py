@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.spatial import ConvexHull
 
+from scenes.arrays import Floats
 from scenes.camera import focal_px, image_plane_velocity, project, rotation_33, unproject
 from scenes.families.base import Check, Family, Laws
 from scenes.families.rules import (
@@ -33,8 +33,6 @@ from scenes.motion import random_orientation, vertices_at
 from scenes.palette import BACKGROUNDS, COLORS, srgb_encode
 from scenes.primitives import SOLID_KINDS
 from scenes.spec import Background, Camera, Light, Material, Motion, SceneSpec, Shot, Solid, Vec3
-
-Floats = NDArray[np.float64]
 
 KINDS = tuple(kind for kind in SOLID_KINDS if kind != "torus")  # a ring's tube is thinner than a readable blur
 CHORD_SHARE = 0.75  # the longest blur, as a share of the mean chord along the motion

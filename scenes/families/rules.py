@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 
 import numpy as np
-from numpy.typing import NDArray
 
+from scenes.arrays import Floats
 from scenes.axes import AXES, UnitLaw
 from scenes.camera import focal_px, project, rotation_33
 from scenes.families.base import Check, Laws
@@ -24,7 +24,6 @@ from scenes.palette import least_delta_e
 from scenes.primitives import mesh
 from scenes.spec import Background, Camera, Light, Optics, Role, SceneSpec, Shot, Solid, Vec3
 
-Floats = NDArray[np.float64]
 Box = tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels, y down
 
 NAMED: tuple[Role, ...] = ("subject", "prop")

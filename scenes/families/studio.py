@@ -16,8 +16,8 @@ from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 
+from scenes.arrays import Floats
 from scenes.axes.aperture.axis import expected_discs
 from scenes.camera import circle_of_confusion_px, focal_px, project, unproject
 from scenes.errors import SceneError
@@ -30,8 +30,6 @@ from scenes.motion import vertices_at
 from scenes.palette import BACKGROUNDS, COLORS
 from scenes.spec import Background, Light, Role, SceneSpec, Shot, Solid, Vec3
 from scenes.white import adaptation_33
-
-Floats = NDArray[np.float64]
 
 FOCAL_LENGTHS_MM = (100.0, 135.0)  # long, and the lights far behind: then a thing's own depth blurs it least
 DISC_SHARES = (0.8, 0.9)  # of a point at infinity

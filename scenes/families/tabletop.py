@@ -16,8 +16,8 @@ from functools import lru_cache
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from scenes.arrays import Floats
 from scenes.axes.temperature.probe import imitates_neutral
 from scenes.camera import focal_px, rotation_33
 from scenes.errors import SceneError
@@ -28,8 +28,6 @@ from scenes.palette import BACKGROUNDS, COLORS, pick
 from scenes.primitives import SOLID_KINDS, mesh
 from scenes.spec import Background, Camera, Light, Material, Motion, Quaternion, Role, SceneSpec, Shot, Solid, Vec3
 from scenes.white import REFERENCE_KELVIN, peak_gain
-
-Floats = NDArray[np.float64]
 
 CARD_GREYS = (0.9, 0.59, 0.36, 0.19, 0.09, 0.045)  # the neutral row of a colour chart, in albedo
 CARD_LAYOUTS = ((3, 2, 0.09), (2, 3, 0.09), (2, 2, 0.11), (4, 1, 0.09))  # columns, rows, square side in patch_px

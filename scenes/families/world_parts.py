@@ -12,8 +12,8 @@ from functools import lru_cache
 from types import MappingProxyType
 
 import numpy as np
-from numpy.typing import NDArray
 
+from scenes.arrays import Floats
 from scenes.camera import focal_px, image_plane_velocity, rotation_33, unproject
 from scenes.errors import SceneError
 from scenes.families import depth_row, tabletop
@@ -22,8 +22,6 @@ from scenes.families.rules import bounds_px
 from scenes.motion import axis_angle, multiply
 from scenes.palette import BACKGROUNDS, COLORS, delta_e
 from scenes.spec import Background, Camera, Light, Material, Motion, Quaternion, SceneSpec, Shot, Solid, Vec3
-
-Floats = NDArray[np.float64]
 
 LEAST_DELTA_E = 22.0
 # How a kind is held so that it can be told from the others: its own axis leans towards the viewer by so many degrees.

@@ -12,10 +12,11 @@ from diffusers import WanPipeline
 from trainer_support import scramble
 from typer.testing import CliRunner, Result
 
+from scenes.arrays import Bytes
 from trainer.adapters.folder import save_adapter
 from trainer.control import AdapterConfig, ControlConfig, LoraSettings, attach, axis_control
 from trainer.generation.plan import Point, labels_of
-from trainer.generation.sampler import Bytes, Sampling, Stepped
+from trainer.generation.sampler import Sampling, Stepped
 from trainer.methods.control.generate import sample
 from trainer.pipelines.controlled_wan import ControlledWan
 

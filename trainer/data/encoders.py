@@ -13,14 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import AutoencoderKLWan, WanPipeline
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from scenes.arrays import Bytes
 from scenes.errors import InputError
 from trainer.data.cache import TensorCache, cache_key, module_digest
-
-Frames = NDArray[np.uint8]
 
 
 class LatentEncoder:
@@ -43,12 +41,12 @@ class LatentEncoder:
         parts = {"kind": "latents", "frames": frames_sha256, "vae": self.identity, "statistics": statistics}
         return cache_key({**parts, "tiling": _tiling(self.vae)})
 
-    def latents(self, frames_sha256: str, load: Callable[[], Frames]) -> Tensor:
+    def latents(self, frames_sha256: str, load: Callable[[], Bytes]) -> Tensor:
         """Return a clip's latents [C, t, h, w], float32 on the CPU; `load` decodes its frames only if they are needed."""
         return self.cache.remember(self.key(frames_sha256), lambda: self.encode(load()))
 
     @torch.no_grad()
-    def encode(self, frames_THW3: Frames) -> Tensor:
+    def encode(self, frames_THW3: Bytes) -> Tensor:
         """Encode frames without the cache; raises InputError for frames that the autoencoder cannot take."""
         frames, height, width, _ = frames_THW3.shape
         time, space = self.vae.config.scale_factor_temporal, self.vae.config.scale_factor_spatial

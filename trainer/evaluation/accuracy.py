@@ -11,24 +11,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from scenes.arrays import Bools, Floats
 from scenes.axes import AXES
 from trainer.control.laws import AxisControl, NoLaw
 from trainer.evaluation.results import Accuracy, Direction, EstimatedValue, Extrapolation, Leakage, Response, estimate, finite
 from trainer.probing.cached import SweepReads
-from trainer.probing.statistics import (
-    MIN_READ,
-    Floats,
-    bootstrap,
-    median,
-    median_error,
-    rank_correlation,
-    resolution,
-    slope,
-)
+from trainer.probing.statistics import MIN_READ, bootstrap, median, median_error, rank_correlation, resolution, slope
 
 TRAINED = 1.0 + 1e-9
 FEW_RESAMPLES = 400  # of the resolution, which looks at every pair
-Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, kw_only=True)

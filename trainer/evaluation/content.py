@@ -10,16 +10,15 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 
+from scenes.arrays import Bytes, Floats
 from trainer.evaluation.accuracy import TRAINED
 from trainer.evaluation.arms import PlannedSweep
 from trainer.evaluation.features.extractors import VideoFeatures
 from trainer.evaluation.results import Consistency, EstimatedValue, Flicker, Svp, estimate, finite
 from trainer.evaluation.similarity import flicker, outside_difference
-from trainer.probing.statistics import Floats, bootstrap, mean, median
+from trainer.probing.statistics import bootstrap, mean, median
 
-Bytes = NDArray[np.uint8]
 VideoKey = tuple[str, str]  # folder, name
 Shelf = Callable[[VideoKey], Bytes]  # a video's frames [T, H, W, 3]
 

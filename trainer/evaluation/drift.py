@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from scenes.arrays import Floats
 from scenes.errors import InputError
 from trainer.adapters.saved import SavedAdapter
 from trainer.config.evaluate import EvaluateSettings
@@ -29,7 +30,6 @@ from trainer.generation.load_pipeline import Loading, place
 from trainer.generation.sampler import Sampling, generation_of
 from trainer.methods.control.task import by_expert
 from trainer.pipelines.controlled_wan import ControlledWan
-from trainer.probing.statistics import Floats
 from trainer.training.checkpoints.checkpoint import checkpoint_path, checkpoint_steps, read_checkpoint
 
 NOISE_FLOOR = "noise floor"

@@ -16,6 +16,7 @@ from typing import Protocol
 
 from generator.io.atomic import write_atomic
 from generator.io.checked_model import checked
+from scenes.arrays import Floats
 from scenes.axes import AXES
 from scenes.control_axis import PROBES_VERSION
 from scenes.errors import InputError
@@ -48,7 +49,7 @@ from trainer.generation.make_videos import Request, make_videos
 from trainer.generation.plan import PlannedVideo
 from trainer.generation.sampler import Sampling
 from trainer.pipelines.controlled_wan import ControlledWan
-from trainer.probing.statistics import MIN_PROMPTS, Floats
+from trainer.probing.statistics import MIN_PROMPTS
 from trainer.training.callbacks.metrics import FILE as METRICS
 from trainer.training.callbacks.metrics import read_events
 from trainer.training.checkpoints.checkpoint import latest_identity

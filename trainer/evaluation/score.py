@@ -13,22 +13,13 @@ from pathlib import Path
 import numpy as np
 
 from generator.media.video import decode
+from scenes.arrays import Bytes
 from scenes.axes import AXES
 from trainer.adapters.card import AdapterCard
 from trainer.control.laws import AxisControl, axis_control
 from trainer.evaluation.accuracy import AxisReads, accuracy, leakage
 from trainer.evaluation.arms import PlannedSweep
-from trainer.evaluation.content import (
-    Bytes,
-    Describer,
-    Shelf,
-    VideoKey,
-    by_prompt_and_seed,
-    consistency,
-    grouped,
-    key_of,
-    slow_scores,
-)
+from trainer.evaluation.content import Describer, Shelf, VideoKey, by_prompt_and_seed, consistency, grouped, key_of, slow_scores
 from trainer.evaluation.features.extractors import VideoFeatures
 from trainer.evaluation.results import (
     Accuracy,

@@ -16,8 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-Bytes = NDArray[np.uint8]
-Floats = NDArray[np.float64]
+from scenes.arrays import Bytes, Floats
 
 SMALL_PX = 48  # the longer side that videos are compared at
 BLOCK_PX = 8

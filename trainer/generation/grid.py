@@ -9,15 +9,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from generator.web.contact_sheet import ACCENT, FAINT, INK, LINE, PAPER
 from generator.web.gallery import signed
+from scenes.arrays import Bytes
 from trainer.generation.fonts import draw_line, fitted, width
 from trainer.generation.plan import PlannedVideo, Row
 
-Bytes = NDArray[np.uint8]
 Frames = Callable[[PlannedVideo], Bytes]  # a video's frames [T, H, W, 3]
 
 MARGIN_PX, GAP_PX = 40, 10

@@ -14,6 +14,7 @@ from diffusers import WanPipeline
 from generator.io.atomic import sweep_left_over, write_atomic
 from generator.media.images import png_bytes
 from generator.media.video import decode, encode
+from scenes.arrays import Bytes
 from scenes.errors import InputError
 from trainer.adapters.saved import SavedAdapter
 from trainer.backbones.load import experts, fingerprint
@@ -22,7 +23,7 @@ from trainer.control.config import AdapterConfig
 from trainer.control.laws import AxisControl
 from trainer.control.modes import PARTS, Mode
 from trainer.generation.fonts import not_drawable, one_line
-from trainer.generation.grid import Bytes, lay_out, moving_grid, still_grid
+from trainer.generation.grid import lay_out, moving_grid, still_grid
 from trainer.generation.load_pipeline import Loading
 from trainer.generation.plan import PlannedVideo, Row
 from trainer.generation.record import (

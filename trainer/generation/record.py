@@ -16,12 +16,13 @@ from typing import Any
 from generator.io.atomic import write_atomic
 from generator.io.checksummed_json import canonical, checksummed_text, parse_checksummed_text, sha256
 from generator.media.video import encode, encoder_version
+from scenes.arrays import Bytes
 from scenes.errors import InputError
 from trainer.adapters.card import installed_versions
 from trainer.adapters.saved import SavedAdapter
 from trainer.control.laws import AxisControl, NoLaw
 from trainer.generation.plan import PlannedVideo
-from trainer.generation.sampler import Bytes, Sampling
+from trainer.generation.sampler import Sampling
 
 CRF, PRESET = 12, "medium"  # as the datasets'
 

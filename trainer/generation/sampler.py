@@ -15,6 +15,7 @@ from diffusers import WanPipeline
 from numpy.typing import NDArray
 from torch import Tensor
 
+from scenes.arrays import Bytes
 from scenes.errors import InputError
 from trainer.adapters.saved import SavedAdapter
 from trainer.backbones.text_length import WAN_TOKENS
@@ -23,7 +24,6 @@ from trainer.methods import Method
 from trainer.pipelines.controlled_wan import ControlledWan, check_size, unguided_share
 
 MOST_TEXT_TOKENS = 4096  # as a training's text_max_length
-Bytes = NDArray[np.uint8]
 Stepped = Callable[[int, int], None]  # denoising steps made and in all, over the whole call
 
 

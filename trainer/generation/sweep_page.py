@@ -13,9 +13,10 @@ import jinja2
 from generator.io.atomic import write_atomic
 from generator.web.gallery import EMBED_LIMIT_BYTES, STILL_PX, environment, signed
 from generator.web.gallery_pictures import POSTER_PX, data_uri, webp
+from scenes.arrays import Bytes
 from scenes.axes.ticks import scale_values
 from trainer.control.laws import AxisControl, NoLaw
-from trainer.generation.grid import Bytes, row_words
+from trainer.generation.grid import row_words
 from trainer.generation.plan import PlannedVideo, Row
 
 

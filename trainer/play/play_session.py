@@ -16,7 +16,7 @@ from typing import Any
 from generator.io.atomic import write_atomic
 from generator.io.checksummed_json import canonical, sha256
 from generator.media.video import decode, encode
-from scenes.control_axis import Bytes
+from scenes.arrays import Bytes
 from scenes.errors import InputError
 from trainer.adapters.saved import SavedAdapter
 from trainer.control.laws import AxisControl

@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from generator.io.checksummed_json import checksummed_line, parse_checksummed_line
+from scenes.arrays import Bytes, Floats
 from scenes.axes import AXES
-from scenes.control_axis import PROBES_VERSION, Bytes, Reading, Unread
+from scenes.control_axis import PROBES_VERSION, Reading, Unread
 from trainer.control.laws import AxisControl, NoLaw
-from trainer.probing.statistics import Floats
 
 FILE = "readings.jsonl"
 LOG = logging.getLogger("stopdown.readings")

@@ -8,7 +8,8 @@ from __future__ import annotations
 import statistics
 from dataclasses import dataclass
 
-from scenes.control_axis import Bytes, ErrorUnit, Reading
+from scenes.arrays import Bytes
+from scenes.control_axis import ErrorUnit, Reading
 from trainer.control.laws import AxisControl, NoLaw
 
 HEADINGS = ("axis", "asked", "c", "probe reads", "asked from c = 0", "read from c = 0")

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
-Floats = NDArray[np.float64]
+from scenes.arrays import Floats
+
 MIN_READ = 3  # readings of one sweep below which it has no rank correlation
 MIN_PROMPTS = 3  # below, resampling them says nothing of other prompts
 RESAMPLES = 2000

@@ -14,10 +14,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scenes.control_axis import Bytes, ErrorUnit
+from scenes.arrays import Bytes, Floats
+from scenes.control_axis import ErrorUnit
 from scenes.errors import InputError
 from trainer.control.laws import AxisControl, NoLaw
-from trainer.probing.statistics import Floats, rank_correlation, slope
+from trainer.probing.statistics import rank_correlation, slope
 
 NEUTRAL = 1e-9  # a control this near 0 is the reference
 

@@ -11,17 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from generator.media.video import decode, encode
 from generator.web.gallery import signed
 from generator.web.gallery_pictures import data_uri, webp
+from scenes.arrays import Bytes
 from scenes.axes import AXES
 from scenes.control_axis import ErrorUnit
 from trainer.evaluation.results import EvaluationReport, SweepReading, VideoReading
 
-Bytes = NDArray[np.uint8]
 MOST_CELL_PX = 320
 DECODED_BYTES = 48e6  # of one mosaic in the browser
 CRF, PRESET = 18, "medium"

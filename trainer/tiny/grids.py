@@ -8,19 +8,18 @@ from pathlib import Path
 
 import numpy as np
 from diffusers import WanPipeline
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from scenes.arrays import Bytes
 from trainer.tiny.quality.quality import drawn_prompts, generate
 from trainer.tiny.shared.clips import Clips, load_clips
 from trainer.tiny.shared.config import SHIPPED, TransformerSettings
 from trainer.tiny.vae.vae_stage import reconstruct
 
 SCALE, CAPTION_PX, GAP_PX = 2, 14, 6
-Frames = NDArray[np.uint8]
 
 
-def captioned(videos: list[tuple[str, Frames]], columns: int, step: int) -> Image.Image:
+def captioned(videos: list[tuple[str, Bytes]], columns: int, step: int) -> Image.Image:
     """Return videos as strips of every `step`-th frame under their captions, so many strips to a row."""
     strips = [(text, np.concatenate(list(video[::step]), axis=1).repeat(SCALE, 0).repeat(SCALE, 1)) for text, video in videos]
     height, width = strips[0][1].shape[:2]

@@ -21,6 +21,7 @@ from generator.recipe.render_settings import RenderSettings
 from generator.render.custom_blend.opening import NormalisedScene
 from generator.render.engine import cycles
 from generator.render.engine.regions import Box
+from scenes.arrays import Floats32
 from scenes.axes.temperature.probe import nearest_to
 from scenes.blender import set_exposure, set_format, set_lens
 from scenes.camera import focal_px, unproject
@@ -29,7 +30,6 @@ from scenes.families.blend_annotation import AnnotatedObject, RenderCost
 from scenes.spec import Camera, Shot
 from scenes.white import REFERENCE_KELVIN, mired
 
-Floats = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
 LONGEST_PX, LEAST_PX, SMALL = 128, 64, 40
@@ -80,13 +80,13 @@ class Viewer:
         """The size of its pictures."""
         return self.shot.width * self.shot.height / 1e6
 
-    def picture(self, frame: int, samples: int = SAMPLES[0]) -> Floats:
+    def picture(self, frame: int, samples: int = SAMPLES[0]) -> Floats32:
         """Return a frame's linear pixels `[H, W, 3]`, with the file's exposure."""
         with cycles.Scratch() as scratch:
             made_HW3 = cycles.render_frame(self.normalised.scene, frame, self._whole, samples, scratch)
         return made_HW3 * np.float32(self.normalised.gain)
 
-    def of_thing(self, thing: Any, frame: int, with_it_HW3: Floats) -> Mask:
+    def of_thing(self, thing: Any, frame: int, with_it_HW3: Floats32) -> Mask:
         """Return which pixels of a frame show a thing `[H, W]`."""
         thing.visible_camera = False
         try:
@@ -141,7 +141,7 @@ def look(
     )
 
 
-def _why_coloured(name: str, mask_HW: Mask, pictures: Mapping[int, Floats]) -> str:
+def _why_coloured(name: str, mask_HW: Mask, pictures: Mapping[int, Floats32]) -> str:
     """Return why a thing, meant to be neutral, shows another colour than the light of 6500 K, or not always the same."""
     colors_F3 = [np.median(picture_HW3[mask_HW], axis=0) for picture_HW3 in pictures.values()]
     found = [nearest_to(color_3) for color_3 in colors_F3 if color_3.max() > DARK]
@@ -179,7 +179,7 @@ def _shot(scene: Any, fps: int, longest_px: int) -> Shot:
     return Shot(width=max(16, round(width * scale)), height=max(16, round(height * scale)), fps=fps, frames=1)
 
 
-def _clipped(pixels_3: Floats) -> float:
+def _clipped(pixels_3: Floats32) -> float:
     return float((pixels_3 > 1.0).any(axis=-1).mean())
 
 

@@ -14,13 +14,11 @@ from zlib import crc32
 
 import bpy
 import numpy as np
-from numpy.typing import NDArray
 
 from generator.render.custom_blend.animation import Animated, animated
 from generator.render.custom_blend.external_files import reached
+from scenes.arrays import Floats
 from scenes.families.blend_annotation import Changing
-
-Floats = NDArray[np.float64]
 
 SAME = 1e-4  # relative
 _KINDS = ("Material", "World", "Light", "Texture", "ShaderNodeTree")

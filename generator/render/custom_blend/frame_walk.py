@@ -15,15 +15,13 @@ from typing import Any
 
 import bpy
 import numpy as np
-from numpy.typing import NDArray
 
 from generator.render.custom_blend.changes import Change, changes_of
 from generator.render.custom_blend.simulations import why_history
+from scenes.arrays import Floats
 from scenes.errors import InputError
 from scenes.families.blend_annotation import AnnotatedObject
 from scenes.spec import Vec3
-
-Floats = NDArray[np.float64]
 
 STEPS = 4  # moments a frame
 MOST_FRAMES = 20_000

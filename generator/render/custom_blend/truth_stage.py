@@ -11,15 +11,14 @@ from typing import Any
 
 import bpy
 import numpy as np
-from numpy.typing import NDArray
 
 from generator.recipe.truth_section import Pass
 from generator.truth.stage import Thing
 from generator.truth.view_camera import ViewCamera
+from scenes.arrays import Floats
 from scenes.errors import InputError
 from scenes.spec import SceneSpec
 
-Floats = NDArray[np.float64]
 GEOMETRY = ("MESH", "CURVE", "SURFACE", "META", "FONT")
 MOST_IDS = 65_535
 SAME_M = 1e-6

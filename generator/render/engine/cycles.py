@@ -16,13 +16,12 @@ from typing import Any, Self
 
 import bpy
 import numpy as np
-from numpy.typing import NDArray
 
 from generator.errors import RenderError
 from generator.recipe.render_settings import RenderSettings
 from generator.render.engine.regions import Box
+from scenes.arrays import Floats32
 
-Floats = NDArray[np.float32]
 CHANNELS = 4  # Blender's images have four
 
 
@@ -74,7 +73,7 @@ class Scratch:
             os.unlink(self.path)
 
 
-def render_frame(scene: Any, frame: int, box: Box, samples: int, scratch: Scratch) -> Floats:
+def render_frame(scene: Any, frame: int, box: Box, samples: int, scratch: Scratch) -> Floats32:
     """Render one box of one frame and return its scene-linear pixels `[H, W, 3]`.
 
     A box is cropped on whole pixels, so its pixels are those of the whole frame up to the sampling pattern. Raises
@@ -104,7 +103,7 @@ def set_border(render: Any, box: Box) -> None:
     render.border_min_y, render.border_max_y = (height - box.bottom + 0.25) / height, (height - box.top + 0.25) / height
 
 
-def _read_linear(path: str, box: Box) -> Floats:
+def _read_linear(path: str, box: Box) -> Floats32:
     image = bpy.data.images.load(path)
     try:
         image.colorspace_settings.is_data = True  # the file is linear already: no conversion of any kind

@@ -10,13 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from scenes.arrays import Floats
 from scenes.camera import circle_of_confusion_px, project
 from scenes.motion import location_at, vertices_at
 from scenes.spec import Optics, SceneSpec, Solid
-
-Floats = NDArray[np.float64]
 
 FILTER_PX = 1.5  # half the support of the pixel filter: Cycles doubles the width it is given for Blackman-Harris
 SLACK_PX = 0.5  # chords of the spin, float32 in Cycles

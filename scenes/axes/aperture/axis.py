@@ -12,10 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from scenes.arrays import Bytes, Floats32
 from scenes.axes.aperture.blur_ratio import pool, relative_stops
 from scenes.axes.aperture.probe import MAX_RESIDUAL, find_spots
 from scenes.camera import circle_of_confusion_px, focal_px, project
-from scenes.control_axis import Bytes, Detection, ErrorUnit, Floats, Measurement, Reading, UnitLaw, Unread
+from scenes.control_axis import Detection, ErrorUnit, Measurement, Reading, UnitLaw, Unread
 from scenes.errors import InputError
 from scenes.spec import Optics, SceneSpec
 
@@ -84,7 +85,7 @@ class Aperture:
         """Return the optics with this f-number."""
         return optics.model_copy(update={"f_number": value})
 
-    def apply_image(self, linear_THW3: Floats, value: float) -> Floats:
+    def apply_image(self, linear_THW3: Floats32, value: float) -> Floats32:
         """Return the frames as they are: the aperture acts in the lens."""
         return linear_THW3
 

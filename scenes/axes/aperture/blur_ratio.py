@@ -13,15 +13,12 @@ import math
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import ndimage
 
+from scenes.arrays import Bytes, Floats
 from scenes.axes.aperture.disc_profile import PIXEL_BLUR_PX
 from scenes.axes.aperture.probe import LUMA_3, Spot, find_spots
 from scenes.palette import srgb_decode
-
-Bytes = NDArray[np.uint8]
-Floats = NDArray[np.float64]
 
 LEAST_PX = 1.0
 MOST_WEIGHT_PX = 12.0

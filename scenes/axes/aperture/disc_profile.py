@@ -11,10 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
-Floats = NDArray[np.float64]
+from scenes.arrays import Floats
 
 PIXEL_BLUR_PX = 1.43  # the disc whose variance is that of a 1.5 px Blackman-Harris pixel filter (0.36 px rms)
 BIN_PX = 0.5

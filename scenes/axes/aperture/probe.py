@@ -17,11 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from scenes.arrays import Bytes, Floats
 from scenes.axes.aperture.disc_profile import PIXEL_BLUR_PX, fit_clipped, fit_profile, radial_profile
 from scenes.palette import srgb_decode
-
-Bytes = NDArray[np.uint8]
-Floats = NDArray[np.float64]
 
 LUMA_3 = np.array([0.2126, 0.7152, 0.0722])  # ITU-R BT.709
 CLIPPED = 250 / 255

@@ -17,9 +17,10 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
+from scenes.arrays import Bytes, Floats32
 from scenes.axes.shutter.probe import BlurredThing, compare_motion_blur, read_motion_blur
 from scenes.camera import project
-from scenes.control_axis import Bytes, Detection, ErrorUnit, Floats, Measurement, Reading, UnitLaw, Unread
+from scenes.control_axis import Detection, ErrorUnit, Measurement, Reading, UnitLaw, Unread
 from scenes.errors import InputError
 from scenes.motion import location_at
 from scenes.spec import Optics, SceneSpec
@@ -112,7 +113,7 @@ class Shutter:
         """Return the optics with the exposure time (seconds) set."""
         return optics.model_copy(update={"exposure_s": value})
 
-    def apply_image(self, linear_THW3: Floats, value: float) -> Floats:
+    def apply_image(self, linear_THW3: Floats32, value: float) -> Floats32:
         """Return the same frames: the shutter acts on the camera."""
         return linear_THW3
 

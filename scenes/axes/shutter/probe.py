@@ -11,13 +11,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from scenes.arrays import Bytes, Floats
 from scenes.axes.shutter.ramps import Edges, Ramps, fit_ramps
 from scenes.axes.shutter.scanlines import LUMA_3, Outline, Profiles, Scan, cut, find_outline, read_profiles, sample_edges
 from scenes.axes.shutter.tracking import GENERATED, Backdrop, Blob, Track, find_backdrop, find_blobs, find_tracks
 from scenes.control_axis import Unread
-
-Bytes = NDArray[np.uint8]
-Floats = NDArray[np.float64]
 
 SIGMA_PRIOR_PX = (0.45, 0.15)  # of a sharp picture: pixel, render filter, codec
 LINES = (8, 40)  # scan lines per frame of a thing, fewest and most

@@ -16,10 +16,9 @@ import math
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import ndtr
 
-Floats = NDArray[np.float64]
+from scenes.arrays import Floats
 
 TERMS = 3  # constant, slope and curvature of the shading
 SIGMA_RANGE_PX = (0.15, 2.5)

@@ -16,13 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from scenes.arrays import Bools, Bytes, Floats
 from scenes.axes.shutter.ramps import Edges
 from scenes.axes.shutter.tracking import Backdrop
 from scenes.palette import srgb_decode
-
-Bytes = NDArray[np.uint8]
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
 
 LUMA_3 = np.array([0.2126, 0.7152, 0.0722])  # ITU-R BT.709
 MIN_CONTRAST = 0.05  # luma in [0, 1] between the two sides of an edge that can be read

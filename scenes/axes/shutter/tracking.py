@@ -17,8 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-Bytes = NDArray[np.uint8]
-Floats = NDArray[np.float64]
+from scenes.arrays import Bytes, Floats
 
 DETECTION_PX = 170
 DEGREE = 3

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from scenes.arrays import Bytes, Floats32
 from scenes.axes.temperature.probe import cast_between, find_neutral
 from scenes.camera import project
-from scenes.control_axis import Bytes, Detection, ErrorUnit, Floats, Measurement, Reading, UnitLaw, Unread
+from scenes.control_axis import Detection, ErrorUnit, Measurement, Reading, UnitLaw, Unread
 from scenes.errors import InputError
 from scenes.spec import Optics, SceneSpec
 from scenes.white import MAX_KELVIN, MIN_KELVIN, REFERENCE_KELVIN, adaptation_33, mired
@@ -67,7 +68,7 @@ class Temperature:
         """Return the optics unchanged: temperature acts on the image."""
         return optics
 
-    def apply_image(self, linear_THW3: Floats, value: float) -> Floats:
+    def apply_image(self, linear_THW3: Floats32, value: float) -> Floats32:
         """Return scene-linear Rec.709 frames under `value` kelvin: float32, negative channels clipped.
 
         At 6500 K it is the same array. Raises InputError outside 1000 to 40000 K.

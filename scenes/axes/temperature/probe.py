@@ -20,11 +20,9 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from scenes.arrays import Bytes, Floats32
 from scenes.palette import srgb_decode, srgb_encode
 from scenes.white import MAX_KELVIN, MIN_KELVIN, adaptation_33, neutral_rgb
-
-Floats = NDArray[np.float32]
-Bytes = NDArray[np.uint8]
 
 MIN_MIRED, MAX_MIRED = 1e6 / MAX_KELVIN, 1e6 / MIN_KELVIN
 MAX_FRAMES = 4  # evenly spaced frames that are read: more add nothing but time
@@ -44,10 +42,10 @@ LUMINANCE_BINS = 16
 class Cells:
     """Square cells of a few frames: mean linear colour, log ratios, their variance, and where they are."""
 
-    linear_B3: Floats
-    code_B3: Floats
-    ratio_B2: Floats
-    variance_B3: Floats
+    linear_B3: Floats32
+    code_B3: Floats32
+    ratio_B2: Floats32
+    variance_B3: Floats32
     share: float
     index_B: NDArray[np.int64]
     grid: tuple[int, int, int]  # frames, rows, columns
@@ -67,7 +65,7 @@ class Neutral:
 
 
 @lru_cache(maxsize=1)
-def _locus() -> tuple[Floats, Floats, Floats]:
+def _locus() -> tuple[Floats32, Floats32, Floats32]:
     """Return mired `[M]` in steps of 1, the log ratios of a neutral `[M, 2]`, and their slope per mired `[M, 2]`."""
     mired_M = np.arange(MIN_MIRED, MAX_MIRED + 0.5)
     rgb_M3 = np.array([neutral_rgb(1e6 / value) for value in mired_M])
@@ -119,7 +117,7 @@ def cells_of(frames_THW3: Bytes) -> Cells | None:
     )
 
 
-def _chroma_activity(code: Floats, reach: int) -> Floats:
+def _chroma_activity(code: Floats32, reach: int) -> Floats32:
     """Return how much R-G and B-G change within `reach` cells, in codes: there 4:2:0 chroma is a mixture."""
     chroma = code[..., ::2] - code[..., 1:2]
     busy = np.zeros(code.shape[:-1], dtype=np.float32)
@@ -133,14 +131,14 @@ def _chroma_activity(code: Floats, reach: int) -> Floats:
     return np.maximum(busy - 2.0, 0.0)  # two codes are rounding, not an edge
 
 
-def _slope_per_code(code_B3: Floats) -> Floats:
+def _slope_per_code(code_B3: Floats32) -> Floats32:
     """Return the change of linear light per 8-bit code (derivative of the sRGB decoding)."""
     value = code_B3 / np.float32(255)
     power = 2.4 / 1.055 * ((np.maximum(value, 0.04045) + 0.055) / 1.055) ** 1.4
     return np.asarray(np.where(value <= 0.04045, 1 / 12.92, power) / 255, dtype=np.float32)
 
 
-def nearest(ratio_B2: Floats, variance_B3: Floats, tint_sigma: float) -> tuple[Floats, Floats, Floats]:
+def nearest(ratio_B2: Floats32, variance_B3: Floats32, tint_sigma: float) -> tuple[Floats32, Floats32, Floats32]:
     """Return the most likely mired `[B]` of neutrals with these log ratios, its sigma, and the squared distance `[B]`.
 
     The distance is in sigmas, across the locus; the search is Gauss-Newton from the red-blue ratio, which is monotone.
@@ -192,13 +190,13 @@ def imitates_neutral(linear_3: Sequence[float], kelvins: Sequence[float]) -> boo
     return False
 
 
-def _log_ratios(code_B3: Floats, linear_B3: Floats) -> tuple[Floats, Floats]:
+def _log_ratios(code_B3: Floats32, linear_B3: Floats32) -> tuple[Floats32, Floats32]:
     """Return ln R/G and ln B/G `[B, 2]`, and the variance of ln R, ln G, ln B per squared code `[B, 3]`."""
     safe_B3 = np.maximum(linear_B3, np.float32(1e-4))
     return np.log(safe_B3[:, ::2] / safe_B3[:, 1:2]), (_slope_per_code(code_B3) / safe_B3) ** 2
 
 
-def _vote(cells: Cells, mired_B: Floats, sigma_B: Floats, weight_B: Floats) -> tuple[Floats, Floats]:
+def _vote(cells: Cells, mired_B: Floats32, sigma_B: Floats32, weight_B: Floats32) -> tuple[Floats32, Floats32]:
     """Return, per step of mired, the number of luminance levels seen there `[M]` and the area `[M]`."""
     count = len(_locus()[0])
     level_B = np.clip(-np.log2(cells.linear_B3.max(axis=1)) * BINS_PER_STOP, 0, LUMINANCE_BINS - 1).astype(np.intp)
@@ -216,7 +214,7 @@ def _vote(cells: Cells, mired_B: Floats, sigma_B: Floats, weight_B: Floats) -> t
     return (levels_M * _plausible()).astype(np.float32), area_LM.sum(axis=0).astype(np.float32)
 
 
-def _plausible() -> Floats:
+def _plausible() -> Floats32:
     """Return a mild prior over mired: past the Rec.709 gamut (no blue left) red things imitate neutrals."""
     mired_M = _locus()[0]
     return np.interp(mired_M, [0, 540, IMPLAUSIBLE_MIRED, 1000], [1.0, 1.0, 0.6, 0.2]).astype(np.float32)
@@ -250,7 +248,7 @@ def find_neutral(frames_THW3: Bytes) -> Neutral | None:
     )
 
 
-def _members(center: float, mired_B: Floats, sigma_B: Floats, distance_B: Floats) -> NDArray[np.bool_]:
+def _members(center: float, mired_B: Floats32, sigma_B: Floats32, distance_B: Floats32) -> NDArray[np.bool_]:
     """Return the cells of the neutral: near the peak, on the locus, and among those that say most clearly where they are."""
     near_B: NDArray[np.bool_] = (np.abs(mired_B - center) < 3 * sigma_B + 4) & (distance_B < 6)
     if not near_B.any():
@@ -283,7 +281,7 @@ def _refine(cells: Cells, near_B: NDArray[np.bool_], center: float) -> tuple[flo
     return value, float(1.0 / np.sqrt(weight_J.sum()))
 
 
-def _place(cells: Cells, near_B: NDArray[np.bool_], weight_B: Floats) -> tuple[float, float, float]:
+def _place(cells: Cells, near_B: NDArray[np.bool_], weight_B: Floats32) -> tuple[float, float, float]:
     """Return where the brightest quarter of the neutral cells lies: median x and y, and the side of a square as large."""
     chosen = np.flatnonzero(near_B)
     if chosen.size == 0:
@@ -328,21 +326,21 @@ def cast_between(frames_THW3: Bytes, reference_THW3: Bytes) -> float | None:
     return best - 1e6 / 6500.0 if misfit(best) < 0.5 else None
 
 
-def _trust(linear_B3: Floats) -> Floats:
+def _trust(linear_B3: Floats32) -> Floats32:
     """Return how well the log ratios of linear colours survive 8 bits `[B, 2]`, in (0, 1]: little where a channel is dark."""
     code_B3 = srgb_encode(linear_B3) * np.float32(255)
     variance_B3 = _log_ratios(code_B3, linear_B3)[1] * CODE_SIGMA_3**2
     return np.asarray(0.01 / np.sqrt(1e-4 + variance_B3[:, ::2] + variance_B3[:, 1:2]), dtype=np.float32)
 
 
-def _rarity(linear_B3: Floats) -> Floats:
+def _rarity(linear_B3: Floats32) -> Floats32:
     """Return weights `[B]` that keep one wide flat surface, all rounded alike, from outvoting everything else."""
     code_B3 = (srgb_encode(linear_B3) * np.float32(255)).astype(np.int64) // 6
     _, inverse_B, count = np.unique(code_B3 @ np.array([1, 64, 4096]), return_inverse=True, return_counts=True)
     return np.asarray(count[inverse_B] ** -0.75, dtype=np.float32)
 
 
-def _coarse(frames_THW3: Bytes) -> Floats:
+def _coarse(frames_THW3: Bytes) -> Floats32:
     """Return mean linear colours of about 32 x 32 cells of a few frames `[B, 3]`."""
     frames_THW3 = _pick_frames(frames_THW3)
     _, height, width, _ = frames_THW3.shape

@@ -12,8 +12,9 @@ from blender_child import run_in_blender
 from generator.io.checksummed_json import checksummed_line, parse_checksummed_line
 from generator.media.video import decode, encode
 from generator.recipe.render_settings import RenderSettings
+from scenes.arrays import Bytes
 from scenes.axes import AXES
-from scenes.control_axis import Bytes, UnitLaw, Unread
+from scenes.control_axis import UnitLaw, Unread
 from scenes.errors import InputError
 from scenes.families.base import draw_scene
 from scenes.families.depth_row import DEPTH_ROW

@@ -11,12 +11,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.linalg import eigh
 
+from scenes.arrays import Floats
 from scenes.errors import InputError
 
-Floats = NDArray[np.float64]
 MIN_SAMPLES = 8  # below, a covariance is guesswork however it is shrunk
 
 

@@ -14,17 +14,15 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from diffusers import WanPipeline
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from scenes.arrays import Bytes, Floats
 from scenes.errors import InputError
 from trainer.backbones.load import experts, fingerprint
 from trainer.control.modes import Mode
 from trainer.training.tasks.objective import fixed_noise, mix, model_times, predict_velocity
 
-Frames = NDArray[np.uint8]
-Floats = NDArray[np.float64]
 CLIP = "openai/clip-vit-large-patch14"
 XCLIP = "microsoft/xclip-base-patch32"
 FEATURE_TIME = 0.1  # little noise: the tokens still carry the picture, and the backbone works in its own range
@@ -38,7 +36,7 @@ class VideoFeatures(Protocol):
         """What tables call it."""
         ...
 
-    def video(self, frames_THW3: Frames) -> Floats:
+    def video(self, frames_THW3: Bytes) -> Floats:
         """Return a video's features [D]."""
         ...
 
@@ -63,7 +61,7 @@ class ClipFeatures:
         self.tokenizer = _loaded(AutoTokenizer, source)
 
     @torch.no_grad()
-    def video(self, frames_THW3: Frames) -> Floats:
+    def video(self, frames_THW3: Bytes) -> Floats:
         """Return the mean of the frames' features [D]."""
         pixels = self.processor(images=list(frames_THW3), return_tensors="pt")["pixel_values"].to(
             self.model.device, self.model.dtype
@@ -88,7 +86,7 @@ class XClipFeatures:
         self.tokenizer = _loaded(AutoTokenizer, source)
 
     @torch.no_grad()
-    def video(self, frames_THW3: Frames) -> Floats:
+    def video(self, frames_THW3: Bytes) -> Floats:
         """Return the video's features [D]."""
         wanted = self.model.config.vision_config.num_frames
         chosen = np.linspace(0, len(frames_THW3) - 1, wanted).round().astype(int)
@@ -118,7 +116,7 @@ class BackboneFeatures:
         self.name = f"block {self.block} of backbone {fingerprint(transformer)[:8]}"
 
     @torch.no_grad()
-    def video(self, frames_THW3: Frames) -> Floats:
+    def video(self, frames_THW3: Bytes) -> Floats:
         """Return the mean of the video's hidden tokens [D]."""
         latents_1Cthw = self._latents(frames_THW3)
         times_1 = torch.full((1,), FEATURE_TIME)
@@ -146,7 +144,7 @@ class BackboneFeatures:
                 adapter.set_mode(mode, strength)
         return _numbers(seen[0][0].mean(0))
 
-    def _latents(self, frames_THW3: Frames) -> Tensor:
+    def _latents(self, frames_THW3: Bytes) -> Tensor:
         vae = self.pipe.vae
         video_THW3 = torch.from_numpy(np.ascontiguousarray(frames_THW3)).to(vae.device)
         video_13THW = video_THW3.permute(3, 0, 1, 2).unsqueeze(0).to(vae.dtype) / 127.5 - 1.0
@@ -156,7 +154,7 @@ class BackboneFeatures:
         return (latents_1Cthw - mean) / torch.tensor(vae.config.latents_std, dtype=torch.float32).view(shape)
 
 
-def stacked(features: VideoFeatures, videos: Sequence[Frames]) -> Floats:
+def stacked(features: VideoFeatures, videos: Sequence[Bytes]) -> Floats:
     """Return the features of several videos [N, D]."""
     return np.stack([features.video(frames_THW3) for frames_THW3 in videos])
 

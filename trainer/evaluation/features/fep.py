@@ -11,20 +11,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from scenes.arrays import Bytes, Floats
 from trainer.backbones.load import experts
 from trainer.evaluation.features.distances import frechet_distance, paired_similarity, variance_ratio
 from trainer.evaluation.features.extractors import VideoFeatures
 from trainer.generation.sampler import Sampling, check_sampling, encode_text, to_bytes
 from trainer.pipelines.controlled_wan import ControlledWan
 from trainer.training.tasks.objective import model_times, predict_velocity
-
-Floats = NDArray[np.float64]
-Frames = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +37,7 @@ class FastScores:
 @torch.no_grad()
 def one_step(
     pipe: ControlledWan, prompt: str, controls_A: Sequence[float], *, mode: str, seed: int, sampling: Sampling
-) -> Frames:
+) -> Bytes:
     """Return the video [T, H, W, 3] that one step from pure noise gives, without guidance.
 
     Raises InputError for a size that the backbone cannot take and a mode that the adapter lacks.
@@ -71,7 +67,7 @@ def one_step(
 
 
 @torch.no_grad()
-def decode_latents(pipe: ControlledWan, latents_1Cthw: Tensor) -> Frames:
+def decode_latents(pipe: ControlledWan, latents_1Cthw: Tensor) -> Bytes:
     """Return the frames [T, H, W, 3] of normalised latents."""
     vae = pipe.vae
     shape = (1, -1, 1, 1, 1)

@@ -12,10 +12,11 @@ import torch
 from diffusers import WanPipeline
 from torch import Tensor
 
+from scenes.arrays import Bytes
 from scenes.errors import InputError
 from trainer.adapters.saved import SavedAdapter
 from trainer.generation.plan import Point
-from trainer.generation.sampler import Bytes, Sampling, Stepped, check_sampling, encode_text, to_bytes
+from trainer.generation.sampler import Sampling, Stepped, check_sampling, encode_text, to_bytes
 from trainer.pipelines.controlled_wan import ControlledWan, control_acts
 
 

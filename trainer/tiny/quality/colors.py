@@ -11,8 +11,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from scenes.arrays import Bytes
 from scenes.palette import BACKGROUNDS, COLORS, NEUTRALS, lab, srgb_decode
-from trainer.tiny.quality.found import Bytes, parts_of, thing_masks
+from trainer.tiny.quality.found import parts_of, thing_masks
 from trainer.tiny.quality.recogniser import named_things, picked
 
 HUE_RAD, LEAST_CHROMA = math.radians(35), 12.0

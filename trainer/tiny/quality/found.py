@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import find_objects, label
 
-Bytes = NDArray[np.uint8]
+from scenes.arrays import Bytes
+
 Box = tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels, y down
 SIDES_PX = 4  # columns at either side that tell a row's background
 THING_LEVELS = 30.0  # of 255: what differs more from it is a thing

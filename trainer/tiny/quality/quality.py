@@ -19,6 +19,7 @@ from diffusers import WanPipeline
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
+from scenes.arrays import Bytes
 from scenes.axes import AXES
 from scenes.control_axis import Reading
 from scenes.palette import BACKGROUNDS, COLORS, NEUTRALS, lab
@@ -31,7 +32,6 @@ from trainer.tiny.shared.config import FPS, HEIGHT, WIDTH, TransformerSettings
 from trainer.tiny.transformer.latents import write_json
 from trainer.tiny.vae.vae_stage import psnr_of, reconstruct
 
-Bytes = NDArray[np.uint8]
 HEADINGS = {
     "from left to right": (1.0, 0.0),
     "towards the upper right": (1.0, -1.0),

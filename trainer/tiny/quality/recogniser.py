@@ -20,20 +20,10 @@ from scipy.linalg import sqrtm
 from torch import Tensor, nn
 from torch.nn import functional
 
+from scenes.arrays import Bytes
 from scenes.palette import COLORS
 from scenes.primitives import SOLID_KINDS, spoken
-from trainer.tiny.quality.found import (
-    MARGIN,
-    SIDE,
-    Box,
-    Bytes,
-    cut_out,
-    longer_side,
-    overlap,
-    parts_of,
-    thing_masks,
-    touches_border,
-)
+from trainer.tiny.quality.found import MARGIN, SIDE, Box, cut_out, longer_side, overlap, parts_of, thing_masks, touches_border
 from trainer.tiny.shared.clips import Clips, Entry
 from trainer.tiny.shared.config import RecogniserSettings
 

@@ -19,7 +19,7 @@ from generator.io.atomic import write_atomic
 from generator.io.scratch import scratch_folder
 from generator.media.images import png_bytes
 from generator.media.video import decode, encode
-from scenes.control_axis import Bytes
+from scenes.arrays import Bytes
 from scenes.errors import InputError
 from trainer.config.train import PreviewSettings
 from trainer.control import AxisControl, default_mode

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from scenes.arrays import Floats
 from scenes.errors import InputError, StopdownError
 from trainer.data.batch import Batch
 from trainer.data.batches import CONTROLS_NAME, LATENTS, FlowBatches
@@ -28,7 +29,6 @@ from trainer.training.tasks.flow import Draw, RectifiedFlow
 from trainer.training.tasks.objective import fixed_noise, fixed_times, shift_times
 
 Averaged = Callable[[], Mapping[str, Tensor] | None]  # the averaged weights as they are now
-Floats = NDArray[np.float64]
 
 
 @runtime_checkable
