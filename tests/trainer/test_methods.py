@@ -119,10 +119,10 @@ def test_the_former_name_of_the_setting_is_read_with_a_note(capsys: pytest.Captu
     present = parse_settings(RECIPE + 'method = "vae"\n', source="r.toml")
     assert former == present and capsys.readouterr().err == ""
     noise = "clips_per_scene = 2\n{} = 0.5\n"
-    former_noise = parse_settings(RECIPE + noise.format("counterfactual_noise"), source="r.toml")
-    assert "r.toml: train.counterfactual_noise is train.counterfactual_noise now" in capsys.readouterr().err
+    former_noise = parse_settings(RECIPE + noise.format("contradiction"), source="r.toml")
+    assert "r.toml: train.contradiction is train.counterfactual_noise now" in capsys.readouterr().err
     assert former_noise == parse_settings(RECIPE + noise.format("counterfactual_noise"), source="r.toml")
-    assert deciding_settings(former_noise)["counterfactual_noise"] == 0.5
+    assert deciding_settings(former_noise)["contradiction"] == 0.5
     assert deciding_settings(present)["what"] == "vae"  # as earlier versions recorded it: their runs go on
     with pytest.raises(InputError, match=r"train\.what is the former name of train\.method, and both are given"):
         parse_settings(RECIPE + 'method = "vae"\nwhat = "vae"\n', source="r.toml")

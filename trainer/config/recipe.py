@@ -15,7 +15,7 @@ from trainer.config.train import TrainSettings
 
 FORMER_KEYS = {
     "what": "method",
-    "counterfactual_noise": "counterfactual_noise",
+    "contradiction": "counterfactual_noise",
 }  # of [train], by the name before; read for one version
 
 

@@ -20,7 +20,7 @@ from trainer.config.control import AdapterSettings
 from trainer.methods import DEFAULT_METHOD, METHODS, Method
 
 # Keys of settings among what decides a run, as earlier versions recorded them: their runs go on.
-RECORDED = {"method": "what", "counterfactual_noise": "counterfactual_noise"}
+RECORDED = {"method": "what", "counterfactual_noise": "contradiction"}
 CLIPS = "clips to learn from"  # the key of their digest among what decides a run
 
 
