@@ -117,7 +117,7 @@ def test_the_page_to_try_it_by_hand_has_its_slider_and_its_box(place: Path) -> N
     app = subprocess.Popen(words, cwd=place, env=environment, stdout=subprocess.PIPE, text=True)
     try:
         assert app.stdout is not None
-        address = app.stdout.readline().split()[0]  # once it is served
+        address = app.stdout.readline().split()[0].rstrip("/,")  # once it is served
         with urllib.request.urlopen(f"{address}/config") as answer:
             parts = [(one["type"], one["props"]) for one in json.load(answer)["components"]]
     finally:

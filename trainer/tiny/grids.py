@@ -20,7 +20,7 @@ SCALE, CAPTION_PX, GAP_PX = 2, 14, 6
 
 
 def captioned(videos: list[tuple[str, Bytes]], columns: int, step: int) -> Image.Image:
-    """Return videos as strips of every `step`-th frame under their captions, so many strips to a row."""
+    """Return videos (uint8 `[T, H, W, 3]` each) as strips of every `step`-th frame under their captions, in `columns`."""
     strips = [(text, np.concatenate(list(video[::step]), axis=1).repeat(SCALE, 0).repeat(SCALE, 1)) for text, video in videos]
     height, width = strips[0][1].shape[:2]
     rows = -(-len(strips) // columns)
