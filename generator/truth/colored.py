@@ -1,5 +1,8 @@
 """Truth as pictures for people: every pass in colours that are made to be told apart, sRGB uint8 `[T, H, W, 3]`.
 
+Depth: near is yellow, far is violet. Flow: the hue is the direction (red: right), white is rest; hidden ends are dark; the last
+frame has the backward flow. Normals: right is red, up is green, towards the camera is blue.
+
 Array legend: T frames, H rows, W columns; 2 pixels, 3 coordinates or channels.
 """
 
@@ -10,22 +13,12 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image, ImageDraw
 
-from generator.recipe.truth_section import Pass
 from generator.truth.pass_files import id_colors
 from generator.truth.read_truth import TruthReader
 from generator.truth.scene_file import SceneTruth
 from scenes.arrays import Bytes
 
 EMPTY = 24  # the grey of the background
-
-
-def colored(reader: TruthReader, name: Pass | str) -> Bytes:
-    """Return one pass in colours, a picture for every frame; "boxes" are drawn over the ids, or over nothing without them.
-
-    Depth: near is yellow, far is violet. Flow: the hue is the direction (red: right), white is rest; hidden ends are dark;
-    the last frame has the backward flow. Normals: right is red, up is green, towards the camera is blue.
-    """
-    return COLORED[name](reader)
 
 
 def depth_colors(reader: TruthReader) -> Bytes:

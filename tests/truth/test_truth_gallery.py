@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import sync_playwright
 
 from generator import Dataset
-from generator.truth.colored import COLORED, colored
+from generator.truth.colored import COLORED
 from generator.versions.working.working_folder import WorkingFolder
 from generator.web.gallery import gallery
 
@@ -44,7 +44,7 @@ def test_each_pass_is_a_switch_and_follows_the_frame(truth_dataset: Path, tmp_pa
 def test_colours_tell_things_apart(truth_dataset: Path) -> None:
     clip = next(clip for clip in Dataset.open(truth_dataset) if clip["family"] == "flyby")
     for name in COLORED:
-        picture_THW3 = colored(clip.truth, name)
+        picture_THW3 = COLORED[name](clip.truth)
         assert picture_THW3.shape == (5, 64, 64, 3) and picture_THW3.dtype == np.uint8
         assert len(np.unique(picture_THW3[2].reshape(-1, 3), axis=0)) > 1
-    assert (colored(clip.truth, "flow")[0][~(clip.flow().forward[0].any(axis=-1))][:, 0] > 100).all()  # rest is white or grey
+    assert (COLORED["flow"](clip.truth)[0][~(clip.flow().forward[0].any(axis=-1))][:, 0] > 100).all()  # rest is white or grey

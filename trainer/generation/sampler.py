@@ -24,6 +24,8 @@ from trainer.methods import Method
 from trainer.pipelines.controlled_wan import ControlledWan, check_size, unguided_share
 
 MOST_TEXT_TOKENS = 4096  # as a training's text_max_length
+MOST_PX, MOST_FRAMES = 8192, 1025  # as a recipe's
+MOST_STEPS = 1000  # timesteps that Wan's schedules have
 Stepped = Callable[[int, int], None]  # denoising steps made and in all, over the whole call
 
 
@@ -83,8 +85,15 @@ def generation_of(method: Method) -> GenerationParts:
 def check_sampling(pipe: WanPipeline, sampling: Sampling) -> None:
     """Raise InputError for a size, a number of steps or a guidance that cannot be."""
     check_size(pipe, height=sampling.height, width=sampling.width, num_frames=sampling.frames)
+    if max(sampling.width, sampling.height) > MOST_PX or sampling.frames > MOST_FRAMES:
+        raise InputError(
+            f"{sampling.frames} frames of {sampling.width}x{sampling.height} cannot be; give at most {MOST_FRAMES} frames and "
+            f"{MOST_PX} pixels a side"
+        )
     if sampling.steps < 1:
         raise InputError(f"{sampling.steps} steps make no video; give 1 or more, Wan's own number is 50")
+    if sampling.steps > MOST_STEPS:
+        raise InputError(f"{sampling.steps} steps cannot be; give at most {MOST_STEPS}, as many as a schedule is trained on")
     if not 0 <= sampling.guidance < float("inf"):
         raise InputError(f"guidance {sampling.guidance:g} cannot be; give 0 or more, 1 for none, Wan's own is 5")
     if not 1 <= sampling.text_tokens <= MOST_TEXT_TOKENS:

@@ -19,7 +19,7 @@ from watch_support import AXES, clips, control_task, make_loop, small_settings, 
 from generator.errors import DamagedError
 from scenes.errors import InputError
 from trainer.training.callbacks import make_journal, make_watchers
-from trainer.training.callbacks.curves import CurveDrawer, draw_curves, panels, series, smoothed, terminal_curves
+from trainer.training.callbacks.curves import CurveDrawer, draw_curves, panels, series, smoothed
 from trainer.training.callbacks.metrics import FILE, Event, MetricsFile, MetricsLog, read_events
 from trainer.training.callbacks.progress_bar import LiveBar, PlainLines, make_progress_sink, summary
 from trainer.training.callbacks.trackers import make_trackers, tags
@@ -301,9 +301,6 @@ def test_curves_are_drawn_as_picture_and_in_the_terminal(tmp_path: Path) -> None
     assert not (tmp_path / "loss curves.svg").exists()  # nothing was logged since it was drawn
     with pytest.raises(InputError, match=r"ends in .png or .svg"):
         draw_curves(events, tmp_path / "curves.txt", title="my run")
-    drawn = terminal_curves(events, width=60, height=12)
-    assert "training loss" in drawn and "held-out loss" in drawn and len(drawn.splitlines()) == 12
-    assert terminal_curves([]) == "no step was made"
 
 
 def test_curves_hold_what_was_logged() -> None:

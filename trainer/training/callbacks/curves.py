@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import plotext
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -99,26 +98,6 @@ def draw_curves(events: Sequence[Event], *paths: Path, title: str) -> None:
             metadata: dict[str, Any] = {"Date": None} if path.suffix == ".svg" else {}
             figure.savefig(file, format=path.suffix[1:], facecolor=PAPER, metadata=metadata)
             write_atomic(path, file.getvalue())
-
-
-def terminal_curves(events: Sequence[Event], width: int = 100, height: int = 15) -> str:
-    """Return the smoothed training loss and the loss on held-out scenes as a plot of characters."""
-    plotext.clear_figure()
-    plotext.theme("clear")
-    plotext.plotsize(width, height)
-    steps, losses = series(events, "train", "loss")
-    if not steps:
-        return "no step was made"
-    plotext.plot(steps, smoothed(losses), label="training loss", marker="braille")
-    held_out = series(events, "validation", "loss")
-    if held_out[0]:
-        plotext.scatter(*held_out, label="held-out loss", marker="o")
-    plotext.xlabel("step")
-    ticks = sorted({steps[round(share * (len(steps) - 1))] for share in (0.0, 0.25, 0.5, 0.75, 1.0)})
-    plotext.xticks(ticks, [str(tick) for tick in ticks])
-    drawn = str(plotext.uncolorize(plotext.build()))
-    plotext.clear_figure()
-    return drawn
 
 
 class CurveDrawer:
