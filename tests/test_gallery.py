@@ -329,6 +329,20 @@ def test_keys(watched: Watched) -> None:
 
 
 @needs_chromium
+def test_a_key_pressed_before_the_close_event_keeps_its_focus(watched: Watched) -> None:
+    page = watched.settle()
+    page.locator(".screen").first.click()
+    late = page.evaluate(
+        """() => new Promise((done) => {
+            viewer.addEventListener("close", () => done(document.activeElement.id));
+            viewer.close();
+            document.dispatchEvent(new KeyboardEvent("keydown", { key: "/" }));
+        })"""
+    )
+    assert late == "search"
+
+
+@needs_chromium
 def test_arrow_keys_after_one_tab_move_between_clips(watched: Watched) -> None:
     page = watched.settle()
     focused = "document.activeElement.closest('.clip').id"

@@ -197,9 +197,10 @@
   }
 
   // --- one clip, large --------------------------------------------------------------------------------------------------
-  let enlarged = null;
+  let enlarged = null, opener = null; // the clip that is shown, and the element that the browser gives the focus back to
   function enlarge(figure) {
     enlarged = figure;
+    if (!viewer.open) opener = document.activeElement;
     const src = $(".screen", figure).dataset.src;
     const media = document.createElement(src ? "video" : "img");
     if (src) Object.assign(media, { muted: true, loop: true, controls: true, autoplay: clock.playing, playsInline: true });
@@ -216,7 +217,8 @@
   viewer.addEventListener("click", (event) => { if (event.target === viewer) viewer.close(); });
   viewer.addEventListener("close", () => {
     $(".stage").replaceChildren();
-    if (enlarged) $(".screen", enlarged).focus();
+    // This event comes late: whoever has pressed a key meanwhile has the focus elsewhere, and keeps it.
+    if (enlarged && [opener, document.body].includes(document.activeElement)) $(".screen", enlarged).focus();
   });
 
   // --- keys -------------------------------------------------------------------------------------------------------------
