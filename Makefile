@@ -16,7 +16,7 @@ help:
 	@echo "make test   run the test suite"
 	@echo "make test-floors  run the fast tests with the lowest versions that pyproject.toml allows, in $(FLOORS) (3 GB)"
 	@echo "make torture  kill every command at each of its file events, let these fail, flip bits: the long form of tests/torture (an hour or two)"
-	@echo "make fuzz   odd recipes, overrides and command lines, drawn anew (ten minutes on two cores; FUZZ=20 times the tests' number)"
+	@echo "make fuzz   odd recipes, overrides, command lines and adapter cards, drawn anew (ten minutes on two cores; FUZZ=20 times the tests' number)"
 	@echo "make explore  draw the property tests anew, with more examples (minutes)"
 	@echo "make races  what starts, kills and waits for processes, ten times beside two busy ones (long; RACES=1 for one time)"
 	@echo "make lint   run ruff and mypy"
@@ -63,7 +63,7 @@ torture: $(VENV)/.ready
 
 FUZZ ?= 20
 fuzz: $(VENV)/.ready
-	STOPDOWN_FUZZ=$(FUZZ) $(BIN)/pytest tests/commands/test_fuzz.py --hypothesis-profile explore
+	STOPDOWN_FUZZ=$(FUZZ) $(BIN)/pytest tests/commands/test_fuzz.py tests/trainer/adapters/test_card_fuzz.py --hypothesis-profile explore
 
 explore: $(VENV)/.ready
 	$(BIN)/pytest -m hypothesis --hypothesis-profile explore

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import typing
 from typing import Any
 
@@ -127,3 +128,37 @@ def mangled(draw: st.DrawFn, text: str) -> str:
         middle = draw(st.sampled_from(["", text[start:end] * 2, "\x00", "\ufeff", "\u2028", "\r", "[", "=", '"', *VALUES]))
         text = text[:start] + middle + text[end:]
     return text
+
+
+# Values of JSON, as Python reads them: what no schema foresees is among them.
+JSON_VALUES: tuple[Any, ...] = (
+    *(None, True, False, 0, 1, -1, 2, 3, 16, 10**7, 10**12, 2**63, -(2**63), 10**400, 0.5, -0.0, 1e-320, 1e308),
+    *(float("nan"), float("inf"), float("-inf"), "", " ", "a", "../..", "/", "\x00", "\u2028", "\x1b[31m", "\ud800", "日本 🙂"),
+    *("x" * 5000, "f" * 64, "f/2", "1/0", "9" * 5000, "transformer", "transformer_2", "joint", "learned", "shutter"),
+    *([], {}, [[]], [None], [1, "a"], [0, 0], [-1], list(range(2000)), {"": {}}, {"a": {"b": [{"c": None}]}}),
+)
+
+
+def _places(tree: Any) -> list[tuple[Any, Any]]:
+    """Return every container of a tree of JSON with each of its keys or positions."""
+    keys: list[Any] = list(tree) if isinstance(tree, dict) else list(range(len(tree))) if isinstance(tree, list) else []
+    return [(tree, key) for key in keys] + [place for key in keys for place in _places(tree[key])]
+
+
+@st.composite
+def odd_trees(draw: st.DrawFn, tree: Any) -> Any:
+    """Draw a copy of a tree of JSON in which one to three entries are others, gone, twice there or under another name."""
+    tree = copy.deepcopy(tree)
+    for _ in range(draw(st.integers(1, 3))):
+        container, key = draw(st.sampled_from(_places(tree) or [([], None)]))
+        odd = copy.deepcopy(draw(st.sampled_from(JSON_VALUES)))
+        how = draw(st.sampled_from(["replace", "replace", "remove", "rename", "double"]))
+        if how == "replace" and container:
+            container[key] = odd
+        elif how == "remove" and container:
+            del container[key]
+        elif isinstance(container, dict):
+            container[str(odd)] = container[key] if how == "double" else container.pop(key)
+        elif container:
+            container.append(container[key])
+    return tree
