@@ -16,6 +16,8 @@ import torch
 from evaluation_support import FPS, Thumbnail, clip, synthetic
 from generation_support import output, run, save_random, small_config
 
+from generator.io.checked_model import verified
+from generator.io.checksummed_json import checksummed_text
 from scenes.axes import AXES
 from scenes.errors import InputError
 from trainer.adapters.saved import SavedAdapter
@@ -194,6 +196,16 @@ def test_a_run_leaves_every_number(evaluated: Path, home: Path) -> None:
     text = (evaluated / "results.md").read_text()
     assert text.startswith("## Measured control") and "| decoupled | temperature |" in text
     assert (evaluated / "report.html").stat().st_size < 30_000_000
+
+
+def test_a_report_of_an_earlier_version_is_read(evaluated: Path, tmp_path: Path) -> None:
+    """Earlier versions wrote FEP under `fast` and SVP under `slow`; the first ones wrote no `check` entry."""
+    report = read_report(evaluated)
+    tree = verified((evaluated / "report.json").read_bytes())
+    tree["fast"], tree["slow"] = tree.pop("fep"), tree.pop("svp")
+    for data in (checksummed_text(tree), json.dumps(tree).encode()):
+        (tmp_path / "report.json").write_bytes(data)
+        assert report.fep and report.svp and read_report(tmp_path) == report
 
 
 def test_the_same_run_again_makes_nothing_anew(evaluated: Path, home: Path) -> None:
