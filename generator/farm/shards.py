@@ -88,12 +88,6 @@ class Piece:
         return [clip for clip in clips if clip.optics in mine]
 
 
-def clip_cost_s(plan: Plan, clips: Sequence[ClipPlan]) -> float:
-    """Return the estimated CPU seconds of clips of one scene, of which those with equal optics share a render."""
-    renders = len({clip.optics for clip in clips})
-    return _cost_s(plan.recipe, clips[0].pyramid, clips[0].frames, renders, len(clips))
-
-
 class SceneCosts:
     """What scenes cost that are not drawn yet; reckoned once for all that are alike."""
 

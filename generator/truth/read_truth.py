@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from generator.recipe.truth_section import Pass
 from generator.truth.pass_files import UNKNOWN, VISIBLE, read_depth, read_flow, read_instances, read_normals, read_sharp
 from generator.truth.scene_file import SceneTruth, read_scene_file
-from generator.truth.truth_names import SCENE_FILE, SHARP_FILE, frame_file
+from generator.truth.truth_names import SCENE_FILE, frame_file
 from scenes.arrays import Floats32
 from scenes.errors import InputError
 
@@ -114,11 +114,6 @@ class TruthReader:
         if not pairs:
             return np.zeros((*shape, 2), dtype=np.float32), np.zeros(shape, dtype=np.uint8)
         return np.stack([vectors for vectors, _ in pairs]), np.stack([state for _, state in pairs])
-
-    def sharp_video(self) -> bytes:
-        """Return the same as an MP4, encoded as clips are."""
-        self.check("sharp")
-        return self.file(SHARP_FILE)
 
     def _frames(self, name: Pass, kind: str) -> list[bytes]:
         self.check(name)

@@ -39,9 +39,10 @@ from generator.console.progress import JsonProgress
 from generator.farm.finish import finish_target, ranges
 from generator.farm.parts import Parts
 from generator.farm.shard_build import ShardOptions, build_shard
-from generator.farm.shards import Shard, clip_cost_s, deal, parse_shard, pieces
+from generator.farm.shards import Shard, deal, parse_shard, pieces
 from generator.farm.target import look_at, open_target
-from generator.recipe.plan import Plan
+from generator.recipe.estimate import finish_cpu_s, render_cpu_s
+from generator.recipe.plan import ClipPlan, Plan
 from generator.remotes.folder import FolderRemote
 from generator.store.objects import ClipRecord
 from generator.versions.commit import EPOCH
@@ -162,6 +163,13 @@ def test_shards_cover_the_plan_exactly_once_and_are_balanced(count: int) -> None
     assert deal(Parts(PLAN.recipe, FolderRemote(ROOT / "no-store"), hasty()), count) == dealt  # before it is drawn
 
 
+def cost_s(plan: Plan, clips: list[ClipPlan]) -> float:
+    """Return the estimated CPU seconds of one scene's clips; those with equal optics share a render."""
+    recipe, first = plan.recipe, clips[0]
+    renders = len({clip.optics for clip in clips})
+    return renders * render_cpu_s(recipe, first.pyramid, first.frames) + len(clips) * finish_cpu_s(recipe, first.frames)
+
+
 @given(
     layers=st.lists(st.integers(1, 4).map(lambda half: 2 * half + 1), min_size=1, max_size=3, unique=True),
     scenes=st.integers(1, 2),
@@ -192,7 +200,7 @@ frames = {[length for length in frames if axis[0] != "shutter" or length > 1] or
     parts = parts_of(plan)
     for piece in pieces(parts, count):
         scenes = groupby(piece.clips(parts.part(piece.part)), key=lambda clip: clip.scene_id)
-        assert piece.cost_s == pytest.approx(sum(clip_cost_s(plan, list(clips)) for _, clips in scenes)) and piece.cost_s > 0
+        assert piece.cost_s == pytest.approx(sum(cost_s(plan, list(clips)) for _, clips in scenes)) and piece.cost_s > 0
     missing_clips = dealt[0][:2]
     assert shards_of(plan, count, missing_clips) == ([1] if missing_clips else [])
 

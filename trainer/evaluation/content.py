@@ -14,7 +14,7 @@ import numpy as np
 from scenes.arrays import Bytes, Floats
 from trainer.evaluation.accuracy import TRAINED
 from trainer.evaluation.arms import PlannedSweep
-from trainer.evaluation.features.extractors import VideoFeatures
+from trainer.evaluation.features.extractors import TextScores, VideoFeatures
 from trainer.evaluation.results import Consistency, EstimatedValue, Flicker, Svp, estimate, finite
 from trainer.evaluation.similarity import flicker, outside_difference
 from trainer.probing.statistics import bootstrap, mean, median
@@ -39,14 +39,11 @@ class Describer:
             self._videos[place] = extractor.video(self.shelf(key))
         return self._videos[place]
 
-    def words(self, extractor: VideoFeatures, prompt: str) -> Floats | None:
-        """Return a prompt's features [D]; None for an extractor that knows no words."""
-        text = getattr(extractor, "text", None)
-        if text is None:
-            return None
+    def words(self, extractor: TextScores, prompt: str) -> Floats:
+        """Return a prompt's features [D]."""
         place = (extractor.name, prompt)
         if place not in self._words:
-            self._words[place] = text(prompt)
+            self._words[place] = extractor.text(prompt)
         return self._words[place]
 
 
@@ -83,7 +80,7 @@ def consistency(
     )
 
 
-def slow_scores(
+def svp_scores(
     arm: str, sweeps: Sequence[PlannedSweep], describer: Describer, rng: np.random.Generator
 ) -> tuple[tuple[Svp, ...], Flicker]:
     """Return, by extractor, how videos of an arm fit the plain prompt, keep their subject at c = 0, and flicker."""
@@ -107,7 +104,7 @@ def slow_scores(
     scores = []
     for extractor in describer.extractors:
         fits = EstimatedValue(value=None)
-        if hasattr(extractor, "text"):
+        if isinstance(extractor, TextScores):
             fits = over(videos, partial(_fit, describer, extractor))
         keeps = over(neutral, partial(_keeps, describer, extractor))
         scores.append(Svp(arm=arm, extractor=extractor.name, text_video=fits, subject_consistency=keeps, videos=count))
@@ -163,7 +160,5 @@ def _keeps(describer: Describer, extractor: VideoFeatures, _prompt: str, key: Vi
     return subject_consistency(extractor, describer.shelf(key))
 
 
-def _fit(describer: Describer, extractor: VideoFeatures, prompt: str, key: VideoKey) -> float:
-    words_D = describer.words(extractor, prompt)
-    assert words_D is not None
-    return cosine(describer.video(extractor, key), words_D)
+def _fit(describer: Describer, extractor: TextScores, prompt: str, key: VideoKey) -> float:
+    return cosine(describer.video(extractor, key), describer.words(extractor, prompt))

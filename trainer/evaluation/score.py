@@ -19,7 +19,7 @@ from trainer.adapters.card import AdapterCard
 from trainer.control.laws import AxisControl, axis_control
 from trainer.evaluation.accuracy import AxisReads, accuracy, leakage
 from trainer.evaluation.arms import PlannedSweep
-from trainer.evaluation.content import Describer, Shelf, VideoKey, by_prompt_and_seed, consistency, grouped, key_of, slow_scores
+from trainer.evaluation.content import Describer, Shelf, VideoKey, by_prompt_and_seed, consistency, grouped, key_of, svp_scores
 from trainer.evaluation.features.extractors import VideoFeatures
 from trainer.evaluation.results import (
     Accuracy,
@@ -112,7 +112,7 @@ def measure(
     flickers: list[Flicker] = []
     for arm in dict.fromkeys(sweep.arm.name for sweep in sweeps):
         note(f"describing {arm}")
-        scores, unsteady = slow_scores(arm, [sweep for sweep in sweeps if sweep.arm.name == arm], describer, rng)
+        scores, unsteady = svp_scores(arm, [sweep for sweep in sweeps if sweep.arm.name == arm], describer, rng)
         svps += scores
         flickers.append(unsteady)
     return Measured(

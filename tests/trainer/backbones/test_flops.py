@@ -11,7 +11,7 @@ from trainer_support import LAYERS, predict, scramble, tiny_config, tiny_inputs,
 
 from trainer.backbones.wan_configs import WAN_CONFIGS, random_transformer
 from trainer.control import AdapterConfig, ControlConfig, LoraSettings, attach, axis_control, resolve_blocks
-from trainer.estimates.flops import Shape, StepFlops, peak_flops, step_flops, video_tokens
+from trainer.estimates.flops import Shape, StepFlops, step_flops, video_tokens
 
 ARMS = {"joint": {}, "lora_only": {"control": False}, "control_only": {"lora": False}}
 
@@ -58,9 +58,6 @@ def test_a_true_step_is_about_four_operations_a_weight_and_token() -> None:
     assert 1 < joint.model / lora_only.model < 1.002  # the control path's share of the operations
 
 
-def test_utilisations_and_peaks() -> None:
+def test_what_utilisation_counts() -> None:
     step = StepFlops(forward=10, backward=20, recompute=9)
     assert (step.model, step.hardware) == (30, 39)
-    assert peak_flops("NVIDIA H100 80GB HBM3") == peak_flops("NVIDIA H200") == 989e12
-    assert peak_flops("NVIDIA H100 PCIe") == 756e12 and peak_flops("NVIDIA A100-SXM4-80GB") == 312e12
-    assert peak_flops("AMD EPYC") is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -39,6 +40,14 @@ def test_a_step_is_measured_on_the_cpu_and_the_rest_is_said_to_be_unmeasured(tmp
         assert (row["hfu"] > row["mfu"]) == row["case"]["checkpointing"]
     text = (tmp_path / "step.md").read_text()
     assert "Unmeasured: wan2.1-t2v-14b" in text and "By formula, not measured" in text and "unmeasured" in done.stdout
+
+
+def test_a_peak_is_that_of_the_device_and_nothing_for_an_unknown_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    peak_flops = importlib.import_module("step_parts").peak_flops
+    assert peak_flops("NVIDIA H100 80GB HBM3") == peak_flops("NVIDIA H200") == 989e12
+    assert peak_flops("NVIDIA H100 PCIe") == 756e12 and peak_flops("NVIDIA A100-SXM4-80GB") == 312e12
+    assert peak_flops("AMD EPYC") is None
 
 
 def test_the_overhead_is_a_ratio_of_the_two_arms(tmp_path: Path) -> None:

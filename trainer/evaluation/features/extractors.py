@@ -1,4 +1,4 @@
-"""Feature extractors for the fast and slow evaluations: CLIP and X-CLIP through transformers, and a backbone's own features.
+"""Feature extractors for FEP and SVP: CLIP and X-CLIP through transformers, and a backbone's own features.
 
 Every extractor has a name that stands in each table it feeds, because numbers of different extractors cannot be compared.
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -41,8 +41,9 @@ class VideoFeatures(Protocol):
         ...
 
 
+@runtime_checkable
 class TextScores(VideoFeatures, Protocol):
-    """What can also compare a video with words."""
+    """A feature extractor that can also compare a video with words."""
 
     def text(self, prompt: str) -> Floats:
         """Return a prompt's features [D], comparable with `video` by cosine."""
