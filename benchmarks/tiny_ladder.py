@@ -11,23 +11,30 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import shutil
+import signal
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from diffusers import AutoencoderKLWan
 
 from trainer.data.cache import module_digest
 from trainer.tiny.shared.clips import load_clips
 from trainer.tiny.shared.config import Optimizing, TransformerSettings, read_settings
-from trainer.tiny.shared.stage_loop import StageRun
+from trainer.tiny.shared.train_stage import StageTask, loop_settings
 from trainer.tiny.stages import TinyWork, tokenizer
 from trainer.tiny.transformer.latents import encode_world
 from trainer.tiny.transformer.transformer_stage import TransformerStage, save_samples
+from trainer.training.loop import Loop
+from trainer.training.tasks.base import Callback, Task, TrainingProgress
+from trainer.training.tasks.weights import swapped
 
 RESULTS = Path(__file__).parent / "results" / "tiny_ladder.json"
 TRIED = 4  # steps that tell what one costs
@@ -57,31 +64,58 @@ def trained(
     """Train an arm for so many CPU seconds; return its steps and losses, and draw what it makes of a few prompts."""
     latents, vae = parts
     shutil.rmtree(folder, ignore_errors=True)  # of an arm that was stopped: how long its first steps took is not known
-    settings = TransformerSettings(batch=16, turns=1, steps=1, optimizing=schedule(1)).model_copy(update=dict(arm))
+    settings = TransformerSettings(batch=16, turns=1, steps=TRIED, optimizing=schedule()).model_copy(update=dict(arm))
     began_s = time.process_time()
     stage = TransformerStage(settings, latents, tokenizer(work), vae)
-    tried = StageRun(stage, settings.optimizing, folder / "tried")
-    tried.steps = TRIED + 1  # the end would measure and draw
-    tried.train(until=TRIED)
+    bare_loop(stage, folder / "tried").run()
     steps = max(TRIED, int(cpu_s / ((time.process_time() - began_s) / TRIED)))
-    settings = settings.model_copy(update={"steps": steps + 1, "optimizing": schedule(steps)})
-    stage = TransformerStage(settings, latents, tokenizer(work), vae)
-    run = StageRun(stage, settings.optimizing, folder / "run")
-    began_s = time.process_time()
-    while run.step < steps and time.process_time() - began_s < 1.1 * cpu_s:
-        run.train(until=run.step + 5)
-    spent_s = time.process_time() - began_s
-    run.average.swap()
-    save_samples(stage.sample(PROMPTS, 9, seed=0), folder / "samples.png")
+    stage = TransformerStage(settings.model_copy(update={"steps": steps}), latents, tokenizer(work), vae)
+    budget = Budget(1.1 * cpu_s)
+    loop = bare_loop(stage, folder / "run", budget)
+    with suppress(KeyboardInterrupt):
+        loop.run()
+    spent_s = time.process_time() - budget.began_s
+    with swapped(loop.parameters, loop.average):
+        save_samples(stage.sample(PROMPTS, 9, seed=0), folder / "samples.png")
+        losses = stage.held_out_loss()
     millions = sum(parameter.numel() for parameter in stage.module.parameters()) / 1e6
-    return {"steps": run.step, "cpu_s": round(spent_s), "million_parameters": round(millions, 2), **stage.held_out_loss()}
+    return {"steps": loop.step, "cpu_s": round(spent_s), "million_parameters": round(millions, 2), **losses}
 
 
-def schedule(steps: int) -> Optimizing:
+class Budget:
+    """Stops a training after so many CPU seconds, as Ctrl-C does."""
+
+    logs = True
+
+    def __init__(self, cpu_s: float) -> None:
+        self.cpu_s, self.began_s = cpu_s, time.process_time()
+
+    def started(self, task: Task, step: int, steps: int) -> None:
+        """Begin to count."""
+        self.began_s = time.process_time()
+
+    def stepped(self, task: Task, progress: TrainingProgress) -> None:
+        """Ask to stop once the budget is spent."""
+        if time.process_time() - self.began_s > self.cpu_s:
+            self.cpu_s = math.inf
+            signal.raise_signal(signal.SIGINT)
+
+    def finished(self, task: Task, step: int) -> None:
+        """Nothing is open."""
+
+
+def bare_loop(stage: TransformerStage, folder: Path, *callbacks: Callback) -> Loop:
+    """Return the loop of a stage without its log and without its validation, which draws."""
+    optimizing = stage.settings.optimizing
+    task, accelerator = StageTask(stage, optimizing.seed), Accelerator(cpu=True, mixed_precision="no")
+    return Loop(task, loop_settings(stage.phases, optimizing), folder, accelerator, callbacks=callbacks)
+
+
+def schedule() -> Optimizing:
     """Return the same schedule for every arm: the full rate for 0.3 of the steps, then down to nothing."""
     return Optimizing(
         rate=1.2e-3, warmup=10, hold=0.3, floor=0.01, average=0.97, validate_every=10**9, log_every=20, compile=False,
-        checkpoint_s=1e9,
+        checkpoint_s=0,
     )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import platform
 import tempfile
 import time
@@ -23,10 +24,11 @@ import torch
 
 from trainer.tiny.shared.clips import load_clips
 from trainer.tiny.shared.config import Optimizing, Phase, TinySettings, TransformerSettings, read_settings
-from trainer.tiny.shared.stage_loop import METRICS, StageRun, load_average
+from trainer.tiny.shared.train_stage import load_average, train_stage
 from trainer.tiny.stages import TinyWork, latents, tokenizer, vae
 from trainer.tiny.transformer.transformer_stage import TransformerStage
 from trainer.tiny.vae.vae_stage import VaeStage, reconstruct
+from trainer.training.callbacks.metrics import FILE, read_events
 
 RESULTS = Path(__file__).parent / "results" / "tiny_training.json"
 PLAIN = TransformerSettings().optimizing.plain
@@ -60,7 +62,7 @@ def autoencoder(work: TinyWork, arm: Mapping[str, Any], steps: int, folder: Path
     optimizing = schedule(2e-3, arm["matrix_rate"], "^$", steps)
     settings = work.settings.vae.model_copy(update={"phases": phases, "optimizing": optimizing})
     stage = VaeStage(settings, load_clips(work.folder / "clips"))
-    StageRun(stage, optimizing, folder).train()
+    train_stage(stage, optimizing, folder)
     load_average(stage.vae, folder)
     held = [stage.clips.video(entry)[:5] for entry in stage.clips.split("validation", at_least=5)[:48]]
     errors = [np.mean((reconstruct(stage.vae, video).astype(np.float64) - video) ** 2) for video in held]
@@ -71,13 +73,13 @@ def transformer(work: TinyWork, arm: Mapping[str, Any], steps: int, folder: Path
     """Train a transformer; return the loss of held-out clips and its millions of parameters."""
     optimizing = schedule(1.2e-3, arm.get("matrix_rate", 0.02), arm.get("plain", PLAIN), steps)
     settings = work.settings.transformer.model_copy(update={"steps": steps, "optimizing": optimizing, **arm.get("size", {})})
-    made = vae(work)
-    assert made is not None
-    stage = TransformerStage(settings, latents(work), tokenizer(work), made)
-    StageRun(stage, optimizing, folder).train()
-    rows = [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
+    stage = TransformerStage(settings, latents(work), tokenizer(work), vae(work))
+    train_stage(stage, optimizing, folder)
     millions = sum(parameter.numel() for parameter in stage.module.parameters()) / 1e6
-    return {"validation_loss": float(rows[-1]["validation_loss"]), "million_parameters": round(millions, 2)}
+    return {
+        "validation_loss": float(read_events(folder / FILE)[-1].values["validation_loss"] or math.nan),
+        "million_parameters": round(millions, 2),
+    }
 
 
 def schedule(rate: float, matrix_rate: float, plain: str, steps: int) -> Optimizing:

@@ -46,6 +46,8 @@ def main(arguments: list[str] | None = None) -> int:
                 return 130
             print(f"stage {name}", flush=True)  # noqa: T201
             STAGES[name](work)
+    except KeyboardInterrupt:
+        return 130
     except StopdownError as error:
         print(f"stopdown: error: {error}", file=sys.stderr)  # noqa: T201
         return 2

@@ -13,6 +13,7 @@ from diffusers import UniPCMultistepScheduler, WanPipeline
 
 from generator.io.atomic import share
 from trainer.tiny.transformer.transformer_stage import TransformerStage
+from trainer.training.callbacks.metrics import FILE, read_events
 
 DIGEST = "SHA256"
 CARD = """---
@@ -141,11 +142,10 @@ def _card(stage: TransformerStage, step: int, work: Path) -> str:
 def _autoencoder(folder: Path) -> tuple[int, str]:
     """Return the steps and the last held-out PSNR that a stage's log tells."""
     steps, psnr = 0, "not measured"
-    path = folder / "metrics.jsonl"
-    for line in path.read_text().splitlines() if path.is_file() else ():
-        row = json.loads(line)
-        steps = row["step"]
-        psnr = f"{row['psnr_db']:.1f} dB" if "psnr_db" in row else psnr
+    path = folder / FILE
+    for event in read_events(path) if path.is_file() else ():
+        steps = event.step
+        psnr = f"{event.values['psnr_db']:.1f} dB" if "psnr_db" in event.values else psnr
     return steps, psnr
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ from trainer.tiny.quality.quality import drawn_prompts, generate
 from trainer.tiny.shared.clips import Clips, load_clips
 from trainer.tiny.shared.config import SHIPPED, TransformerSettings
 from trainer.tiny.vae.vae_stage import reconstruct
+from trainer.training.callbacks.metrics import FILE, read_events
 
 SCALE, CAPTION_PX, GAP_PX = 2, 14, 6
 
@@ -66,9 +66,9 @@ def loss_plot(work: Path, path: Path) -> None:
         (right, "transformer", (("loss", "transformer: loss"),)),
     )
     for axes, stage, curves in panels:
-        rows = [json.loads(line) for line in (work / stage / "metrics.jsonl").read_text().splitlines()]
+        events = read_events(work / stage / FILE)
         for key, label in (*curves, ("validation_loss", "held out, averaged weights")):
-            points = [(row["step"], row[key]) for row in rows if key in row]
+            points = [(event.step, event.values[key]) for event in events if key in event.values]
             if points:
                 axes.plot(*zip(*points, strict=True), label=label)
         axes.set(xlabel="step", yscale="log")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,12 @@ from torch import Tensor
 from scenes.errors import InputError
 from trainer.tiny.shared.augmentation import TURNS
 from trainer.tiny.shared.config import TransformerSettings, read_settings
-from trainer.tiny.shared.stage_loop import CHECKPOINT, StageRun, load_average
+from trainer.tiny.shared.train_stage import load_average, stage_loop
 from trainer.tiny.stages import TinyWork, latents, tokenizer, vae
 from trainer.tiny.train_packed import read_weights
 from trainer.tiny.transformer.text import tokenize
 from trainer.tiny.transformer.transformer_stage import TransformerStage
+from trainer.training.checkpoints.checkpoint import Checkpoint, checkpoint_path, checkpoint_steps, write_checkpoint
 
 MOST_BYTES = 60 * 2**20
 PLAIN = ("shared", "embed", "proj_out", "norm", "scale_shift")
@@ -121,18 +123,19 @@ def _told(stage: TransformerStage) -> dict[str, Any]:
 def bring_back(stage: TransformerStage, made: Path, folder: Path) -> int:
     """Write the weights that a packed training left as the checkpoint of an ordinary one, which goes on from there."""
     step, weights = read_weights(made)
-    run = StageRun(stage, stage.settings.optimizing, folder)
-    with torch.no_grad():
-        for name, parameter in run.parameters.items():
-            parameter.copy_(weights[f"live.{name}"].float())
-            run.average.kept[name].copy_(weights[f"average.{name}"].float())
-    run.step = min(step, run.steps)
-    run.save()
-    return run.step
+    step = min(step, sum(phase.steps for phase in stage.phases))
+    loop = stage_loop(stage, stage.settings.optimizing, folder)
+    live, averaged = ({name: weights[f"{kind}.{name}"].float() for name in loop.parameters} for kind in ("live", "average"))
+    checkpoint = Checkpoint(step=step, parameters=live, averaged=averaged, optimizer={}, losses=(), identity=loop.identity)
+    write_checkpoint(folder, checkpoint, keep=1)
+    for other in checkpoint_steps(folder):
+        if other > step:  # of what was trained here before; a training goes on from the last one
+            shutil.rmtree(checkpoint_path(folder, other))
+    return step
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Pack, or bring back. Raises InputError where the autoencoder is not finished."""
+    """Pack, or bring back."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("pack", "bring-back"))
     parser.add_argument("path", type=Path)
@@ -140,15 +143,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--settings", type=Path)
     given = parser.parse_args(arguments)
     work = TinyWork(given.work, read_settings(given.settings), lambda: False)
-    held = vae(work)
-    if held is None:
-        raise InputError("the autoencoder is not finished; run the stage vae to its end")
-    stage = TransformerStage(work.settings.transformer, latents(work), tokenizer(work), held)
+    stage = TransformerStage(work.settings.transformer, latents(work), tokenizer(work), vae(work))
     folder = work.folder / "transformer"
     if given.what == "bring-back":
         print(f"step {bring_back(stage, given.path, folder)}")  # noqa: T201
         return
-    if (folder / CHECKPOINT).is_file():
+    if checkpoint_steps(folder):
         load_average(stage.module, folder)
     print(pack(stage, given.path), given.path.stat().st_size)  # noqa: T201
 

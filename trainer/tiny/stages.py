@@ -20,13 +20,14 @@ from trainer.tiny.export import decoder_folder, export_pipeline
 from trainer.tiny.quality.quality import measure_quality
 from trainer.tiny.quality.recogniser import Recogniser, train_recogniser
 from trainer.tiny.shared.clips import Clips, decode_dataset, load_clips
-from trainer.tiny.shared.config import SHIPPED, Settings, TinySettings
-from trainer.tiny.shared.stage_loop import CHECKPOINT, StageRun, load_average
+from trainer.tiny.shared.config import SHIPPED, Optimizing, Settings, TinySettings
+from trainer.tiny.shared.train_stage import TinyStage, load_average, train_stage
 from trainer.tiny.transformer.latents import Latents, encode_world, write_json
 from trainer.tiny.transformer.tokenizer import build_tokenizer, count_words, drawn_captions
 from trainer.tiny.transformer.transformer_stage import TransformerStage
 from trainer.tiny.vae.latent_pca import measured_axes, with_latent_pca
 from trainer.tiny.vae.vae_stage import VaeStage, begun_vae
+from trainer.training.checkpoints.checkpoint import checkpoint_steps
 
 RECIPE = Path("examples/tiny_world.toml")
 
@@ -62,6 +63,12 @@ class TinyWork:
         """Note that a stage is done."""
         write_json(self.folder / stage / "done.json", {"settings": settings.digest()})
 
+    def train(self, stage: TinyStage, optimizing: Optimizing, folder: Path) -> None:
+        """Train a stage to its end; raises KeyboardInterrupt when asked to stop, with a checkpoint written if it had begun."""
+        if self.stop():
+            raise KeyboardInterrupt
+        train_stage(stage, optimizing, folder)
+
 
 def world(work: TinyWork) -> None:
     """Render the world, an ordinary dataset."""
@@ -81,8 +88,8 @@ def tokenizer(work: TinyWork) -> PreTrainedTokenizerFast:
     return AutoTokenizer.from_pretrained(folder)
 
 
-def vae(work: TinyWork) -> AutoencoderKLWan | None:
-    """Train the autoencoder and cut its latents by PCA, or take the start as it is; returns it, or None if it was stopped."""
+def vae(work: TinyWork) -> AutoencoderKLWan:
+    """Train the autoencoder and cut its latents by PCA, or take the start as it is."""
     settings, folder = work.settings.vae, work.folder / "vae"
     if not settings.phases and not work.finished("vae", settings):
         begun_vae(settings).save_pretrained(folder / "model")
@@ -90,8 +97,7 @@ def vae(work: TinyWork) -> AutoencoderKLWan | None:
     if not work.finished("vae", settings):
         held = load_clips(work.folder / "clips")
         stage = VaeStage(settings, held)
-        if not StageRun(stage, settings.optimizing, folder).train(stop=work.stop):
-            return None
+        work.train(stage, settings.optimizing, folder)
         load_average(stage.vae, folder)
         axes = measured_axes(stage.vae, held, settings.kept_channels)
         with_latent_pca(stage.vae, axes, settings.spectrum, settings.loudest).save_pretrained(folder / "model")
@@ -99,40 +105,30 @@ def vae(work: TinyWork) -> AutoencoderKLWan | None:
     return AutoencoderKLWan.from_pretrained(folder / "model").eval()
 
 
-def decoder(work: TinyWork) -> AutoencoderKLWan | None:
-    """Fine-tune the decoder alone: the latents stay; returns the autoencoder, or None if it was stopped."""
+def decoder(work: TinyWork) -> AutoencoderKLWan:
+    """Fine-tune the decoder alone: the latents stay; returns the autoencoder."""
     settings, folder = work.settings.decoder, work.decoder
-    start = vae(work)
-    if start is None:
-        return None
-    stage = VaeStage(settings, load_clips(work.folder / "clips"), start)
+    stage = VaeStage(settings, load_clips(work.folder / "clips"), vae(work))
     if not work.finished(folder.name, settings):
-        if not StageRun(stage, settings.optimizing, folder).train(stop=work.stop):
-            return None
+        work.train(stage, settings.optimizing, folder)
         work.finish(folder.name, settings)
     load_average(stage.vae, folder)
     return stage.vae.eval()
 
 
 def latents(work: TinyWork) -> list[Latents]:
-    """Encode the world with the finished autoencoder. Raises InputError where the autoencoder is not finished."""
+    """Encode the world with the finished autoencoder."""
     made = vae(work)
-    if made is None:
-        raise InputError("the autoencoder is not finished; run the stage vae to its end")
     held = load_clips(work.folder / "clips")
     return encode_world(made, held, work.folder / "latents", module_digest(made)[:12], work.settings.transformer.turns)
 
 
-def transformer(work: TinyWork) -> TransformerStage | None:
-    """Train the transformer and the text encoder; returns the stage with the averaged weights, or None if it was stopped."""
+def transformer(work: TinyWork) -> TransformerStage:
+    """Train the transformer and the text encoder; returns the stage with the averaged weights."""
     settings, folder = work.settings.transformer, work.folder / "transformer"
-    made = vae(work)
-    if made is None:
-        return None
-    stage = TransformerStage(settings, latents(work), tokenizer(work), made)
+    stage = TransformerStage(settings, latents(work), tokenizer(work), vae(work))
     if not work.finished("transformer", settings):
-        if not StageRun(stage, settings.optimizing, folder).train(stop=work.stop):
-            return None
+        work.train(stage, settings.optimizing, folder)
         work.finish("transformer", settings)
     load_average(stage.module, folder)
     return stage
@@ -141,14 +137,11 @@ def transformer(work: TinyWork) -> TransformerStage | None:
 def export(work: TinyWork) -> None:
     """Write the averaged weights of the newest checkpoint as an ordinary WanPipeline folder.
 
-    Raises InputError where the autoencoder is not finished.
+    Raises InputError where the transformer has no checkpoint.
     """
-    made = vae(work)
-    if made is None:
-        raise InputError("the autoencoder is not finished; run the stage vae to its end")
-    stage = TransformerStage(work.settings.transformer, latents(work), tokenizer(work), made)
+    stage = TransformerStage(work.settings.transformer, latents(work), tokenizer(work), vae(work))
     step = load_average(stage.module, work.folder / "transformer")
-    if (work.decoder / CHECKPOINT).is_file():
+    if checkpoint_steps(work.decoder):
         load_average(stage.vae, work.decoder)
     export_pipeline(stage, work.out, step, work.folder)
 

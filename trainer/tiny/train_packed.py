@@ -99,7 +99,7 @@ class PackedTraining:
             self._take_up()
         plain = [(n, p) for n, p in self.live.items() if p.ndim != 2 or min(p.shape) < 2 or self._is_plain(n)]
         named = {name for name, _ in plain}
-        self.muon = Muon([p for n, p in self.live.items() if n not in named])
+        self.muon = Muon([p for n, p in self.live.items() if n not in named], lr=self.s["matrix_rate"])
         self.adamw = torch.optim.AdamW([p for _, p in plain], lr=self.s["rate"], betas=(0.9, 0.95), weight_decay=0.01)
         self.velocity: Callable[..., Tensor] = torch.compile(velocity, dynamic=False) if compiled else velocity
 
@@ -149,7 +149,8 @@ class PackedTraining:
         share = self._share()
         self.adamw.param_groups[0]["lr"] = self.s["rate"] * share
         self.adamw.step()
-        self.muon.step(self.s["matrix_rate"] * share)
+        self.muon.param_groups[0]["lr"] = self.s["matrix_rate"] * share
+        self.muon.step()
         self.step += 1
         weight = 1 - min(self.s["average"], (1 + self.step) / (10 + self.step))
         with torch.no_grad():

@@ -43,8 +43,7 @@ from trainer.training.checkpoints.saving import Clock, wait_for_room
 from trainer.training.ema import start_average, update_average
 from trainer.training.guard import Guard, diverged, memory_in_words
 from trainer.training.interrupt import Interrupt
-from trainer.training.optimizers import make_optimizer
-from trainer.training.schedule import learning_rate
+from trainer.training.loop_settings import LoopSettings
 from trainer.training.sharding import gathered, sharded_like, whole
 from trainer.training.tasks.base import Callback, Task, TrainingProgress
 from trainer.training.tasks.flow import Experts
@@ -77,7 +76,7 @@ class Loop:
     def __init__(
         self,
         task: Task,
-        settings: TrainSettings,
+        settings: TrainSettings | LoopSettings,
         folder: Path,
         accelerator: Accelerator,
         *,
@@ -86,15 +85,16 @@ class Loop:
         best: Callable[[], Collection[int]] = tuple,
     ) -> None:
         self.task = task
-        self.settings = settings
+        self.settings = settings if isinstance(settings, LoopSettings) else LoopSettings.of(settings)
         self.folder = folder
         self.accelerator = accelerator
         self.identity = {**(identity or {}), "processes": accelerator.num_processes}
         self.callbacks = tuple(callbacks) if accelerator.is_main_process else ()
         self.best = best
-        self.clock = Clock(settings.checkpoints.minutes)
+        self.clock = Clock(self.settings.checkpoints.minutes)
         self.step = 0
-        self.guard = Guard(settings.optimizer.max_loss_factor)
+        self.interrupted = False  # asked to stop, be it after the last step
+        self.guard = Guard(self.settings.max_loss_factor)
         self._made = 0  # by this process
         self._failure: Exception | None = None  # of the first process's log, until all know
         self._durations: deque[float] = deque(maxlen=SPEED_WINDOW)
@@ -114,16 +114,17 @@ class Loop:
             compile_blocks(module)
         if isinstance(module, Experts):  # a batch reaches the expert of its noise level, which may be one of the two
             self.accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=True)
-        swapped = self.settings.backbone.blocks_to_swap
+        swapped = self.settings.blocks_to_swap
         if swapped:
             swap_blocks(module, swapped, self.accelerator.device)
-        optimizer = make_optimizer(list(own.values()), self.settings.optimizer)
+        optimizer = self.settings.make_optimizer(own)
+        self._full_rates = [group["lr"] for group in optimizer.param_groups]
         placed = {"device_placement": [False, True]} if swapped else {}  # the module is where it belongs
         self.module, prepared = self.accelerator.prepare(module, optimizer, **placed)
         self.optimizer: torch.optim.Optimizer = prepared.optimizer
         by_path = dict(self.accelerator.unwrap_model(self.module).named_parameters())  # FSDP puts new ones in their place
         self.parameters: dict[str, nn.Parameter] = {name: by_path[paths[id(parameter)]] for name, parameter in own.items()}
-        self.average = start_average(self.parameters) if self.settings.optimizer.ema_decay else None
+        self.average = start_average(self.parameters) if self.settings.ema_decay else None
 
     def run(self) -> int:
         """Train from the last checkpoint, or from the start, to the last step; returns the step reached, which is saved.
@@ -140,6 +141,7 @@ class Loop:
             with Interrupt() as interrupt, memory_in_words(ADVICE):
                 while self.step < self.settings.steps:
                     self._go_on(interrupt)
+            self.interrupted = interrupt.asked
         finally:
             for watcher in self.callbacks:
                 with surviving("closing what watched the run"):
@@ -196,8 +198,8 @@ class Loop:
     def _make_step(self, interrupt: Interrupt) -> tuple[TrainingProgress, bool, bool]:
         """Make one optimizer step; returns what came of it, whether to stop, and whether a checkpoint is due by time."""
         began = time.perf_counter()
-        optimizer, step = self.settings.optimizer, self.step
-        rate = learning_rate(optimizer, step, self.settings.steps)
+        step = self.step
+        rates = [self.settings.rate(full, step) for full in self._full_rates]
         self.task.before_step(step)
         self.optimizer.zero_grad(set_to_none=True)
         micros = [self._accumulate(step * self.settings.accumulation + k) for k in range(self.settings.accumulation)]
@@ -207,18 +209,18 @@ class Loop:
         if fault is not None:
             raise diverged(step + 1, fault, self._clip_losses(micros), self._last_checkpoint())
         self._clip(norm)
-        for group in self.optimizer.param_groups:
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
             group["lr"] = rate
         self.optimizer.step()
         self.step += 1
         self.guard.passed(loss)
         if self.average is not None:
-            update_average(self.average, self.parameters, optimizer.ema_decay, self.step)
+            update_average(self.average, self.parameters, self.settings.ema_decay, self.step)
         if self._made == 1:
             self._durations.clear()  # the first step compiles and allocates
         self._durations.append(time.perf_counter() - began)
         self._made += 1
-        return self._progress(loss, rate, norm, tuple(self._clip_ids(micros))), stop, late
+        return self._progress(loss, rates[0], norm, tuple(self._clip_ids(micros))), stop, late
 
     def _accumulate(self, micro_step: int) -> Micro:
         """Add one micro-batch's share to the gradient."""
@@ -262,7 +264,7 @@ class Loop:
         return float(whole(torch.nn.utils.get_total_norm(gradients)))
 
     def _clip(self, norm: float) -> None:
-        limit = self.settings.optimizer.clip_norm
+        limit = self.settings.clip_norm
         if limit and norm > limit:
             torch._foreach_mul_([p.grad for p in self.parameters.values() if p.grad is not None], limit / norm)
 
@@ -343,13 +345,18 @@ class Loop:
                     self.average[name].copy_(sharded_like(latest.averaged[name], self.average[name]))
         state = {
             index: {key: sharded_like(value, parameter) for key, value in latest.optimizer[name].items()}
-            for index, (name, parameter) in enumerate(self.parameters.items())
+            for index, (name, parameter) in enumerate(self._in_groups())
             if name in latest.optimizer
         }
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": state, "param_groups": groups})
-        self.guard = Guard(self.settings.optimizer.max_loss_factor, latest.losses)
+        self.guard = Guard(self.settings.max_loss_factor, latest.losses)
         self.step = latest.step
+
+    def _in_groups(self) -> list[tuple[str, nn.Parameter]]:
+        """Return what trains, with names, in the order in which the optimizer numbers it: group by group."""
+        names = {id(parameter): name for name, parameter in self.parameters.items()}
+        return [(names[id(p)], p) for group in self.optimizer.param_groups for p in group["params"]]
 
 
 def draw_seed(seed: int, batch: int) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
@@ -17,10 +18,15 @@ def whole(tensor: Tensor) -> Tensor:
 
 
 def sharded_like(value: Any, model: Tensor) -> Any:
-    """Return a tensor of `model`'s shape spread as `model` is; anything else as it is. It may have any shape `[...]`."""
-    if isinstance(model, DTensor) and isinstance(value, Tensor) and value.shape == model.shape:
+    """Return a tensor of `model`'s shape `[...]` spread as `model` is and in its order in memory; anything else as it is.
+
+    Fused optimizers go through memory and would pair other elements where the orders differ.
+    """
+    if not isinstance(value, Tensor) or value.shape != model.shape:
+        return value
+    if isinstance(model, DTensor):
         return distribute_tensor(value.to(model.device), model.device_mesh, model.placements)
-    return value
+    return value if value.stride() == model.stride() else torch.empty_like(model, dtype=value.dtype).copy_(value)
 
 
 @contextmanager

@@ -67,7 +67,9 @@ def after(memory: torch.memory_format, settings: Optimizing, share: float = 1.0)
     descent = HybridOptimizer(parameters, settings)
     for name, value in parameters.items():
         value.grad = torch.randn(value.shape, generator=torch.Generator().manual_seed(len(name)))
-    descent.step(share)
+    for group in descent.param_groups:
+        group["lr"] *= share
+    descent.step()
     descent.zero_grad()
     assert all(value.grad is None for value in parameters.values())
     return before, {name: value.detach().clone() for name, value in parameters.items()}
@@ -88,12 +90,12 @@ def test_matrices_turned_at_once_make_torchs_steps() -> None:
     generator = torch.Generator().manual_seed(0)
     shapes = [(6, 4), (3, 5), (6, 4)]
     mine, theirs = ([torch.nn.Parameter(torch.ones(shape)) for shape in shapes] for _ in range(2))
-    batched, one_by_one = Muon(mine), torch.optim.Muon(theirs, lr=0.1, weight_decay=0.0, adjust_lr_fn="original")
+    batched, one_by_one = Muon(mine, lr=0.1), torch.optim.Muon(theirs, lr=0.1, weight_decay=0.0, adjust_lr_fn="original")
     for _ in range(3):
         for a, b in zip(mine, theirs, strict=True):
             a.grad = torch.randn(a.shape, generator=generator)
             b.grad = a.grad.clone()
-        batched.step(0.1)
+        batched.step()
         one_by_one.step()
     for a, b in zip(mine, theirs, strict=True):
         torch.testing.assert_close(a, b, atol=1e-2, rtol=0)  # theirs are of bfloat16

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,7 @@ from trainer.tiny.quality.quality import HEADINGS, QualityPrompt, drawn_prompts,
 from trainer.tiny.shared.augmentation import TURNS, Turn
 from trainer.tiny.shared.clips import Clips, Entry
 from trainer.tiny.shared.config import SHIPPED, Optimizing, Phase, TextSettings, TinySettings, TransformerSettings, VaeSettings
-from trainer.tiny.shared.stage_loop import StageRun
+from trainer.tiny.shared.train_stage import StageValidation, load_average, stage_loop, train_stage
 from trainer.tiny.stages import TinyWork
 from trainer.tiny.transformer.latents import encode_world
 from trainer.tiny.transformer.text import HELD_TOKENS, tokenize
@@ -27,6 +29,10 @@ from trainer.tiny.transformer.transformer_stage import TransformerStage
 from trainer.tiny.transformer.unpadded_flow import padding_bias, velocity
 from trainer.tiny.vae.unchunked_vae import decode_latents, encode_moments
 from trainer.tiny.vae.vae_stage import VaeStage, build_vae
+from trainer.training.callbacks.metrics import FILE, read_events
+from trainer.training.checkpoints.checkpoint import read_latest
+from trainer.training.loop import Loop
+from trainer.training.tasks.base import Task, TrainingProgress
 
 MICRO = Optimizing(rate=1e-3, warmup=2, log_every=1, validate_every=100, average=0.9, compile=False)
 MICRO_VAE = VaeSettings(
@@ -214,29 +220,55 @@ def test_the_tokenizer_knows_every_word_of_our_captions_and_spells_the_rest() ->
     assert lengths.tolist() == [1, HELD_TOKENS - 1] and ids[1, HELD_TOKENS - 2] == tokenizer.eos_token_id
 
 
-def weights_after(make_run: object, folder: Path, *stops: int) -> dict[str, torch.Tensor]:
-    """Train to each of some steps, from a new process's view each time; return parameters and averages."""
-    run = None
+class Interrupting:
+    """A callback that asks a run to stop, as Ctrl-C does, so that a step is its last."""
+
+    logs = True
+
+    def __init__(self, last: int) -> None:
+        self.last = last
+
+    def started(self, task: Task, step: int, steps: int) -> None:
+        """Nothing is asked before a step is made."""
+
+    def stepped(self, task: Task, progress: TrainingProgress) -> None:
+        """Ask during the step before: the loop makes one more."""
+        if progress.step == self.last - 1:
+            signal.raise_signal(signal.SIGINT)
+
+    def finished(self, task: Task, step: int) -> None:
+        """Nothing is open."""
+
+
+def state_after(make: Callable[[Path], Loop], folder: Path, *stops: int) -> dict[str, torch.Tensor]:
+    """Train to the end, interrupted after some steps; return parameters, averages and what the optimizer remembers."""
     for stop in stops:
-        run = make_run(folder)  # type: ignore[operator]
-        run.train(until=stop)
-    assert run is not None
-    live = {name: parameter.detach().clone() for name, parameter in run.parameters.items()}
-    return live | {f"average {name}": value for name, value in run.average.kept.items()}
+        loop = make(folder)
+        loop.watch(Interrupting(stop))
+        with pytest.raises(KeyboardInterrupt):
+            loop.run()
+        assert loop.step == stop
+    loop = make(folder)
+    assert loop.run() == loop.settings.steps
+    latest = read_latest(folder)
+    assert latest is not None and latest.averaged is not None
+    kept = {f"{name} {key}": torch.as_tensor(v) for name, values in latest.optimizer.items() for key, v in values.items()}
+    return {**latest.parameters, **{f"average {name}": value for name, value in latest.averaged.items()}, **kept}
 
 
-def assert_same_weights(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+def assert_same_state(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
     assert one.keys() == other.keys()
     for name, value in one.items():
         assert torch.equal(value, other[name]), name
 
 
 def test_the_autoencoder_resumes_bit_for_bit(toy_clips: Clips, tmp_path: Path) -> None:
-    def make(folder: Path) -> StageRun:
-        return StageRun(VaeStage(MICRO_VAE, toy_clips), MICRO, folder)
+    def make(folder: Path) -> Loop:
+        return stage_loop(VaeStage(MICRO_VAE, toy_clips), MICRO, folder)
 
-    whole = weights_after(make, tmp_path / "whole", 4)
-    assert_same_weights(whole, weights_after(make, tmp_path / "parts", 1, 3, 4))
+    whole = state_after(make, tmp_path / "whole")
+    assert any("momentum_buffer" in name for name in whole) and any("exp_avg" in name for name in whole)
+    assert_same_state(whole, state_after(make, tmp_path / "parts", 2, 4))
 
 
 def test_fine_tuning_the_decoder_leaves_the_latents(toy_clips: Clips, tmp_path: Path) -> None:
@@ -245,7 +277,7 @@ def test_fine_tuning_the_decoder_leaves_the_latents(toy_clips: Clips, tmp_path: 
     with torch.no_grad():
         moments = encode_moments(start, video)
         made = decode_latents(start, moments[:, :4])
-    StageRun(VaeStage(MICRO_VAE, toy_clips, start), MICRO, tmp_path).train()
+    train_stage(VaeStage(MICRO_VAE, toy_clips, start), MICRO, tmp_path)
     with torch.no_grad():
         torch.testing.assert_close(encode_moments(start, video), moments, atol=0, rtol=0)
         assert not torch.equal(decode_latents(start, moments[:, :4]), made)
@@ -256,23 +288,52 @@ def test_the_transformer_resumes_bit_for_bit(toy_clips: Clips, tmp_path: Path) -
     latents = encode_world(vae, toy_clips, tmp_path / "latents", "toy", turns=2)
     tokenizer = build_tokenizer(count_words(CAPTIONS))
 
-    def make(folder: Path) -> StageRun:
-        return StageRun(TransformerStage(MICRO_TRANSFORMER, latents, tokenizer, vae), MICRO, folder)
+    def make(folder: Path) -> Loop:
+        return stage_loop(TransformerStage(MICRO_TRANSFORMER, latents, tokenizer, vae), MICRO, folder)
 
-    whole = weights_after(make, tmp_path / "whole", 4)
-    assert_same_weights(whole, weights_after(make, tmp_path / "parts", 1, 3, 4))
+    whole = state_after(make, tmp_path / "whole")
+    assert_same_state(whole, state_after(make, tmp_path / "parts", 2, 4))
 
 
 def test_training_lowers_the_loss_and_is_validated_with_the_average(toy_clips: Clips, tmp_path: Path) -> None:
     settings = MICRO_VAE.model_copy(update={"phases": (Phase(frames=5, batch=2, steps=60),)})
-    run = StageRun(VaeStage(settings, toy_clips), MICRO.model_copy(update={"rate": 5e-3}), tmp_path)
-    before = {name: parameter.detach().clone() for name, parameter in run.parameters.items()}
-    first = run.validate()["psnr_db"]
-    for name, parameter in run.parameters.items():
+    loop = stage_loop(VaeStage(settings, toy_clips), MICRO.model_copy(update={"rate": 5e-3}), tmp_path)
+    validation = loop.callbacks[-1]
+    assert isinstance(validation, StageValidation)
+    before = {name: parameter.detach().clone() for name, parameter in loop.parameters.items()}
+    first = validation.measure(loop.task, 0)["psnr_db"]
+    for name, parameter in loop.parameters.items():
         assert torch.equal(parameter, before[name]), name
-    run.train()
-    assert run.validate()["psnr_db"] > first + 1
-    assert any(tmp_path.glob("grid-*.png"))
+    loop.run()
+    events = read_events(tmp_path / FILE)
+    assert [event.kind for event in events] == ["train"] * 60 + ["validation"]
+    assert {"loss", "pixels", "divergence", "learning_rate"} <= events[0].values.keys()
+    assert (events[-1].values["psnr_db"] or 0) > first + 1
+    assert (tmp_path / "grid-000060.png").is_file()
+
+
+def test_a_stage_asked_to_stop_in_its_last_measuring_is_whole_and_what_follows_does_not_begin(
+    toy_clips: Clips, tmp_path: Path
+) -> None:
+    class Asked(VaeStage):
+        def validate(self, step: int, folder: Path) -> dict[str, float]:
+            signal.raise_signal(signal.SIGTERM)
+            return {"psnr_db": 0.0}
+
+    settings = MICRO_VAE.model_copy(update={"phases": (Phase(frames=1, batch=1, steps=2),)})
+    with pytest.raises(KeyboardInterrupt):
+        train_stage(Asked(settings, toy_clips), MICRO, tmp_path)
+    assert load_average(VaeStage(settings, toy_clips).vae, tmp_path) == 2
+    work = TinyWork(tmp_path, TinySettings(), lambda: True)
+    with pytest.raises(KeyboardInterrupt):
+        work.train(VaeStage(settings, toy_clips), MICRO, tmp_path / "next")
+    assert not (tmp_path / "next").exists()
+
+
+def test_a_checkpoint_of_an_earlier_version_is_not_begun_anew(toy_clips: Clips, tmp_path: Path) -> None:
+    (tmp_path / "checkpoint.pt").touch()
+    with pytest.raises(InputError, match=r"checkpoint\.pt is of an earlier version.*move the file away"):
+        stage_loop(VaeStage(MICRO_VAE, toy_clips), MICRO, tmp_path)
 
 
 def test_latents_are_made_once_and_their_beginning_is_the_shorter_clips(toy_clips: Clips, tmp_path: Path) -> None:

@@ -15,12 +15,13 @@ from trainer.tiny import train_packed
 from trainer.tiny.packing import bring_back, pack
 from trainer.tiny.shared.clips import Entry
 from trainer.tiny.shared.config import Optimizing, TextSettings, TransformerSettings, VaeSettings
-from trainer.tiny.shared.stage_loop import StageRun
+from trainer.tiny.shared.train_stage import train_stage
 from trainer.tiny.train_packed import Pack, read_weights, train
 from trainer.tiny.transformer.latents import Latents
 from trainer.tiny.transformer.tokenizer import build_tokenizer, count_words
 from trainer.tiny.transformer.transformer_stage import TransformerStage
 from trainer.tiny.vae.vae_stage import build_vae
+from trainer.training.checkpoints.checkpoint import checkpoint_steps, read_latest
 
 CAPTIONS = ("A red cube moves upwards.", "A teal cone moves from left to right.", "A small navy torus on the left.")
 SETTINGS = TransformerSettings(
@@ -90,11 +91,15 @@ def test_ten_steps_learn_write_pieces_go_on_and_come_back(
     assert all((out / piece).stat().st_size < 80_000 for piece in pieces)
     assert train(packed, out, steps=12, minutes=5.0, device="cpu", compiled=False) == 12
     assert bring_back(stage, out, tmp_path / "transformer") == 12
-    run = StageRun(stage, SETTINGS.optimizing, tmp_path / "transformer")
+    latest = read_latest(tmp_path / "transformer")
     _, weights = read_weights(out)
-    assert run.step == 12
-    for name, value in run.average.kept.items():
+    assert latest is not None and latest.averaged is not None and latest.step == 12
+    for name, value in latest.averaged.items():
         torch.testing.assert_close(value, weights[f"average.{name}"].float())
+    train_stage(stage, SETTINGS.optimizing, tmp_path / "transformer")
+    assert checkpoint_steps(tmp_path / "transformer") == [40], "it goes on from there"
+    assert bring_back(stage, out, tmp_path / "transformer") == 12
+    assert checkpoint_steps(tmp_path / "transformer") == [12]
 
 
 def test_it_needs_none_of_what_a_lent_machine_lacks() -> None:

@@ -21,6 +21,7 @@ from trainer.training.checkpoints.checkpoint import read_latest
 from trainer.training.ema import start_average, update_average
 from trainer.training.guard import ENOUGH, Guard
 from trainer.training.loop import Loop, draw_seed
+from trainer.training.loop_settings import LoopSettings
 from trainer.training.optimizers import OPTIMIZERS, make_optimizer
 from trainer.training.schedule import learning_rate
 from trainer.training.setup import check_device, make_accelerator
@@ -63,7 +64,7 @@ def by_hand(task: ToyTask, settings: TrainSettings) -> tuple[list[float], dict[s
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(own.values(), chosen.clip_norm)
-        optimizer.param_groups[0]["lr"] = learning_rate(chosen, step, settings.steps)
+        optimizer.param_groups[0]["lr"] = learning_rate(chosen, chosen.learning_rate, step, settings.steps)
         optimizer.step()
         decay = min(chosen.ema_decay, (2 + step) / (11 + step))
         average = {name: decay * average[name] + (1 - decay) * p.detach() for name, p in own.items()}
@@ -114,12 +115,14 @@ def test_training_learns(tmp_path: Path) -> None:
 @pytest.mark.parametrize("schedule", ["constant", "cosine", "linear"])
 def test_the_rate_rises_over_the_warm_up_and_never_after(schedule: Any) -> None:
     chosen = OptimizerSettings(learning_rate=0.5, warmup_steps=10, schedule=schedule)
-    rates = [learning_rate(chosen, step, 50) for step in range(50)]
+    rates = [learning_rate(chosen, chosen.learning_rate, step, 50) for step in range(50)]
     assert rates[:10] == pytest.approx([0.05 * (step + 1) for step in range(10)])
     assert all(a >= b for a, b in itertools.pairwise(rates[9:])) and rates[-1] > 0
-    assert learning_rate(chosen, 50, 50) == (0.5 if schedule == "constant" else pytest.approx(0, abs=1e-12))
+    assert learning_rate(chosen, chosen.learning_rate, 50, 50) == (
+        0.5 if schedule == "constant" else pytest.approx(0, abs=1e-12)
+    )
     if schedule != "constant":
-        assert learning_rate(chosen, 30, 50) == pytest.approx(0.25)
+        assert learning_rate(chosen, chosen.learning_rate, 30, 50) == pytest.approx(0.25)
 
 
 def test_the_average_forgets_its_start() -> None:
@@ -154,7 +157,7 @@ def test_a_step_that_would_spoil_the_weights_is_not_made(poison: float, tmp_path
     clean = loop(twin, settings, tmp_path / "clean")
     for step in range(made_steps):
         clean.step = step
-        clean.settings = settings
+        clean.settings = LoopSettings.of(settings)
         clean._make_step(_NoInterrupt())
     assert all(torch.equal(weights(task)[name], value) for name, value in weights(twin).items())
     assert read_latest(tmp_path).step == 20

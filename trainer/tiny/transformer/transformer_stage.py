@@ -102,7 +102,7 @@ class TransformerStage:
         made["noise"] = torch.from_numpy(rng.standard_normal(tuple(made["latents"].shape), dtype=np.float32))
         return made
 
-    def loss(self, batch: Mapping[str, Tensor], generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the mean squared error of the velocity, weighted where things are."""
         squared = self.squared_errors(batch)
         weights = 1 + (self.settings.things - 1) * batch["covered"].float()

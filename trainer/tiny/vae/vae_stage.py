@@ -73,7 +73,7 @@ class VaeStage:
             made["code"] = self.code.encode(video)
         return made
 
-    def loss(self, batch: Mapping[str, Tensor], generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Return mean absolute error, of pixels and of their differences, plus the weighted divergence from N(0, 1).
 
         Under a linear code: that error of the decoder alone, plus the encoder's squared error.
