@@ -91,6 +91,10 @@ class Build:
         states = [str(event["state"]) for event in self.said("worker")]
         return [state.split()[-1] for state in states if state.startswith("rendering")]
 
+    def actors(self) -> list[psutil.Process]:
+        """Return the processes of its own cluster that may still render."""
+        return [child for child in self.family if is_actor(child)]
+
     def check_gone(self) -> None:
         """Hold that nothing it started lives on."""
         _, alive = psutil.wait_procs([child for child in self.family if child.is_running()], timeout=TIMEOUT_S)
@@ -109,13 +113,17 @@ class Cluster:
 
 
 def actors(above: psutil.Process) -> list[psutil.Process]:
-    found = []
+    found: list[psutil.Process] = []
     with contextlib.suppress(psutil.Error):
-        for child in above.children(recursive=True):
-            with contextlib.suppress(psutil.Error):
-                if " ".join(child.cmdline()).startswith(ACTOR):
-                    found.append(child)
+        found = [child for child in above.children(recursive=True) if is_actor(child)]
     return found
+
+
+def is_actor(process: psutil.Process) -> bool:
+    """Whether a process lives and renders."""
+    with contextlib.suppress(psutil.Error):
+        return " ".join(process.cmdline()).startswith(ACTOR)
+    return False
 
 
 @pytest.fixture(scope="module")
@@ -200,12 +208,12 @@ def test_actors_killed_at_random_are_replaced_and_nothing_is_left_of_the_cluster
 KILLS = (("own", signal.SIGKILL), ("own", signal.SIGINT), ("shared", signal.SIGTERM), ("shared", signal.SIGKILL))
 
 
-def kill_in_turn(store: Path, cluster: Cluster, gate: Path) -> dict[str, ClipRecord]:
-    """Kill one driver after another, each at its first clip, where it waits for it; return the records that they leave.
+def kill_in_turn(store: Path, cluster: Cluster, gate: Path) -> tuple[dict[str, ClipRecord], list[Build]]:
+    """Kill one driver after another, each at its first clip, where it waits for it; return what they leave, and the drivers.
 
     A slot has one clip in flight, so that each of them finishes three of the 15 clips at most.
     """
-    rng, before = random.Random(7), dict[str, ClipRecord]()
+    rng, before, runs = random.Random(7), dict[str, ClipRecord](), list[Build]()
     gate.touch()
     for kind, number in KILLS:
         where = ["--address", cluster.address] if kind == "shared" else ["--slots", "2"]
@@ -220,14 +228,14 @@ def kill_in_turn(store: Path, cluster: Cluster, gate: Path) -> dict[str, ClipRec
         code = run.follow(hook)
         assert code == {signal.SIGKILL: -9, signal.SIGINT: 130, signal.SIGTERM: 143}[number], run.errors
         assert not run.words and not run.errors
-        run.check_gone()
-        psutil.wait_procs(cluster.actors(), timeout=TIMEOUT_S)
-        assert not cluster.actors()
+        runs.append(run)
+        psutil.wait_procs([*run.actors(), *cluster.actors()], timeout=TIMEOUT_S)
+        assert not run.actors() and not cluster.actors()
         after = records(look(store))
         assert before.items() <= after.items()  # what is finished is never rendered again, nor lost
         assert not before.keys() & set(run.rendering())
         before = after
-    return before
+    return before, runs
 
 
 @pytest.mark.timeout(900)  # five drivers, each of which starts Ray
@@ -235,13 +243,15 @@ def test_a_driver_that_is_killed_or_interrupted_leaves_nothing_running_and_the_n
     tmp_path: Path, expected: dict[str, dict[str, object]], cluster: Cluster
 ) -> None:
     store = tmp_path / "store"
-    before = kill_in_turn(store, cluster, tmp_path / "hold")
+    before, killed = kill_in_turn(store, cluster, tmp_path / "hold")
     assert 0 < len(before) < len(CLIPS)
     last = Build(store, "--address", cluster.address)
     assert last.follow() == 0, last.errors
     assert cluster.raylet.is_running()
     assert {str(event["clip_id"]) for event in last.said("done")} == set(CLIPS) - before.keys()
     check_finished(store, expected)
+    for run in killed:
+        run.check_gone()  # two agents of Ray's wait a minute for the head that died with the first driver
 
 
 def test_a_stuck_render_is_stopped_and_its_clip_rendered_elsewhere(

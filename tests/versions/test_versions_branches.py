@@ -80,7 +80,7 @@ def test_branches_are_cut_by_ids_alone_and_hold_the_leaves_in_order(tmp_path: Pa
 
 
 @given(data=st.data())
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_an_edit_makes_the_branches_that_a_rebuild_makes(
     tmp_path_factory: pytest.TempPathFactory, rows: pa.Table, data: st.DataObject
 ) -> None:

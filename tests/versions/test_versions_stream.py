@@ -54,7 +54,7 @@ def rows() -> pa.Table:
 
 
 @given(cuts=st.lists(st.integers(0, 600), max_size=30), masks=st.sampled_from([(0x3, 0xF), (0x3FF, 0xFFFF), (0x1F, 0x1FF)]))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_rows_in_pieces_make_the_manifest_of_the_whole_table(
     tmp_path_factory: pytest.TempPathFactory, rows: pa.Table, cuts: list[int], masks: tuple[int, int]
 ) -> None:

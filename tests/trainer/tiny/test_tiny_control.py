@@ -13,8 +13,10 @@ pytestmark = pytest.mark.skipif(importlib.util.find_spec("bpy") is None, reason=
 
 RECIPE = Path(__file__).parents[3] / "examples" / "tiny_temperature.toml"
 SMALLER = {
-    "pyramid.0.scenes_per_layer": "3",
-    "train.steps": "150",
+    "pyramid.0.scenes_per_layer": "2",
+    "train.steps": "100",
+    "train.batch_size": "8",
+    "train.optimizer.warmup_steps": "10",
     "train.validation.every": "0",
     "evaluate.prompts_count": "3",
     "evaluate.controls": '"-1.5..1.5:7"',
