@@ -45,11 +45,11 @@ from generator.processes.processors import share_processors  # noqa: E402
 
 # name: (module with a function `command`, or an `app` of several, one-line help)
 COMMANDS: dict[str, tuple[str, str]] = {
-    "plan": ("generator.commands.plan", "Show what a recipe implies, without rendering."),
+    "plan": ("generator.commands.plan", "Show the plan of a recipe, without rendering."),
     "build": ("generator.commands.build", "Render, encode and measure a recipe's clips into a dataset."),
     "slurm": ("generator.commands.slurm", "Write or submit the Slurm jobs of a build."),
     "monitor": ("trainer.commands.monitor", "Watch a build, a run or a training in progress."),
-    "verify": ("generator.commands.verify", "Prove a dataset: every hash, every label, every probe."),
+    "verify": ("generator.commands.verify", "Verify a dataset: every hash, every label, every probe."),
     "gallery": ("generator.commands.gallery", "Write an HTML gallery and a contact sheet of a dataset."),
     "log": ("generator.commands.log", "List the versions of a dataset, newest first."),
     "show": ("generator.commands.show", "Show one version: what is in it and what made it."),
@@ -63,7 +63,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "pull": ("generator.commands.pull", "Fetch versions from a folder or S3-compatible storage."),
     "merge": ("generator.commands.merge", "Join another dataset's clips to this one's."),
     "query": ("generator.commands.query", "Select clips by their labels, in SQL."),
-    "gc": ("generator.commands.gc", "Remove stored objects that no version reaches."),
+    "gc": ("generator.commands.gc", "Remove stored objects that no version uses."),
     "export": ("generator.commands.export", "Export a dataset in a layout that trainers read."),
     "run": ("trainer.commands.run", "Render, verify, train, generate, measure and report, in one resumable command."),
     "runs": ("trainer.commands.runs", "List runs side by side."),
@@ -74,7 +74,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "report": ("trainer.commands.report", "Write an evaluation, a training and a dataset as one HTML page."),
     "adapter": ("trainer.commands.adapter", "Describe, convert or merge a control adapter."),
     "scene": ("generator.commands.scene", "Save one clip's scene as a .blend, or render its frames."),
-    "mark": ("generator.commands.mark", "Mark a custom .blend as a scene for recipes."),
+    "mark": ("generator.commands.mark", "Annotate a custom .blend, so that recipes can use it."),
     "schema": ("generator.commands.schema", "Print the JSON Schema of recipes, for editors."),
 }
 

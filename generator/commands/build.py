@@ -26,19 +26,25 @@ def command(
     recipe: RecipeFile,
     out: Annotated[
         str | None,
-        typer.Option(metavar="FOLDER|s3://BUCKET/PREFIX", help="Where the dataset goes; datasets/NAME if not given."),
+        typer.Option(metavar="FOLDER|s3://BUCKET/PREFIX", help="The dataset's place; datasets/NAME if not given."),
     ] = None,
     workers: Annotated[int | None, typer.Option(help="Render processes; one per core if not given.")] = None,
     threads: Annotated[int, typer.Option(help="Threads of each render process.")] = 1,
-    message: Annotated[str, typer.Option("--message", "-m", help="What the version is, in words.")] = "",
+    message: Annotated[str, typer.Option("--message", "-m", help="A message that describes the version.")] = "",
     commit: Annotated[bool, typer.Option("--commit/--no-commit", help="Make the finished dataset a version.")] = True,
-    shard: Annotated[str | None, typer.Option(metavar="I/N", help="Render one of N parts only, as in 3/64.")] = None,
-    finish: Annotated[bool, typer.Option("--finish", help="Check that all parts are there, and commit the version.")] = False,
-    shards: Annotated[int | None, typer.Option(metavar="N", help="With --finish: how many parts there were.")] = None,
-    engine: Annotated[str, typer.Option(metavar="local|ray", help="What renders: this machine, or a Ray cluster.")] = "local",
+    shard: Annotated[str | None, typer.Option(metavar="I/N", help="Render only shard I of N, such as 3/64.")] = None,
+    finish: Annotated[bool, typer.Option("--finish", help="Check that all clips of all shards are there, and commit.")] = False,
+    shards: Annotated[int | None, typer.Option(metavar="N", help="With --finish: the number of shards.")] = None,
+    engine: Annotated[
+        str, typer.Option(metavar="local|ray", help="Where to render: on this machine, or on a Ray cluster.")
+    ] = "local",
     address: Annotated[str | None, typer.Option(help="With --engine ray: HOST:PORT of the cluster's head.")] = None,
-    time_limit: Annotated[float | None, typer.Option(metavar="SECONDS", help="What one clip may take; else estimated.")] = None,
-    scratch: Annotated[Path | None, typer.Option(help="Local folder for clips on their way to the store.")] = None,
+    time_limit: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="Longest time of a render; from its estimate if not given.")
+    ] = None,
+    scratch: Annotated[
+        Path | None, typer.Option(help="Local folder for clips that are not uploaded yet; a temporary one if not given.")
+    ] = None,
     endpoint: Endpoint = None,
     region: Region = None,
     overrides: Overrides = None,
@@ -46,8 +52,9 @@ def command(
 ) -> None:
     """Render, encode and measure a recipe's clips into a dataset, and commit it as a version.
 
-    Run it again after an interruption to go on. A changed recipe of the same name renders only what it changes. On many
-    machines: --shard 1/64 to --shard 64/64 in any order, then --finish (`stopdown slurm` writes that), or --engine ray.
+    After an interruption, run it again to resume. If the recipe of a dataset was changed, only new and changed clips are
+    rendered. On many machines: --shard 1/64 to --shard 64/64 in any order, then --finish (`stopdown slurm` writes such
+    jobs), or --engine ray.
     """
     loaded = load_recipe(recipe, overrides or ())
     request = FarmRequest(

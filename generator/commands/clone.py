@@ -23,7 +23,7 @@ def command(
     anonymous: Anonymous = False,
     json: Json = False,
 ) -> None:
-    """Make a folder with a remote's whole history and its latest version; a clone that was cut off goes on when run again."""
+    """Copy a remote's whole history into a new folder that shows the latest version. After an interruption, run it again."""
     there = remote_at(source, endpoint, region, anonymous)
     with counting("cloning", silent=json) as progress:
         report = clone(there, dest, show=not no_restore, progress=progress)

@@ -22,14 +22,16 @@ def command(
     splits: Annotated[
         str | None,
         typer.Option(
-            "--splits", metavar="TRAIN,VALIDATION,TEST", help="Shares of the scenes (0.8,0.1,0.1). Default: as before."
+            "--splits",
+            metavar="TRAIN,VALIDATION,TEST",
+            help="Shares of the scenes, such as 0.8,0.1,0.1; as before if not given.",
         ),
     ] = None,
     json: Json = False,
 ) -> None:
     """Make the working folder the next version.
 
-    labels.parquet says which clips there are; a deleted .mp4 removes its clip, an edited .txt is its new caption.
+    labels.parquet lists the clips. If you delete an .mp4, its clip is removed; if you edit a .txt, it is the new caption.
     """
     history = History.open(dataset)
     before = history.refs.head()

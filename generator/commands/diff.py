@@ -19,7 +19,7 @@ def command(
     dataset: DatasetFolder,
     before: Ref = "latest~1",
     after: Ref = "latest",
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Show at most so many clips of each kind.")] = 20,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Show at most this many clips of each kind.")] = 20,
     html: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write a page instead: clips side by side, playing in step, offline.")
     ] = None,

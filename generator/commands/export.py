@@ -29,21 +29,19 @@ def command(
     ] = None,
     ref: Annotated[
         str | None,
-        typer.Option(help="A version (id, tag, latest~1); if not given what the folder shows."),
+        typer.Option(help="A version (id, tag, latest~1); what the folder shows if not given."),
     ] = None,
     split: Annotated[
-        str | None, typer.Option(help="One split, or all; if not given: train, or all where a format has splits.")
+        str | None, typer.Option(help="One split, or all; if not given, train, or all for formats that hold splits.")
     ] = None,
-    limit: Annotated[int | None, typer.Option(help="The first clips only.")] = None,
-    root: Annotated[str, typer.Option(help="OUT as the trainer will see it, for the paths in its configuration.")] = ".",
+    limit: Annotated[int | None, typer.Option(help="Export only this many clips, the first ones.")] = None,
+    root: Annotated[str, typer.Option(help="Path of OUT on the training machine, for the trainer's configuration.")] = ".",
     license: Annotated[str | None, typer.Option(help="SPDX identifier of the licence you choose, such as CC-BY-4.0.")] = None,
-    copy: Annotated[
-        bool, typer.Option("--copy", help="Copy clips; otherwise they are hard links where that is possible.")
-    ] = False,
+    copy: Annotated[bool, typer.Option("--copy", help="Copy clips, also if hard links are possible.")] = False,
     list_formats: Annotated[bool, typer.Option("--list", help="List the formats and their presets.")] = False,
     json: Json = False,
 ) -> None:
-    """Export a dataset in a layout that a trainer or loader reads. Run it again after an interruption to go on."""
+    """Export a dataset in a layout that a trainer or loader reads. After an interruption, run it again to resume."""
     if list_formats:
         _list(json)
         return

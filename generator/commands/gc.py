@@ -16,14 +16,14 @@ from generator.versions.history.history import History
 
 def command(
     dataset: DatasetFolder,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be removed.")] = False,
     uncommitted: Annotated[
         bool, typer.Option("--uncommitted", help="Also remove finished clips that no version and no label names.")
     ] = False,
-    grace: Annotated[float, typer.Option("--grace", min=0, help="Spare files younger than so many seconds.")] = GRACE_S,
+    grace: Annotated[float, typer.Option("--grace", min=0, help="Keep files younger than this, in seconds.")] = GRACE_S,
     json: Json = False,
 ) -> None:
-    """Remove objects that nothing reaches. Whatever a version, a tag, a finished clip or a running build needs stays."""
+    """Remove stored objects that nothing uses. Objects of versions, tags, finished clips and running builds are kept."""
     report = gc(History.open(dataset), grace_s=grace, uncommitted=uncommitted, dry_run=dry_run)
     if json:
         print_json(asdict(report))

@@ -18,7 +18,7 @@ from generator.versions.history.history import History
 def command(
     dataset: DatasetFolder,
     ref: Ref = "latest",
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Show at most so many versions.")] = 1000,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Show at most this many versions.")] = 1000,
     json: Json = False,
 ) -> None:
     """List the versions of a dataset from REF backwards, with tags and messages."""

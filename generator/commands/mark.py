@@ -19,20 +19,22 @@ from scenes.families.blend_annotation import check_caption
 
 def command(
     file: Annotated[Path, typer.Argument(help="The .blend file.", show_default=False)],
-    caption: Annotated[str, typer.Option(help="One sentence that says what is seen, without naming the effect.")],
+    caption: Annotated[str, typer.Option(help="One sentence that describes the picture, without naming the effect.")],
     subject: Annotated[
         list[str] | None, typer.Option(help="The object that moves; needed for the shutter. Repeat it for several.")
     ] = None,
     focus: Annotated[str | None, typer.Option(help="The object in focus; the camera's own focus if not given.")] = None,
-    patch: Annotated[str | None, typer.Option(help="A neutral grey or white object, to verify the temperature on.")] = None,
-    scene: Annotated[str | None, typer.Option(help="The scene of the file; the one it was saved with if not given.")] = None,
+    patch: Annotated[
+        str | None, typer.Option(help="A neutral grey or white object, on which the temperature is verified.")
+    ] = None,
+    scene: Annotated[str | None, typer.Option(help="The scene in the file; the active one if not given.")] = None,
     camera: Annotated[str | None, typer.Option(help="The camera; the scene's own if not given.")] = None,
     json: Json = False,
 ) -> None:
-    """Mark a custom .blend as a scene for recipes, whose section `scene` names it; no script in it is run.
+    """Annotate a custom .blend, so that the [scene] section of a recipe can name it. No script in it is run.
 
-    Writes FILE's annotation beside it: the camera, the focus, and where the named objects are at every moment. Refuses, with
-    the reason, a file whose clips would not show what it shows: unbaked simulations, hidden objects, clipped pictures.
+    Writes the annotation beside FILE: the camera, the focus, and the positions of the named objects over time. Refuses a file
+    whose clips would not show what the file shows, with the reason: unbaked simulations, hidden objects, clipped pictures.
     """
     check_blend(file)
     try:

@@ -21,9 +21,9 @@ def command(
     message: Message = "",
     json: Json = False,
 ) -> None:
-    """Commit the union of DATASET's latest version and version REF of OTHER; clips of one id must be equal.
+    """Commit the union of DATASET's latest version and version REF of OTHER; clips with the same id must be equal.
 
-    The working folder stays as it is; `stopdown restore DATASET latest` shows the union.
+    The working folder is not changed; `stopdown restore DATASET latest` shows the union.
     """
     version = merge(History.open(dataset), History.open(other), ref, message)
     if json:

@@ -26,7 +26,7 @@ def command(
     clips: Annotated[bool, typer.Option("--clips", help="List every clip with its labels and caption.")] = False,
     json: Json = False,
 ) -> None:
-    """Show what a recipe implies, without rendering: clips per layer, drawn values, ranges, size and time."""
+    """Show the plan of a recipe, without rendering: clips per layer, drawn values, ranges, size and time."""
     loaded = load_recipe(recipe, overrides or ())
     check_trainable(loaded)
     plan = make_plan(loaded)

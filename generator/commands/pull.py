@@ -17,7 +17,7 @@ def command(
     dataset: DatasetFolder,
     remote: RemotePlace,
     force: Annotated[
-        bool, typer.Option("--force", help="Move the head and tags even if that goes back, and lose uncommitted work.")
+        bool, typer.Option("--force", help="Move the head and tags even if they lose versions, and lose uncommitted work.")
     ] = False,
     no_restore: NoRestore = False,
     endpoint: Endpoint = None,
@@ -25,10 +25,10 @@ def command(
     anonymous: Anonymous = False,
     json: Json = False,
 ) -> None:
-    """Fetch a remote's history, move the head and tags forward to its, and make the working folder show the latest version.
+    """Fetch a remote's history, move the head and tags forward to the remote's, and show the latest version in the folder.
 
-    Every byte is verified by its sha256. Refuses where this history has versions that the remote's has not, or where the folder
-    has uncommitted work, unless forced. A pull that was cut off goes on when it is run again.
+    Every byte is verified by its sha256. Refuses if this history has versions that the remote does not have, or if the folder
+    has uncommitted work, unless --force is given. After an interruption, run it again to resume.
     """
     history, there = History.open(dataset), remote_at(remote, endpoint, region, anonymous)
     with counting("pulling", silent=json) as progress:

@@ -16,16 +16,16 @@ from generator.versions.sync.push import push
 def command(
     dataset: DatasetFolder,
     remote: RemotePlace,
-    force: Annotated[bool, typer.Option("--force", help="Move the remote's head and tags even if that goes back.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Move the remote's head and tags even if they lose versions.")] = False,
     endpoint: Endpoint = None,
     region: Region = None,
     anonymous: Anonymous = False,
     json: Json = False,
 ) -> None:
-    """Copy the history that the head and the tags reach to a remote, which then has the same head and tags.
+    """Copy the versions of the head and the tags, with their history, to a remote; its head and tags become the same.
 
-    Refuses where the remote has versions that are not in this history, unless forced. A push that was cut off goes on when
-    it is run again.
+    Refuses if the remote has versions that are not in this history, unless --force is given. After an interruption, run it
+    again to resume.
     """
     history, there = History.open(dataset), remote_at(remote, endpoint, region, anonymous)
     with counting("pushing", silent=json) as progress:

@@ -30,12 +30,14 @@ def command(
         str, typer.Argument(metavar="SQL", help="A condition, or a whole SELECT ... FROM clips.", show_default=False)
     ],
     ref: Annotated[
-        str | None, typer.Option("--ref", metavar="REF", help="Ask this version. Default: latest.", show_default=False)
+        str | None, typer.Option("--ref", metavar="REF", help="The version to query; latest if not given.", show_default=False)
     ] = None,
     form: Annotated[Literal["table", "ids", "csv", "json"], typer.Option("--format", help="How to print the rows.")] = "table",
-    time_limit: Annotated[float, typer.Option("--time-limit", metavar="SECONDS", help="Give up after so long.")] = TIME_LIMIT_S,
+    time_limit: Annotated[
+        float, typer.Option("--time-limit", metavar="SECONDS", help="Stop the query after this time.")
+    ] = TIME_LIMIT_S,
 ) -> None:
-    """Ask the labels of a version in SQL (DuckDB), as in "shutter_exposure_s < 0.01 AND layer = 9"."""
+    """Select clips of a version by their labels, in SQL (DuckDB). Example: "shutter_exposure_s < 0.01 AND layer = 9"."""
     found = query(_labels(History.open(dataset), ref), question, time_limit_s=time_limit)
     if form == "ids":
         if "clip_id" not in found.column_names:

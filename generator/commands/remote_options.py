@@ -21,10 +21,15 @@ RemotePlace = Annotated[
     ),
 ]
 Endpoint = Annotated[
-    str | None, typer.Option("--endpoint", metavar="URL", help="The S3-compatible server; AWS_ENDPOINT_URL, else AWS.")
+    str | None,
+    typer.Option(
+        "--endpoint", metavar="URL", help="URL of the S3-compatible server; AWS_ENDPOINT_URL, or else AWS, if not given."
+    ),
 ]
-Region = Annotated[str | None, typer.Option("--region", help="The region of the storage; AWS_REGION, else us-east-1.")]
-Anonymous = Annotated[bool, typer.Option("--anonymous", help="Sign nothing: for a public bucket.")]
+Region = Annotated[
+    str | None, typer.Option("--region", help="Region of the storage; AWS_REGION, or else us-east-1, if not given.")
+]
+Anonymous = Annotated[bool, typer.Option("--anonymous", help="Send requests without credentials, to a public bucket.")]
 NoRestore = Annotated[bool, typer.Option("--no-restore", help="Fetch the history only and leave the working folder alone.")]
 
 

@@ -12,9 +12,9 @@ from generator.versions.working.restore import restore
 
 
 def command(dataset: DatasetFolder, ref: Ref, force: Force = False, json: Json = False) -> None:
-    """Make the working folder exactly a version. Refuses to lose what is in no version, unless forced.
+    """Make the working folder equal to a version. Refuses to delete uncommitted work, unless --force is given.
 
-    A restore that was cut off is finished by running it again.
+    After an interruption, run it again to finish it.
     """
     report = restore(History.open(dataset), ref, force=force)
     if json:

@@ -13,7 +13,7 @@ from generator.versions.history.version import Version
 
 
 def command(dataset: DatasetFolder, ref: Ref = "latest", json: Json = False) -> None:
-    """Show one version: what it holds, what made it, where it comes from."""
+    """Show one version: its contents, how it was made, and its parent."""
     history = History.open(dataset)
     version = history.version(ref)
     tags = tags_by_version(history.refs)

@@ -19,35 +19,44 @@ from generator.versions.commit import check_message
 def command(
     recipe: RecipeFile,
     array: Annotated[
-        str, typer.Option(metavar="N[%M]", help="How many shards; with %M, how many at once.", show_default=False)
+        str, typer.Option(metavar="N[%M]", help="Number of shards; with %M, at most M of them at once.", show_default=False)
     ],
     out: Annotated[
         str | None,
-        typer.Option(metavar="FOLDER|s3://BUCKET/PREFIX", help="Where the dataset goes; datasets/NAME if not given."),
+        typer.Option(metavar="FOLDER|s3://BUCKET/PREFIX", help="The dataset's place; datasets/NAME if not given."),
     ] = None,
     workers: Annotated[int, typer.Option(help="Render processes of each task.")] = 1,
     threads: Annotated[int, typer.Option(help="Threads of each render process.")] = 1,
     time: Annotated[
-        str | None, typer.Option(metavar="LIMIT", help="Time limit of a task, as Slurm takes it: 90, 12:00:00.")
+        str | None,
+        typer.Option(
+            metavar="LIMIT",
+            help="Time limit of a task in Slurm's format: 90 (minutes), 12:00:00; the site's default if not given.",
+        ),
     ] = None,
     memory: Annotated[
-        str | None, typer.Option(metavar="SIZE", help="Memory of a task: 8G; the site's default if not given.")
+        str | None, typer.Option(metavar="SIZE", help="Memory of a task, such as 8G; the site's default if not given.")
     ] = None,
-    partition: Annotated[str | None, typer.Option(help="Slurm partition.")] = None,
-    account: Annotated[str | None, typer.Option(help="Slurm account.")] = None,
+    partition: Annotated[str | None, typer.Option(help="Slurm partition; the site's default if not given.")] = None,
+    account: Annotated[str | None, typer.Option(help="Slurm account; the user's default if not given.")] = None,
     after: Annotated[
-        str, typer.Option(metavar="any|ok", help="Finish when all shards ended, or only if all went well.")
+        str,
+        typer.Option(
+            metavar="any|ok", help="Run the last job when all shards have ended (any), or only if all succeeded (ok)."
+        ),
     ] = "any",
     scripts: Annotated[Path | None, typer.Option(help="Folder for scripts and logs; slurm/NAME if not given.")] = None,
-    message: Annotated[str, typer.Option("--message", "-m", help="What the version is, in words.")] = "",
-    send: Annotated[bool, typer.Option("--submit", help="Submit the jobs, by sbatch.")] = False,
+    message: Annotated[str, typer.Option("--message", "-m", help="A message that describes the version.")] = "",
+    send: Annotated[
+        bool, typer.Option("--submit", help="Submit the jobs with sbatch, instead of printing the commands.")
+    ] = False,
     endpoint: Endpoint = None,
     region: Region = None,
     overrides: Overrides = None,
 ) -> None:
     """Write the Slurm scripts of a build: a job array of shards, and a job after it that commits the version.
 
-    Every machine must see the recipe, this installation and, where it is a folder, the dataset at the same paths.
+    Every machine must see the recipe, this installation and (if it is a folder) the dataset at the same paths.
     """
     count, at_once = parse_array(array)
     if message:

@@ -21,13 +21,15 @@ _SHOWN = 50
 
 def command(
     dataset: DatasetFolder,
-    thorough: Annotated[bool, typer.Option("--thorough", help="Hash every file, whatever size and time say.")] = False,
+    thorough: Annotated[
+        bool, typer.Option("--thorough", help="Hash every file, also if its size and time are unchanged.")
+    ] = False,
     check_leaks: Annotated[
-        bool, typer.Option("--leaks", help="Also look for scenes and near-identical first frames in two splits.")
+        bool, typer.Option("--leaks", help="Also look for scenes and near-identical first frames that are in two splits.")
     ] = False,
     json: Json = False,
 ) -> None:
-    """Say whether the working folder is what its version says, and what differs. Exit code 1 when it is not."""
+    """List the differences between the working folder and its version. Exit code 1 if there are any."""
     history = History.open(dataset)
     state = status(history, thorough=thorough)
     found = leaks(Dataset(history, state.version)) if check_leaks and state.version is not None else []

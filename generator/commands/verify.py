@@ -26,25 +26,28 @@ from generator.versions.working.working_folder import WorkingFolder
 
 def command(
     dataset: DatasetFolder,
-    ref: Annotated[str | None, typer.Argument(metavar="[REF]", help="Prove the stored bytes of this version instead.")] = None,
+    ref: Annotated[str | None, typer.Argument(metavar="[REF]", help="Verify the stored bytes of this version instead.")] = None,
     repair: Annotated[
         str | None,
-        typer.Option(metavar="REMOTE", help="Fetch what is damaged from this folder or s3:// place; --all if no REF is given."),
+        typer.Option(
+            metavar="REMOTE", help="Fetch damaged files from this folder or s3:// place; implies --all if no REF is given."
+        ),
     ] = None,
     endpoint: Endpoint = None,
     region: Region = None,
     anonymous: Anonymous = False,
-    every: Annotated[bool, typer.Option("--all", help="Prove every byte of the store and of all versions instead.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Verify every byte of the store and of all versions instead.")] = False,
     plot: Annotated[
         Path | None,
-        typer.Option(help="Where to draw measured against labelled; DATASET/verify.png if not given, without --json."),
+        typer.Option(help="Picture of measured against labelled values; DATASET/verify.png if not given, none with --json."),
     ] = None,
     workers: Annotated[int | None, typer.Option(help="Processes that read and probe; one per core if not given.")] = None,
     json: Json = False,
 ) -> None:
-    """Prove a dataset: every file's hash, every label's range, and every probe, blind; exit code 1 past the tolerances.
+    """Verify a dataset: every file's hash, every label's range, and every label against a blind probe.
 
-    With a REF or --all it verifies the bytes of versions instead, and says which clips and versions a damaged object hits.
+    Exit code 1 if something is damaged or beyond the recipe's tolerances. With a REF or --all, the stored bytes of versions are
+    verified instead, and the clips and versions that a damaged object affects are named.
     """
     if repair is not None:
         history, refs = History.open(dataset), None if ref is None else [ref]

@@ -16,11 +16,11 @@ Ref = Annotated[
     str,
     typer.Argument(
         metavar="REF",
-        help="A version: four or more characters of its id, a tag, latest, or one of them and ~N for N versions before it.",
+        help="A version: at least four characters of its id, a tag, or latest; with ~N, the Nth version before it.",
     ),
 ]
-Message = Annotated[str, typer.Option("--message", "-m", help="What the version is, in words.", show_default=False)]
-Force = Annotated[bool, typer.Option("--force", help="Do it even if something is lost or moved.")]
+Message = Annotated[str, typer.Option("--message", "-m", help="A message that describes the version.", show_default=False)]
+Force = Annotated[bool, typer.Option("--force", help="Continue even if uncommitted work is lost or a tag is moved.")]
 DatasetFolder = Annotated[Path, typer.Argument(metavar="DATASET", help="The dataset's folder.", show_default=False)]
 
 

@@ -19,7 +19,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Show an adapter, take it out of a checkpoint, convert it between formats, or merge its LoRA into a backbone.",
+    help="Show an adapter, copy it from a checkpoint, convert it between formats, or merge its LoRA into a backbone.",
 )
 
 Source = Annotated[
@@ -34,13 +34,13 @@ Axes = Annotated[
 Alpha = Annotated[
     float | None,
     typer.Option(
-        help="The control's alpha of a published file (fps_lora_alpha of its TOML, which is read where it lies beside)."
+        help="The control's alpha of a published file (fps_lora_alpha of its TOML, which is read if it is beside the file)."
     ),
 ]
-Expert = Annotated[str | None, typer.Option(help="transformer or transformer_2, where an adapter has both.")]
+Expert = Annotated[str | None, typer.Option(help="transformer or transformer_2, if the adapter has both.")]
 Preset = Annotated[
     str,
-    typer.Option(help="What the result's scalar means: keep, stopdown (+1 is stronger) or published (-1 is stronger)."),
+    typer.Option(help="Meaning of the result's scalar: keep, stopdown (+1 is stronger) or published (-1 is stronger)."),
 ]
 AllowOther = Annotated[bool, typer.Option("--allow-other-backbone", help="Use a backbone that the adapter was not trained on.")]
 
@@ -69,7 +69,7 @@ def extract(
     checkpoint: Annotated[Path, typer.Argument(help="A checkpoint's folder, RUN/checkpoint-STEP.", show_default=False)],
     out: Annotated[Path, typer.Argument(help="A new folder for the adapter.", show_default=False)],
 ) -> None:
-    """Take the adapter out of a checkpoint into a folder of its own, which a training that goes on does not remove."""
+    """Copy the adapter of a checkpoint into a separate folder, which training does not remove."""
     _prepare()
     from trainer.adapters.conversion.extract import extract as take_out
     from trainer.weights.full_disk import full_disk_in_words
@@ -88,13 +88,13 @@ def convert(
     axes: Axes = None,
     backbone: Annotated[
         str | None,
-        typer.Option(help="The backbone that a folder is to belong to: hub id, owner/name@revision, folder or tiny."),
+        typer.Option(help="The backbone of the new adapter: hub id, owner/name@revision, folder or tiny."),
     ] = None,
     expert: Expert = None,
     alpha: Alpha = None,
     json: Json = False,
 ) -> None:
-    """Write an adapter in another program's format, and say what that format cannot carry. Nothing is overwritten."""
+    """Write an adapter in another program's format, and name what that format cannot hold. Nothing is overwritten."""
     _prepare()
     from dataclasses import asdict
 
@@ -137,7 +137,7 @@ def merge(
         str | None,
         typer.Option(help="decoupled (conditioned blocks), joint or lora_only (all blocks); its default if not given."),
     ] = None,
-    strength: Annotated[float, typer.Option(help="Scales the LoRA that is merged.")] = 1.0,
+    strength: Annotated[float, typer.Option(help="Scale of the merged LoRA.")] = 1.0,
     dtype: Annotated[str, typer.Option(help="bf16, fp16 or fp32: the number format of the merged weights.")] = "fp32",
     allow_other_backbone: AllowOther = False,
     json: Json = False,

@@ -53,10 +53,10 @@ def command(
     card: given.Card = False,
     json: Json = False,
 ) -> None:
-    """Measure what an adapter controls: sweeps of every axis, read by the probes that verified the data, against baselines.
+    """Measure how well an adapter controls each axis: generate sweeps, read them with the probes, compare with baselines.
 
-    Run the same command again to go on after an interruption. Writes OUT/report.json and OUT/report.html. Exit code 1 when the
-    probes could read no video at all.
+    After an interruption, run the same command again. Writes OUT/report.json and OUT/report.html. Exit code 1 if the probes
+    could not read any video.
     Example: stopdown evaluate --adapter runs/a/adapter --dataset datasets/shutter --features clip=/models/clip
     """
     require_training_stack()

@@ -60,9 +60,9 @@ def command(
     json: Json = False,
     **axes: str | None,
 ) -> None:
-    """Generate videos under control: a video per prompt, seed, mode and value, and a labelled grid of them.
+    """Generate videos under camera control: one per prompt, seed, mode and value, and a labelled grid of all.
 
-    Several values make a sweep, all from the same noise. After an interruption, the same command goes on.
+    Several values make a sweep, all from the same noise. After an interruption, run the same command again.
     Example: stopdown generate --adapter runs/a/adapter --prompt "a car passes" --shutter 1/400..1/16:7
     """
     swept = {**axes, "control": control or ()}

@@ -27,17 +27,17 @@ PromptWords = Annotated[
 ]
 PromptFile = Annotated[
     Path | None,
-    typer.Option("--prompts", help="A .txt (one a line), .jsonl or .toml file of prompts.", rich_help_panel=PROMPTS),
+    typer.Option("--prompts", help="File of prompts: .txt (one per line), .jsonl or .toml.", rich_help_panel=PROMPTS),
 ]
 Negative = Annotated[str, typer.Option(help="What the video should not show.", rich_help_panel=PROMPTS)]
 Seed = Annotated[int, typer.Option(help="Seed of the noise, which all values of a sweep share.", rich_help_panel=PROMPTS)]
-Seeds = Annotated[int, typer.Option(help="So many seeds, counting up from --seed.", rich_help_panel=PROMPTS)]
+Seeds = Annotated[int, typer.Option(help="Number of seeds, counting up from --seed.", rich_help_panel=PROMPTS)]
 
 Control = Annotated[
     list[str] | None,
     typer.Option(
         metavar="[AXIS=]VALUES",
-        help="Normalised scalars instead of units: 0.7, shutter=0.7, shutter=-1..1:5; repeatable.",
+        help="Normalised controls instead of units: 0.7, shutter=0.7, shutter=-1..1:5; repeatable.",
         rich_help_panel=VALUES,
     ),
 ]
@@ -46,7 +46,10 @@ Zip = Annotated[
 ]
 Limit = Annotated[
     float | None,
-    typer.Option(help="Refuse controls beyond this; none if not given, 1 is the trained range.", rich_help_panel=VALUES),
+    typer.Option(
+        help="Refuse controls above +LIMIT or below -LIMIT; 1 is the trained range; no limit if not given.",
+        rich_help_panel=VALUES,
+    ),
 ]
 ModeWords = Annotated[
     list[str] | None,
@@ -58,13 +61,13 @@ ModeWords = Annotated[
     ),
 ]
 Strength = Annotated[
-    float, typer.Option(help="Scales all that the adapter does; 0 is the bare backbone.", rich_help_panel=VALUES)
+    float, typer.Option(help="Scale of the adapter's whole effect; 0 is the backbone alone.", rich_help_panel=VALUES)
 ]
 
 FROM_BACKBONE = "the backbone's usual one if not given"
-Frames = Annotated[int | None, typer.Option(help=f"Frames, 4n + 1; {FROM_BACKBONE}.", rich_help_panel=SAMPLING)]
-Width = Annotated[int | None, typer.Option(help=f"Pixels; {FROM_BACKBONE}.", rich_help_panel=SAMPLING)]
-Height = Annotated[int | None, typer.Option(help=f"Pixels; {FROM_BACKBONE}.", rich_help_panel=SAMPLING)]
+Frames = Annotated[int | None, typer.Option(help=f"Number of frames, 4n + 1; {FROM_BACKBONE}.", rich_help_panel=SAMPLING)]
+Width = Annotated[int | None, typer.Option(help=f"Width in pixels; {FROM_BACKBONE}.", rich_help_panel=SAMPLING)]
+Height = Annotated[int | None, typer.Option(help=f"Height in pixels; {FROM_BACKBONE}.", rich_help_panel=SAMPLING)]
 Fps = Annotated[int, typer.Option(help="Frames per second of the files; exposures are meant for 16.", rich_help_panel=SAMPLING)]
 Steps = Annotated[int | None, typer.Option(help=f"Denoising steps; {FROM_BACKBONE}.", rich_help_panel=SAMPLING)]
 Guidance = Annotated[
@@ -73,19 +76,20 @@ Guidance = Annotated[
 ControlGuidance = Annotated[
     float | None,
     typer.Option(
-        help="How many times as far guidance pushes towards the control as it was learned; 1 if not given.",
+        help="Factor on the learned effect of the control: above 1 exaggerates it; 1 if not given.",
         rich_help_panel=SAMPLING,
     ),
 ]
 TextTokens = Annotated[
-    int | None, typer.Option(help="Text tokens; as in training, or 512, if not given.", rich_help_panel=SAMPLING)
+    int | None, typer.Option(help="Number of text tokens; as in training, or else 512, if not given.", rich_help_panel=SAMPLING)
 ]
 
 Scheduler = Annotated[str | None, typer.Option(help=f"unipc, dpm++, euler or lcm; {FROM_BACKBONE}.", rich_help_panel=SAMPLING)]
 FlowShift = Annotated[
     float | None,
     typer.Option(
-        help=f"Shift of the noise levels: more of the steps go to high ones; {FROM_BACKBONE}.", rich_help_panel=SAMPLING
+        help=f"Shift of the noise levels: larger values spend more steps at high noise; {FROM_BACKBONE}.",
+        rich_help_panel=SAMPLING,
     ),
 ]
 Lora = Annotated[
@@ -100,24 +104,33 @@ Lora = Annotated[
 
 Dtype = Annotated[
     str | None,
-    typer.Option(help="bf16, fp16 or fp32; bf16 on a GPU and fp32 on the CPU if not given.", rich_help_panel=MACHINE),
+    typer.Option(
+        help="Number format: bf16, fp16 or fp32; bf16 on a GPU and fp32 on the CPU if not given.", rich_help_panel=MACHINE
+    ),
 ]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N; a GPU if there is one.", rich_help_panel=MACHINE)]
+Device = Annotated[
+    str | None, typer.Option(help="cpu, cuda or cuda:N; a GPU, if there is one, if not given.", rich_help_panel=MACHINE)
+]
 Offload = Annotated[
     str,
     typer.Option(
-        help="none, model, group (one block of a transformer at a time) or sequential: keep weights in main memory until used.",
+        help="Keep weights in main memory until they are used: none, model, group (one block at a time) or sequential.",
         rich_help_panel=MACHINE,
     ),
 ]
-Quantize = Annotated[str, typer.Option(help="none, fp8 or nf4: pack the frozen backbone.", rich_help_panel=MACHINE)]
-Batch = Annotated[int, typer.Option(help="Videos at a time.", rich_help_panel=MACHINE)]
+Quantize = Annotated[
+    str,
+    typer.Option(
+        help="Number format of the frozen backbone's weights: none (as in --dtype), fp8 or nf4.", rich_help_panel=MACHINE
+    ),
+]
+Batch = Annotated[int, typer.Option(help="Number of videos that are generated at once.", rich_help_panel=MACHINE)]
 AllowOther = Annotated[
     bool,
     typer.Option("--allow-other-backbone", help="Use a backbone that the adapter was not trained on.", rich_help_panel=MACHINE),
 ]
-Force = Annotated[bool, typer.Option("--force", help="Make all videos anew, replacing those that are there.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be made; load no backbone.")]
+Force = Annotated[bool, typer.Option("--force", help="Generate all videos again, and replace existing ones.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be generated; load no backbone.")]
 
 
 def with_axis_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -32,10 +32,12 @@ def command(
             metavar="DATASET|RUN", help="A dataset's folder or s3://BUCKET/PREFIX, or the folder of a run.", show_default=False
         ),
     ],
-    once: Annotated[bool, typer.Option("--once", help="Print one look as text and end.")] = False,
-    html: Annotated[Path | None, typer.Option(help="Write the look as one HTML page.")] = None,
-    watch: Annotated[bool, typer.Option("--watch", help="With --html: write the page again until all is done.")] = False,
-    every: Annotated[float | None, typer.Option(help="Seconds between looks; 3, or 10 for a page.")] = None,
+    once: Annotated[bool, typer.Option("--once", help="Print the current state as text, and exit.")] = False,
+    html: Annotated[Path | None, typer.Option(help="Write the current state as an HTML page.")] = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="With --html: write the page again and again until all is done.")
+    ] = False,
+    every: Annotated[float | None, typer.Option(help="Seconds between updates; 3, or 10 for a page, if not given.")] = None,
     endpoint: Endpoint = None,
     region: Region = None,
     anonymous: Anonymous = False,

@@ -30,7 +30,9 @@ Size = Annotated[
 Port = Annotated[int, typer.Option(help="The port of the page.")]
 Host = Annotated[
     str,
-    typer.Option(help="The address to listen on. Any but a loopback one lets others on the network in: there is no password."),
+    typer.Option(
+        help="Address to listen on. The page has no password: on any but a loopback address, others on the network can use it."
+    ),
 ]
 
 
@@ -53,7 +55,7 @@ def command(
 ) -> None:
     """Try an adapter in a local page: a slider per axis in units, the video, and what the blind probes read in it.
 
-    Videos are kept until the page ends; `stopdown generate` keeps them for good.
+    Videos are deleted when the command ends; use `stopdown generate` to keep them.
     Example: stopdown play runs/a/adapter --size 64x64 --frames 9 --steps 12
     """
     from trainer.play.serve import check_address, is_loopback, require_app, serving, silence

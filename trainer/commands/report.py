@@ -11,17 +11,21 @@ from trainer.config.requirements import require_training_stack
 
 
 def command(
-    out: Annotated[Path, typer.Argument(help="The HTML file to write; of a comparison also .md.", show_default=False)],
+    out: Annotated[
+        Path, typer.Argument(help="The HTML file to write; with --comparison, also a .md file.", show_default=False)
+    ],
     evaluation: Annotated[Path | None, typer.Option(help="The folder of `stopdown evaluate`.")] = None,
     run: Annotated[Path | None, typer.Option(help="The folder of a training run.")] = None,
     dataset: Annotated[Path | None, typer.Option(help="The dataset's folder.")] = None,
     recipe: Annotated[Path | None, typer.Option(help="The recipe, to be shown.")] = None,
-    comparison: Annotated[Path | None, typer.Option(help="The folder of a run with [compare]; alone.")] = None,
+    comparison: Annotated[
+        Path | None, typer.Option(help="The folder of a run with [compare]; not together with the others.")
+    ] = None,
     title: Annotated[str | None, typer.Option(help="Title; the file's name if not given.")] = None,
 ) -> None:
-    """Write one self-contained HTML report of an evaluation, a training run and a dataset; each may be left out.
+    """Write one self-contained HTML report of an evaluation, a training run and a dataset, or of some of them.
 
-    Of a comparison, write its page. Where OUT is a Markdown page, put the results between its two comment lines.
+    With --comparison, write the page of a comparison. If OUT is a Markdown page, put the results between its two comment lines.
     Example: stopdown report report.html --evaluation evaluation --run runs/a --dataset datasets/shutter
     """
     require_training_stack()

@@ -23,18 +23,19 @@ STYLES = {"skipped": "dim", "damaged": "yellow"}
 
 def command(
     recipe: Annotated[Path, typer.Argument(help="A .toml file with a dataset, [train] and [evaluate].", show_default=False)],
-    out: Annotated[Path, typer.Option(help="Where runs live: OUT/NAME/001 and so on.")] = Path("runs"),
+    out: Annotated[Path, typer.Option(help="Folder of all runs; each run is a folder OUT/NAME/001 and so on.")] = Path("runs"),
     dataset: Annotated[
-        Path | None, typer.Option(help="The dataset's folder, datasets/NAME if not given; for [compare], of its datasets.")
+        Path | None,
+        typer.Option(help="The dataset's folder (with [compare], the folder of its datasets); datasets/NAME if not given."),
     ] = None,
-    run: Annotated[str | None, typer.Option(help="The run to go on with; the last one if not given.")] = None,
+    run: Annotated[str | None, typer.Option(help="The run to resume, such as 001; the last one if not given.")] = None,
     new: Annotated[bool, typer.Option("--new", help="Start another run beside the last one.")] = False,
     cell: Annotated[
-        list[str] | None, typer.Option(help="Of a recipe with [compare]: only this run of it, such as flat-0; repeatable.")
+        list[str] | None, typer.Option(help="With [compare]: do only this run, such as flat-0; repeatable.")
     ] = None,
-    first: Annotated[str | None, typer.Option("--from", help="Do this stage and all after it again.")] = None,
+    first: Annotated[str | None, typer.Option("--from", help="Repeat this stage and all stages after it.")] = None,
     until: Annotated[str | None, typer.Option(help="Stop after this stage.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done and what it costs.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and its cost; do nothing.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     workers: Annotated[int | None, typer.Option(help="Render processes; one per core if not given.")] = None,
     overrides: Annotated[
@@ -43,8 +44,9 @@ def command(
 ) -> None:
     """Render a dataset, verify it, train on it, generate sweeps, measure them with the same probes, and write a report.
 
-    Stages: build, verify, version, train, generate, evaluate, report. One whose inputs have not changed is not done again;
-    run the same command after any interruption. A recipe with [compare] is several runs and a report on all of them.
+    Stages: build, verify, version, train, generate, evaluate, report. A stage is not repeated
+    if its inputs have not changed; after an interruption, run the same command again. A recipe with [compare] makes several
+    runs and a report on all of them.
     """
     require_training_stack()
     from scenes.errors import InputError

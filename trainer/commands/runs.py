@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 def command(
     name: Annotated[str | None, typer.Argument(help="Only runs of this recipe.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Where runs live; runs if not given.")] = None,
-    everything: Annotated[bool, typer.Option("--all", help="Every setting, not only those that differ.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Folder of all runs; runs if not given.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Show every setting, not only those that differ.")] = False,
     json: Json = False,
 ) -> None:
     """List runs side by side: their results, and the settings in which they differ, highlighted."""

@@ -31,13 +31,15 @@ def command(
     recipe: RecipeFile,
     out: Annotated[Path | None, typer.Option(help="Folder of the run; train.out, or runs/RECIPE, if not given.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N; train.device if not given.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show settings, clips and parameters; train nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show settings, clips, parameters and memory; train nothing.")
+    ] = False,
     overrides: Overrides = None,
 ) -> None:
-    """Train a control adapter on a dataset version. Run it again to go on where it stopped.
+    """Train a control adapter on a dataset version. Run the same command again to resume.
 
-    Several GPUs: accelerate launch -m stopdown train RECIPE. Exit code 1 when the loss is no number or explodes (no weight is
-    changed by it), 2 for bad input, 130 when interrupted (a checkpoint is written).
+    Several GPUs: accelerate launch -m stopdown train RECIPE. Exit code 1 if the loss is NaN or explodes (such a step
+    changes no weight), 2 for bad input, 130 if interrupted (a checkpoint is written first).
     """
     require_training_stack()
     from trainer.config.recipe import load_settings
