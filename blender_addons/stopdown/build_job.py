@@ -72,7 +72,7 @@ class Job:
 
 
 class STOPDOWN_OT_build(bpy.types.Operator):
-    """Save the recipe and build its dataset in the background; after a cancel or a crash the same button goes on"""
+    """Save the recipe and build its dataset in the background; after a cancel or a crash, press it again to resume"""
 
     bl_idname = "stopdown.build"
     bl_label = "Build"

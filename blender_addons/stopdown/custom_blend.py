@@ -16,7 +16,7 @@ from .reports import reporting
 
 
 class STOPDOWN_OT_mark_scene(bpy.types.Operator):
-    """Write the annotation of this saved .blend beside it: what moves, what the focus is on, what is neutral"""
+    """Write the annotation beside this saved .blend: the moving objects, the object in focus, the neutral patch"""
 
     bl_idname = "stopdown.mark_scene"
     bl_label = "Mark Scene"

@@ -14,13 +14,13 @@ from .sweep import show_image
 
 
 class STOPDOWN_OT_open_dataset(bpy.types.Operator):
-    """List the clips and labels of a dataset, as its folder stands or as a version holds them"""
+    """List the clips and labels of a dataset's folder, or of one of its versions"""
 
     bl_idname = "stopdown.open_dataset"
     bl_label = "Open Dataset"
 
     directory: StringProperty(subtype="DIR_PATH")
-    ref: StringProperty(name="Version", description="a version or tag; empty: the folder as it stands")
+    ref: StringProperty(name="Version", description="a version or tag; if empty, the content of the folder")
 
     @reporting
     def execute(self, context: Any) -> Set[str]:

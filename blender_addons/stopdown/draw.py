@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 
 class STOPDOWN_OT_draw_scene(bpy.types.Operator):
-    """Draw a clip of the plan as a scene of its own: objects, materials, keyframes, and a camera with physical settings"""
+    """Add a clip of the plan as a new scene: objects, materials, keyframes, and a camera with physical settings"""
 
     bl_idname = "stopdown.draw_scene"
     bl_label = "Draw Scene"
     bl_options = {"REGISTER", "UNDO"}
 
-    clip: StringProperty(name="Clip", description="the clip's id; empty: the one of the panel, or the plan's first")
+    clip: StringProperty(name="Clip", description="the clip's id; if empty, the panel's clip or else the plan's first")
 
     @reporting
     def execute(self, context: Any) -> Set[str]:

@@ -196,7 +196,7 @@ def _write(scene: Any, settings: dict[str, Any]) -> None:
 
 
 class STOPDOWN_OT_restore_camera(bpy.types.Operator):
-    """Switch the live controls off and give this scene the camera settings it had before them"""
+    """Switch the live controls off and restore the camera settings that this scene had before"""
 
     bl_idname = "stopdown.restore_camera"
     bl_label = "Restore Camera"

@@ -61,31 +61,39 @@ class StopdownSession(bpy.types.PropertyGroup):
 
     recipe: StringProperty(name="Recipe", subtype="FILE_PATH", options=RELATIVE, description="the recipe's .toml file")
     dataset_name: StringProperty(name="Name", default="my-dataset", description="name of the dataset")
-    seed: IntProperty(name="Seed", min=0, description="seed of every draw")
-    width: IntProperty(name="Width", default=512, min=16, max=8192, subtype="PIXEL")
-    height: IntProperty(name="Height", default=512, min=16, max=8192, subtype="PIXEL")
+    seed: IntProperty(name="Seed", min=0, description="seed of all random numbers of the plan")
+    width: IntProperty(name="Width", default=512, min=16, max=8192, subtype="PIXEL", description="width of the clips")
+    height: IntProperty(name="Height", default=512, min=16, max=8192, subtype="PIXEL", description="height of the clips")
     fidelity: EnumProperty(name="Fidelity", items=fidelity_items)
-    pyramid: IntProperty(name="Pyramid", min=0, description="which of the recipe's pyramids the fields below show")
+    pyramid: IntProperty(name="Pyramid", min=0, description="number of the recipe's pyramid in the fields below, from 0")
     axes: EnumProperty(name="Axes", items=axis_items, options={"ENUM_FLAG"})
     families: EnumProperty(name="Families", items=family_items, options={"ENUM_FLAG"})
     layers: StringProperty(name="Layers", default="9, 7, 5, 3, 1", description="control values per scene, one number per layer")
-    frames: StringProperty(name="Frames", default="9", description="frame counts, each 4n+1")
-    scenes_per_layer: IntProperty(name="Scenes per layer", default=2, min=1)
+    frames: StringProperty(name="Frames", default="9", description="frames per clip: numbers of the form 4n+1")
+    scenes_per_layer: IntProperty(
+        name="Scenes per layer", default=2, min=1, description="scenes of each layer, at each number of frames"
+    )
     scene_file: StringProperty(
-        name="Scene file", subtype="FILE_PATH", options=RELATIVE, description="the marked .blend of family 'blend'"
+        name="Scene file", subtype="FILE_PATH", options=RELATIVE, description="the marked .blend, for the family 'blend'"
     )
 
     clip: StringProperty(name="Clip", search=clip_search, description="the clip to draw, as `stopdown plan --clips` lists them")
-    sweep_width: IntProperty(name="Width", default=128, min=16, max=1024, subtype="PIXEL", description="of each small render")
-    sweep_samples: IntProperty(name="Samples", default=16, min=1, max=4096)
-    sweep_count: IntProperty(name="Values", default=5, min=2, max=25, description="from c = -1 to c = +1, in the open .blend")
+    sweep_width: IntProperty(
+        name="Width", default=128, min=16, max=1024, subtype="PIXEL", description="width of each preview picture"
+    )
+    sweep_samples: IntProperty(
+        name="Samples", default=16, min=1, max=4096, description="samples per pixel of each preview picture"
+    )
+    sweep_count: IntProperty(
+        name="Values", default=5, min=2, max=25, description="number of values from c = -1 to c = +1, for a custom .blend"
+    )
 
     out: StringProperty(name="Dataset", subtype="DIR_PATH", options=RELATIVE, description="the dataset's folder")
     workers: IntProperty(name="Processes", default=1, min=1, description="render processes of a build")
     build_share: FloatProperty(min=0.0, max=1.0, subtype="FACTOR", options={"SKIP_SAVE"})
     build_words: StringProperty(options={"SKIP_SAVE"})
 
-    ref: StringProperty(name="Version", description="a version or tag; empty: the folder as it stands")
+    ref: StringProperty(name="Version", description="a version or tag; if empty, the content of the folder")
     rows: CollectionProperty(type=StopdownRow)
     row: IntProperty(name="Clip")
 
@@ -98,7 +106,9 @@ class StopdownScene(bpy.types.PropertyGroup):
     before: StringProperty(description="JSON: the camera settings before the sliders touched them")
     quiet: BoolProperty(description="the sliders are being set together, or for the last time: nothing follows yet")
     complaint: StringProperty(description="why the sliders were not obeyed")
-    live: BoolProperty(name="Live controls", update=live.switched, description="the sliders drive this scene's camera")
+    live: BoolProperty(
+        name="Live controls", update=live.switched, description="the sliders set this scene's camera while you drag them"
+    )
     use_shutter: BoolProperty(name="Shutter", update=live.changed)
     use_aperture: BoolProperty(name="Aperture", update=live.changed)
     use_temperature: BoolProperty(name="Temperature", update=live.changed)
@@ -128,13 +138,17 @@ class StopdownScene(bpy.types.PropertyGroup):
         step=10000,
         unit="COLOR_TEMPERATURE",
         update=live.changed,
-        description="colour temperature of the light's cast; 6500 K is neutral",
+        description="colour temperature in kelvin; 6500 K is neutral",
     )
 
-    subject: PointerProperty(name="Moves", type=bpy.types.Object, description="the object that moves")
-    focus: PointerProperty(name="Focus", type=bpy.types.Object, description="what the focus is on; empty: the camera's own")
-    patch: PointerProperty(name="Neutral", type=bpy.types.Object, description="a neutral grey or white patch")
-    caption: StringProperty(name="Caption", description="one sentence that says what is seen, without naming the effect")
+    subject: PointerProperty(name="Subject", type=bpy.types.Object, description="the object that moves")
+    focus: PointerProperty(
+        name="Focus", type=bpy.types.Object, description="the object in focus; if empty, the camera's own focus"
+    )
+    patch: PointerProperty(
+        name="Neutral", type=bpy.types.Object, description="a neutral grey or white object, for the temperature"
+    )
+    caption: StringProperty(name="Caption", description="one sentence that describes the picture, without naming the effect")
 
 
 _CLASSES = (StopdownRow, StopdownSession, StopdownScene)

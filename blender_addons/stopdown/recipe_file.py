@@ -52,7 +52,7 @@ class STOPDOWN_OT_open_recipe(bpy.types.Operator):
 
 
 class STOPDOWN_OT_save_recipe(bpy.types.Operator):
-    """Write the panel's fields as a recipe; keys that the panel does not show are kept, comments are not"""
+    """Write the panel's fields as a recipe; keys that the panel does not show are kept, comments are lost"""
 
     bl_idname = "stopdown.save_recipe"
     bl_label = "Save Recipe"

@@ -22,7 +22,7 @@ GAP_PX = 2
 
 
 class STOPDOWN_OT_preview_sweep(bpy.types.Operator):
-    """Render this frame small at each of the scene's control values, and show the strip in the image editor"""
+    """Render a small picture of this frame at each control value, and show them side by side in the image editor"""
 
     bl_idname = "stopdown.preview_sweep"
     bl_label = "Preview Sweep"
