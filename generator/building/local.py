@@ -25,6 +25,7 @@ from generator.console.progress import Progress
 from generator.errors import NoSpaceError
 from generator.io.atomic import FULL
 from generator.recipe.blend_file import take_in
+from generator.recipe.estimate import bytes_of_truth
 from generator.recipe.plan import ClipPlan, Plan, canonical_json
 from generator.render.executable import VERSION
 from generator.render.messages import ClipJob, SceneJob, TruthJob, WorkerSettings
@@ -385,11 +386,13 @@ def sweep_temporaries(path: Path) -> None:
 
 
 def _check_space(plan: Plan, clips: Sequence[ClipPlan], path: Path) -> None:
-    """Raise InputError where the disk has no room for clips."""
+    """Raise InputError where the disk has no room for clips and the ground truth of their scenes."""
     video = plan.recipe.video
     per_pixel = VIDEO_BYTES_PER_PIXEL + sum(STILL_BYTES_PER_PIXEL[kind] for kind in video.keep_frames)
     frames = sum(clip.frames for clip in clips)
-    needed = int(frames * video.width * video.height * per_pixel) + BYTES_PER_CLIP * len(clips) + BYTES_PER_DATASET
+    scenes = {clip.scene_id: clip.frames for clip in clips}
+    truth = 2 * sum(bytes_of_truth(plan.recipe, length) for length in scenes.values())  # textures take up to twice as much
+    needed = int(frames * video.width * video.height * per_pixel + truth) + BYTES_PER_CLIP * len(clips) + BYTES_PER_DATASET
     existing = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.is_dir())
     free = shutil.disk_usage(existing).free
     if free < needed:

@@ -17,6 +17,16 @@ CUSTOM_FACTOR = {"sharp": 1.0, "shutter": 1.2, "aperture": 1.2}  # a sharp frame
 CPU_S_PER_CLIP = 0.25
 START_S = 8.0  # of this program and of the first render process with Blender, before the first clip is there
 BYTES_PER_PIXEL = 0.035  # 110 kB for 12 frames of 512x512 at CRF 12
+TRUTH_CPU_S_PER_MEGAPIXEL = 1.0  # depth, flow, instances and normals come from one cheap render (`benchmarks/truth_cost.py`)
+# Bytes of truth by frame and by pixel, from flyby scenes at 64, 256 and 512 pixels; flow is two pictures.
+TRUTH_BYTES = {
+    "depth": (850, 0.024),
+    "flow": (1600, 0.13),
+    "instances": (900, 0.0035),
+    "normals": (1200, 0.057),
+    "sharp": (1100, 0.04),
+}
+BYTES_PER_TRUTH = 16_384  # scene.json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,15 +49,16 @@ def estimate(recipe: Recipe) -> Estimate:
     """Return the expected cost of a recipe, without drawing its scenes."""
     megapixels = recipe.video.width * recipe.video.height / 1e6
     clips = frames = rendered = 0
-    cpu_s = 0.0
+    cpu_s, truth_bytes = 0.0, 0.0
     for position, _, length, scenes, count in layer_counts(recipe):
         renders = scenes if shares_render(recipe, position) else count
         clips += count
         frames += count * length
         rendered += renders * length
         cpu_s += renders * (_own_cpu_s(recipe, position, length) or render_cpu_s(recipe, position, length))
-        cpu_s += count * finish_cpu_s(recipe, length)
-    size = int(frames * megapixels * 1e6 * BYTES_PER_PIXEL)
+        cpu_s += count * finish_cpu_s(recipe, length) + scenes * truth_cpu_s(recipe, position, length)
+        truth_bytes += scenes * bytes_of_truth(recipe, length)
+    size = int(frames * megapixels * 1e6 * BYTES_PER_PIXEL + truth_bytes)
     return Estimate(clips=clips, frames=frames, rendered_frames=rendered, size_bytes=size, cpu_s=cpu_s)
 
 
@@ -66,6 +77,26 @@ def render_cpu_s(recipe: Recipe, pyramid: int, frames: int) -> float:
     megapixels = recipe.video.width * recipe.video.height / 1e6
     factor = FIDELITY_FACTOR[recipe.render.fidelity] * CPU_S_PER_MEGAPIXEL[_optics_kind(recipe.pyramid[pyramid])]
     return frames * megapixels * factor
+
+
+def truth_cpu_s(recipe: Recipe, pyramid: int, frames: int) -> float:
+    """Return the CPU seconds of the ground truth of one scene of so many frames; 0 where the recipe asks for none."""
+    if recipe.truth is None:
+        return 0.0
+    megapixels = recipe.video.width * recipe.video.height / 1e6
+    # The sharp pass is a render of its own where the clips are not made of it.
+    rendered = "sharp" in recipe.truth.passes and _optics_kind(recipe.pyramid[pyramid]) != "sharp"
+    sharp = FIDELITY_FACTOR[recipe.render.fidelity] * CPU_S_PER_MEGAPIXEL["sharp"] if rendered else 0.0
+    return frames * megapixels * (TRUTH_CPU_S_PER_MEGAPIXEL + sharp)
+
+
+def bytes_of_truth(recipe: Recipe, frames: int) -> float:
+    """Return the bytes of the ground truth of one scene of so many frames; 0 where the recipe asks for none."""
+    if recipe.truth is None:
+        return 0.0
+    pixels = recipe.video.width * recipe.video.height
+    known = [TRUTH_BYTES[name] for name in recipe.truth.passes]
+    return BYTES_PER_TRUTH + frames * sum(by_frame + by_pixel * pixels for by_frame, by_pixel in known)
 
 
 def _own_cpu_s(recipe: Recipe, pyramid: int, frames: int) -> float | None:

@@ -9,6 +9,7 @@ import pytest
 from truth.truth_support import TRUTH, made, plan_of
 
 from generator import Dataset
+from generator.recipe.estimate import estimate
 from generator.recipe.load import parse_recipe
 from generator.remotes.folder import FolderRemote
 from generator.store.objects import Store
@@ -50,6 +51,14 @@ def test_a_recipe_without_truth_has_the_plan_it_had_and_other_passes_the_same_cl
     media = [[key for _, key in plan.media_keys()] for plan in (plain, all_passes, depth)]
     assert media[0] == media[1] == media[2]
     assert len({tuple(clip_keys(plan, "5.0.1").values()) for plan in (plain, all_passes, depth)}) == 3
+
+
+def test_a_plan_counts_what_truth_takes(truth_dataset: Path) -> None:
+    """Within twice the bytes that are there, and CPU time that grows with the passes."""
+    there = sum(path.stat().st_size for path in (truth_dataset / "truth").rglob("*") if path.is_file())
+    none, some, full = (estimate(plan_of(truth=text).recipe) for text in ("", '[truth]\npasses = ["depth"]\n', TRUTH))
+    assert 0.5 < (full.size_bytes - none.size_bytes) / there < 2.0
+    assert none.cpu_s < some.cpu_s < full.cpu_s and none.size_bytes < some.size_bytes < full.size_bytes
 
 
 def test_truth_comes_and_goes_without_a_clip_being_rendered(truth_dataset: Path, tmp_path: Path) -> None:
