@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from gallery_browser import CHROMIUM, FLAGS, STATES, Watched, luminance, needs_chromium
 from numpy.typing import NDArray
 from playwright.sync_api import Browser, sync_playwright
-from test_gallery import CHROMIUM, FLAGS, STATES, Watched, luminance, needs_chromium
 from test_versions_commands import call
 from versions_support import Clips, make_row, origin, references, sha, table
 
