@@ -18,7 +18,7 @@ from scenes.errors import InputError
 from trainer.data.cache import module_digest
 from trainer.tiny.export import decoder_folder, export_pipeline
 from trainer.tiny.quality.quality import measure_quality
-from trainer.tiny.quality.recogniser import Recogniser, train_recogniser
+from trainer.tiny.quality.recogniser import Recogniser, RecogniserStage
 from trainer.tiny.shared.clips import Clips, decode_dataset, load_clips
 from trainer.tiny.shared.config import SHIPPED, Optimizing, Settings, TinySettings
 from trainer.tiny.shared.train_stage import TinyStage, load_average, train_stage
@@ -148,13 +148,15 @@ def export(work: TinyWork) -> None:
 
 def recogniser(work: TinyWork) -> Recogniser:
     """Train the network that says what is in a clip, on rendered clips alone."""
-    settings, path = work.settings.recogniser, work.folder / "recogniser" / "model.pt"
+    settings, folder = work.settings.recogniser, work.folder / "recogniser"
+    made, former = Recogniser(settings), folder / "model.pt"
+    if work.finished("recogniser", settings) and former.is_file():  # made by an earlier version
+        made.load_state_dict(torch.load(former, weights_only=True))
+        return made.eval()
     if not work.finished("recogniser", settings):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(train_recogniser(load_clips(work.folder / "clips"), settings).state_dict(), path)
+        work.train(RecogniserStage(settings, load_clips(work.folder / "clips")), settings.optimizing, folder)
         work.finish("recogniser", settings)
-    made = Recogniser(settings)
-    made.load_state_dict(torch.load(path, weights_only=True))
+    load_average(made, folder)
     return made.eval()
 
 

@@ -30,6 +30,7 @@ from trainer.tiny.shared.batched_muon import Muon
 from trainer.tiny.shared.precision import autocast
 from trainer.tiny.transformer.text import embed
 from trainer.tiny.transformer.unpadded_flow import padding_bias, velocity
+from trainer.training.ema import start_average, update_average
 
 TIMES = 1000
 PIECE_BYTES = 16 * 2**20 - 65536
@@ -93,7 +94,7 @@ class PackedTraining:
         self.modules = pack.modules()
         self.step = 0
         self.live = dict(self.modules.named_parameters())
-        self.average = {name: p.detach().clone() for name, p in self.live.items()}
+        self.average = start_average(self.live)
         out.mkdir(parents=True, exist_ok=True)
         if (out / STATE).is_file():
             self._take_up()
@@ -152,9 +153,7 @@ class PackedTraining:
         self.muon.param_groups[0]["lr"] = self.s["matrix_rate"] * share
         self.muon.step()
         self.step += 1
-        weight = 1 - min(self.s["average"], (1 + self.step) / (10 + self.step))
-        with torch.no_grad():
-            torch._foreach_lerp_(list(self.average.values()), [p.detach() for p in self.live.values()], weight)
+        update_average(self.average, self.live, self.s["average"], self.step)
         return float(loss.detach()) if self.step % 50 == 0 else math.nan
 
     def _share(self) -> float:

@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
 
 from scenes.palette import COLORS, to_bytes
@@ -19,15 +18,16 @@ from trainer.tiny.quality.recogniser import (
     SIZES,
     Named,
     Recogniser,
+    RecogniserStage,
     cut_things,
     frechet,
     named_things,
     recognise,
     shares_recognised,
-    train_recogniser,
 )
 from trainer.tiny.shared.clips import Clips, Entry
 from trainer.tiny.shared.config import RecogniserSettings
+from trainer.tiny.shared.train_stage import train_stage
 
 Bytes = NDArray[np.uint8]
 RADII = {"small": 6, "large": 14}
@@ -62,9 +62,12 @@ def shapes() -> Clips:
 
 
 @pytest.fixture(scope="module")
-def recogniser(shapes: Clips) -> Recogniser:
-    torch.manual_seed(0)
-    return train_recogniser(shapes, RecogniserSettings(width=4, features=8, steps=200, batch=32, rate=1e-2))
+def recogniser(shapes: Clips, tmp_path_factory: pytest.TempPathFactory) -> Recogniser:
+    settings = RecogniserSettings(width=4, features=8, steps=200, batch=32, rate=1e-2)
+    stage = RecogniserStage(settings, shapes)
+    train_stage(stage, settings.optimizing, tmp_path_factory.mktemp("recogniser"))
+    assert isinstance(stage.module, Recogniser)
+    return stage.module.eval()
 
 
 def test_captions_name_their_things() -> None:

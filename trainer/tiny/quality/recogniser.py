@@ -10,8 +10,9 @@ Shapes: B clips or cut-outs, T frames, H rows, W columns, 3 channels (RGB), S th
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -25,7 +26,7 @@ from scenes.palette import COLORS
 from scenes.primitives import SOLID_KINDS, spoken
 from trainer.tiny.quality.found import MARGIN, SIDE, Box, cut_out, longer_side, overlap, parts_of, thing_masks, touches_border
 from trainer.tiny.shared.clips import Clips, Entry
-from trainer.tiny.shared.config import RecogniserSettings
+from trainer.tiny.shared.config import Phase, RecogniserSettings
 
 SIZES = ("small", "medium", "large")
 NAMED_COLORS, NAMED_KINDS = tuple(COLORS), tuple(spoken[kind] for kind in SOLID_KINDS)
@@ -129,31 +130,42 @@ def _told(
             yield box, kind, sizes.pop() if len(sizes) == 1 else ""
 
 
-def train_recogniser(clips: Clips, settings: RecogniserSettings) -> Recogniser:
-    """Return a recogniser trained on a world's training clips, mirrored at random and under faint noise."""
-    rng = np.random.default_rng(settings.seed)
-    taught = cut_things(clips, clips.split("train"), rng)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(settings.seed)
-        model = Recogniser(settings)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=settings.rate, weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.rate, settings.steps, pct_start=0.15)
-    for _ in range(settings.steps):
-        rows = torch.from_numpy(rng.integers(len(taught.cuts), size=settings.batch))
+class RecogniserStage:
+    """Trains a recogniser on a world's training clips, mirrored at random and under faint noise."""
+
+    def __init__(self, settings: RecogniserSettings, clips: Clips) -> None:
+        self.phases: tuple[Phase, ...] = (Phase(frames=1, batch=settings.batch, steps=settings.steps),)
+        self.taught = cut_things(clips, clips.split("train"), np.random.default_rng(settings.seed))
+        held = clips.split("validation")
+        self.held_out = cut_things(clips, held) if held else None
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(settings.seed)
+            self.module: nn.Module = Recogniser(settings)
+
+    def batch(self, phase: Phase, rng: np.random.Generator) -> Mapping[str, Tensor]:
+        """Return cut-outs [B, S, S, 3], sides, kinds and sizes [B]."""
+        taught, rows = self.taught, torch.from_numpy(rng.integers(len(self.taught.cuts), size=phase.batch))
         shown = taught.cuts[rows].float()
         mirrored = torch.from_numpy(rng.random(len(rows)) < 0.5)
         shown = torch.where(mirrored[:, None, None, None], shown.flip(2), shown)
         noise = torch.from_numpy(rng.standard_normal(tuple(shown.shape), dtype=np.float32))
         shown = shown + float(rng.uniform(0, NOISE_LEVELS)) * noise
-        kinds, sizes = model(shown, taught.sides[rows])
-        loss, said = functional.cross_entropy(kinds, taught.kinds[rows], label_smoothing=0.05), taught.sizes[rows] >= 0
+        return {"shown": shown, "sides": taught.sides[rows], "kinds": taught.kinds[rows], "sizes": taught.sizes[rows]}
+
+    def loss(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the cross-entropy of kinds and, where they are said, of sizes."""
+        kinds, sizes = self.module(batch["shown"], batch["sides"])
+        loss, said = functional.cross_entropy(kinds, batch["kinds"], label_smoothing=0.05), batch["sizes"] >= 0
         if said.any():
-            loss = loss + functional.cross_entropy(sizes[said], taught.sizes[rows][said])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-    return model.eval()
+            loss = loss + functional.cross_entropy(sizes[said], batch["sizes"][said])
+        return loss, {}
+
+    def validate(self, step: int, folder: Path) -> dict[str, float]:
+        """Return the share of held-out cut-outs whose kind is told; nothing where no clip is held out."""
+        if self.held_out is None:
+            return {}
+        kinds, _ = self.module(self.held_out.cuts, self.held_out.sides)
+        return {"kinds_told": float((kinds.argmax(1) == self.held_out.kinds).float().mean())}
 
 
 @dataclass(frozen=True)

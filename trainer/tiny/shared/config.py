@@ -174,6 +174,23 @@ class RecogniserSettings(Settings):
     rate: float = 3e-3
     seed: int = 0
 
+    @property
+    def optimizing(self) -> Optimizing:
+        """How it descends: AdamW, a long warm-up, then down to nothing; nothing is averaged."""
+        return Optimizing(
+            seed=self.seed,
+            rate=self.rate,
+            matrix_rate=0.0,
+            betas=(0.9, 0.999),
+            weight_decay=0.05,
+            warmup=max(1, round(0.15 * self.steps)),
+            floor=0.0,
+            clip=0.0,
+            average=0.0,
+            validate_every=self.steps,
+            compile=False,
+        )
+
 
 class TinySettings(Settings):
     """All stages; `python -m trainer.tiny --settings FILE.toml` overrides what the file names."""
