@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from types import MappingProxyType
 
 import torch
 from diffusers import WanTransformer3DModel
@@ -17,28 +16,12 @@ from torch import nn
 
 from trainer.backbones.wan_configs import TEXT_LENGTH, WAN_CONFIGS, WanConfig, random_transformer
 from trainer.control import AdapterConfig, ControlConfig, LoraSettings, WanAdapter, attach, axis_control, resolve_blocks
+from trainer.estimates.flops import PEAKS
 from trainer.training.tasks.objective import flow_losses, mix, model_times, predict_velocity, sample_times
 
 TINY = WanConfig(hub_id="tiny-random", num_attention_heads=4, attention_head_dim=16, ffn_dim=128, num_layers=6)
 MIDDLE = WanConfig(hub_id="none", num_attention_heads=8, attention_head_dim=64, ffn_dim=2048, num_layers=8)
 BACKBONES = {"tiny-random": TINY, "middle": MIDDLE, **WAN_CONFIGS}
-
-
-# Dense bf16 tensor peak, operations per second, by a part of the device's name; the makers' data sheets, without sparsity.
-PEAKS: Mapping[str, float] = MappingProxyType(
-    {
-        "H200": 989e12,
-        "H100 PCIe": 756e12,
-        "H100 NVL": 835e12,
-        "H100": 989e12,
-        "B200": 2250e12,
-        "A100": 312e12,
-        "L40S": 362e12,
-        "RTX 5090": 209e12,
-        "RTX 4090": 165e12,
-        "RTX 3090": 71e12,
-    }
-)
 
 
 def peak_flops(device_name: str) -> float | None:

@@ -30,7 +30,6 @@ from rich.console import Console
 from rich.table import Table
 from step_parts import (
     BACKBONES,
-    PEAKS,
     Step,
     device_name,
     device_peak,
@@ -43,7 +42,7 @@ from step_parts import (
 
 from scenes.errors import InputError
 from trainer.backbones.quantize import check_quantization, quantize_in_place
-from trainer.estimates.flops import Shape, step_flops
+from trainer.estimates.flops import PEAKS, Shape, step_flops
 from trainer.estimates.footprint import estimate_memory
 
 RESULTS = Path(__file__).parent / "results"

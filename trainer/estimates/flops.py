@@ -11,12 +11,30 @@ of the model does not count and utilisation of the hardware does.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from diffusers import WanTransformer3DModel
 
 from trainer.backbones.wan_configs import TEXT_LENGTH
 from trainer.control.config import AdapterConfig
+
+# Dense bf16 tensor peak, operations per second, by a part of the device's name; the makers' data sheets, without sparsity.
+PEAKS: Mapping[str, float] = MappingProxyType(
+    {
+        "H200": 989e12,
+        "H100 PCIe": 756e12,
+        "H100 NVL": 835e12,
+        "H100": 989e12,
+        "B200": 2250e12,
+        "A100": 312e12,
+        "L40S": 362e12,
+        "RTX 5090": 209e12,
+        "RTX 4090": 165e12,
+        "RTX 3090": 71e12,
+    }
+)
 
 
 @dataclass(frozen=True, kw_only=True)
