@@ -40,6 +40,8 @@ WORDS = {
     r"\bDescent\b": "hybrid optimizer",
     r"(?i)\bdecisive": "fingerprint",
     r"\bprior_(table|lines)\b|\bclass (Fast|Slow)\b|\bFastSet\b|fast_features|\.slow\b": "drift, FEP, SVP",
+    r"evaluate\.fast\b|settings\.fast\b|\bfast(:| =) (FepSet|Sequence|true|false)|--no-fast\b|_fast_videos\b": "FEP",
+    r"\bmake_watchers\b": "make_callbacks",
     r"\.stops\(": "distance()",
     r"class Snapshot\b": "Dataset",
     r"(?i)\bclips? (that )?lacks?\b|\bwhat lacks\b|\bwhat it takes\b|\btake[ns]? up\b|_taken_up\b": "missing, cost, resumed",
@@ -55,6 +57,7 @@ PERMITTED = (
     (r".", r"DiffSynth-Studio", "the name of a program"),
     (r"shutter/axis\.py", r"no number of edges beats", "the verb"),
     (r"trainer/(config/|evaluation/results)", r'"contradiction"', "the former name of a setting, read for one version"),
+    (r"trainer/commands/evaluate(_options)?\.py", r"--no-fast", "the former name of an option, read for one version"),
     (r"trainer/tiny/", r"[\"`]polish[\"`]", "the former name of a stage, whose folders and settings are read"),
 )
 

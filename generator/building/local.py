@@ -391,7 +391,7 @@ def _check_space(plan: Plan, clips: Sequence[ClipPlan], path: Path) -> None:
     per_pixel = VIDEO_BYTES_PER_PIXEL + sum(STILL_BYTES_PER_PIXEL[kind] for kind in video.keep_frames)
     frames = sum(clip.frames for clip in clips)
     scenes = {clip.scene_id: clip.frames for clip in clips}
-    truth = 2 * sum(bytes_of_truth(plan.recipe, length) for length in scenes.values())  # textures take up to twice as much
+    truth = 2 * sum(bytes_of_truth(plan.recipe, length) for length in scenes.values())  # twice: textures compress worst
     needed = int(frames * video.width * video.height * per_pixel + truth) + BYTES_PER_CLIP * len(clips) + BYTES_PER_DATASET
     existing = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.is_dir())
     free = shutil.disk_usage(existing).free

@@ -140,7 +140,7 @@ def report_of(plan: EvaluationPlan, measured: Measured, axes: Sequence[AxisContr
     prompts: Mapping[str, tuple[str, ...]] = {
         name: tuple(dict.fromkeys(sweep.prompt for sweep in plan.sweeps if sweep.axis.name == name)) for name in names
     }
-    settings = EvaluateSettings(prompts=("x",), features=("tiny",), fast=False)
+    settings = EvaluateSettings(prompts=("x",), features=("tiny",), fep=False)
     return EvaluationReport(
         adapter="runs/drawn/adapter",
         adapter_step=500,

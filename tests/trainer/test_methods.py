@@ -19,7 +19,7 @@ from trainer.adapters.card import CARD, AdapterCard, card_bytes
 from trainer.adapters.folder import attach_saved, save_adapter
 from trainer.adapters.saved import SavedAdapter
 from trainer.commands.adapter import app as adapter_commands
-from trainer.config.recipe import parse_settings
+from trainer.config.recipe import parse_settings, with_present_names
 from trainer.config.train import TrainSettings, deciding_settings
 from trainer.control import attach
 from trainer.generation.sampler import generation_of
@@ -124,6 +124,9 @@ def test_the_former_name_of_the_setting_is_read_with_a_note(capsys: pytest.Captu
     assert former_noise == parse_settings(RECIPE + noise.format("counterfactual_noise"), source="r.toml")
     assert deciding_settings(former_noise)["contradiction"] == 0.5
     assert deciding_settings(present)["what"] == "vae"  # as earlier versions recorded it: their runs go on
+    evaluate = with_present_names({"evaluate": {"fast": False}}, "r.toml")
+    assert evaluate == {"evaluate": {"fep": False}}
+    assert "r.toml: evaluate.fast is evaluate.fep now" in capsys.readouterr().err
     with pytest.raises(InputError, match=r"train\.what is the former name of train\.method, and both are given"):
         parse_settings(RECIPE + 'method = "vae"\nwhat = "vae"\n', source="r.toml")
     with pytest.raises(

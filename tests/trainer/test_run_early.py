@@ -34,7 +34,7 @@ frames = [1, 5]
 [train.backbone]
 name = "tiny"
 [evaluate]
-fast = false
+fep = false
 """
 FIVE_B = 'train.backbone.name="Wan-AI/Wan2.2-TI2V-5B-Diffusers"'
 FEW = "pyramid=[{axes=['temperature'], family='tabletop', layers=[3], scenes_per_layer=1, frames=[5]}]"

@@ -41,7 +41,8 @@ def command(
     modes: given.ModeWords = None,
     features: given.Features = None,
     text_baseline: given.TextBaseline = True,
-    fast: given.Fast = True,
+    fep: given.FepStep = True,
+    fast: given.FormerFast = None,
     adapter_only: given.AdapterOnly = None,
     drift: given.DriftFrom = None,
     dtype: shared.Dtype = None,
@@ -62,13 +63,20 @@ def command(
     require_training_stack()
     from trainer.evaluation.verdict import nothing_read
 
+    if fast is not None:
+        word = "fast" if fast else "no-fast"
+        print(
+            f"stopdown: note: --{word} is --{word.replace('fast', 'fep')} now; the next version will not read the former name",
+            file=sys.stderr,
+        )
+
     tree: dict[str, Any] = {"controls": controls, "prompts_count": prompts_count, "seed": seed, "seeds": seeds, "batch": batch}
     tree |= {"frames": frames, "width": width, "height": height, "steps": steps, "guidance": guidance}
     tree |= {
         "control_guidance": control_guidance,
         "text_tokens": text_tokens,
         "text_baseline": text_baseline,
-        "fast": fast,
+        "fep": fep if fast is None else fast,
         "axes": axis,
         "features": features,
     }

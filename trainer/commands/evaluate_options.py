@@ -60,10 +60,11 @@ TextBaseline = Annotated[
         rich_help_panel=COMPARE,
     ),
 ]
-Fast = Annotated[
+FepStep = Annotated[
     bool,
-    typer.Option("--fast/--no-fast", help="FEP: distance from the backbone after one denoising step.", rich_help_panel=COMPARE),
+    typer.Option("--fep/--no-fep", help="FEP: distance from the backbone after one denoising step.", rich_help_panel=COMPARE),
 ]
+FormerFast = Annotated[bool | None, typer.Option("--fast/--no-fast", hidden=True)]
 AdapterOnly = Annotated[
     Path | None, typer.Option(help="An adapter that was trained without LoRA, as a baseline.", rich_help_panel=COMPARE)
 ]

@@ -45,7 +45,11 @@ class EvaluateSettings(Section):
         min_length=1,
         description="feature extractors: clip or clip=PATH, xclip or xclip=PATH, tiny for the backbone's own",
     )
-    fast: bool = Field(default=True, description="measure drift from the backbone in one denoising step (needs 8 prompts)")
+    fep: bool = Field(
+        default=True,
+        description="measure drift from the backbone in one denoising step (needs 8 prompts)",
+        serialization_alias="fast",  # as runs record it, so that finished ones stay finished
+    )
     frames: Frames | None = Field(default=None, description="frames, 4n+1; the backbone's usual ones if not given")
     width: int | None = Field(default=None, ge=16, description="pixels; the backbone's usual ones if not given")
     height: int | None = Field(default=None, ge=16, description="pixels; the backbone's usual ones if not given")

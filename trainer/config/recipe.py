@@ -13,10 +13,11 @@ from generator.recipe.section import Section
 from scenes.errors import InputError
 from trainer.config.train import TrainSettings
 
+# By section, the names before; read for one version.
 FORMER_KEYS = {
-    "what": "method",
-    "contradiction": "counterfactual_noise",
-}  # of [train], by the name before; read for one version
+    "train": {"what": "method", "contradiction": "counterfactual_noise"},
+    "evaluate": {"fast": "fep"},
+}
 
 
 class TrainRecipe(Section):
@@ -30,16 +31,16 @@ def with_present_names(tree: dict[str, Any], source: str) -> dict[str, Any]:
 
     Raises InputError where both names are given.
     """
-    train = tree.get("train")
-    for former, present in FORMER_KEYS.items():
-        if not isinstance(train, dict) or former not in train:
+    for name, former, present in ((name, *pair) for name, pairs in FORMER_KEYS.items() for pair in pairs.items()):
+        section = tree.get(name)
+        if not isinstance(section, dict) or former not in section:
             continue
-        if present in train:
-            raise InputError(f"{source}: train.{former} is the former name of train.{present}, and both are given; remove it")
-        train = {present if key == former else key: value for key, value in train.items()}
-        tree = {**tree, "train": train}
+        if present in section:
+            raise InputError(f"{source}: {name}.{former} is the former name of {name}.{present}, and both are given; remove it")
+        tree = {**tree, name: {present if key == former else key: value for key, value in section.items()}}
         sys.stderr.write(
-            f"stopdown: note: {source}: train.{former} is train.{present} now; the next version will not read the former name\n"
+            f"stopdown: note: {source}: {name}.{former} is {name}.{present} now; the next version will not read the former "
+            "name\n"
         )
     return tree
 

@@ -67,19 +67,19 @@ def check_prompts(prompts: Sequence[str]) -> None:
     if len(prompts) < MIN_SAMPLES:
         raise InputError(
             f"{len(prompts)} prompts are too few for a Fréchet distance; give at least {MIN_SAMPLES}, or leave it out with "
-            "--no-fast"
+            "--no-fep"
         )
 
 
 def fep_features(
-    pipe: ControlledWan, arm: Arm, fast: FepSet, extractors: Sequence[VideoFeatures], *, shift: int = 0
+    pipe: ControlledWan, arm: Arm, fep_set: FepSet, extractors: Sequence[VideoFeatures], *, shift: int = 0
 ) -> dict[str, Floats]:
     """Return the features [N, D] of an arm's one-step videos by extractor; `shift` moves the noise."""
     rows: dict[str, list[Floats]] = {extractor.name: [] for extractor in extractors}
-    for prompt, point, seed in zip(fast.prompts_N, fast.points_N, fast.seeds_N, strict=True):
+    for prompt, point, seed in zip(fep_set.prompts_N, fep_set.points_N, fep_set.seeds_N, strict=True):
         controls_A = [point.get(axis.name, 0.0) for axis in pipe.axes]  # another adapter may have fewer axes
         words = f"{prompt}, {_effect(pipe, controls_A)}" if arm.words else prompt
-        frames_THW3 = one_step(pipe, words, controls_A, mode=arm.mode, seed=seed + shift, sampling=fast.sampling)
+        frames_THW3 = one_step(pipe, words, controls_A, mode=arm.mode, seed=seed + shift, sampling=fep_set.sampling)
         for extractor in extractors:
             rows[extractor.name].append(extractor.video(frames_THW3))
     return {name: np.stack(found) for name, found in rows.items()}
@@ -146,7 +146,7 @@ def drift(
     pipe: ControlledWan,
     adapter: SavedAdapter,
     sources: Sequence[Path | SavedAdapter],
-    fast: FepSet,
+    fep_set: FepSet,
     backbone: Arm,
     extractor: VideoFeatures,
     loading: Loading,
@@ -154,11 +154,11 @@ def drift(
     """Return SSF and SS-FD at each training step: of runs' checkpoints, and of adapters, in the adapter's own mode."""
     mode = str(default_mode(adapter.card.config))
     arm = Arm(name=mode, mode=mode, adapter=adapter, folder="")
-    clean = fep_features(pipe, backbone, fast, [extractor])[extractor.name]
+    clean = fep_features(pipe, backbone, fep_set, [extractor])[extractor.name]
     points: dict[int, DriftPoint] = {}
 
     def measure(step: int) -> None:
-        scores = compare(fep_features(pipe, arm, fast, [extractor])[extractor.name], clean, extractor)
+        scores = compare(fep_features(pipe, arm, fep_set, [extractor])[extractor.name], clean, extractor)
         points[step] = DriftPoint(step=step, ssf=scores.ssf, ss_fd=scores.ss_fd)
 
     for source in sources:

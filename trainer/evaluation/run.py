@@ -118,10 +118,10 @@ def prepare(request: EvaluateRequest) -> Prepared:
     if request.adapter_only is not None:
         chosen_axes(request.adapter_only, [axis.name for axis in axes])
     prompts = gather(request.settings, [axis.name for axis in axes], request.prompts, request.dataset, request.ref)
-    if request.settings.fast:
+    if request.settings.fep:
         check_prompts(prompts.all)
     elif request.drift:
-        raise InputError("--drift is measured in one denoising step and --no-fast leaves that out; give one of them")
+        raise InputError("--drift is measured in one denoising step and --no-fep leaves that out; give one of them")
     every_axis = {arm.adapter: chosen_axes(arm.adapter) for arm in arms}
     return Prepared(
         axes=axes,
@@ -159,7 +159,7 @@ def evaluate(request: EvaluateRequest, watch: EvaluationWatch) -> EvaluationRepo
     extractors = [*named, *([BackboneFeatures(pipe)] if "tiny" in request.settings.features else [])]
     sampling = _sampling(pipe, card, request.settings)
     _generate(pipe, request, ready, sampling, watch)
-    fast, drifted = _fep(pipe, request, ready, sampling, extractors, watch)
+    fep, drifted = _fep(pipe, request, ready, sampling, extractors, watch)
     for adapter in pipe.adapters.values():
         adapter.set_mode(Mode.BACKBONE_ONLY)  # as the backbone's own features want it, once instead of for each video
     found = measure(ready.plan.sweeps, other_axes(card), request.out, request.settings.fps, extractors, watch.note)
@@ -181,7 +181,7 @@ def evaluate(request: EvaluateRequest, watch: EvaluationWatch) -> EvaluationRepo
         accuracy=found.accuracy,
         leakage=found.leakage,
         consistency=found.consistency,
-        fep=fast,
+        fep=fep,
         drift=drifted,
         svp=found.svp,
         flicker=found.flicker,
@@ -189,7 +189,7 @@ def evaluate(request: EvaluateRequest, watch: EvaluationWatch) -> EvaluationRepo
         published=PUBLISHED,
         notes=_notes(request, ready),
         validated=held,
-        verdict=verdict(found.accuracy, found.leakage, fast, ready.main, held),
+        verdict=verdict(found.accuracy, found.leakage, fep, ready.main, held),
         versions=installed_versions(),
         wall_s=round(time.monotonic() - begun, 3),
     )
@@ -273,23 +273,23 @@ def _fep(
 ) -> tuple[tuple[Fep, ...], Drift | None]:
     """Return FEP of every arm and the drift over training; nothing where they were not asked for."""
     backbone = next(arm for arm in ready.arms if arm.mode == Mode.BACKBONE_ONLY)
-    if not request.settings.fast:
+    if not request.settings.fep:
         return (), None
     watch.note(f"one denoising step: {len(ready.arms) + 1} arms of {len(ready.prompts.all) * request.settings.seeds} videos")
-    fast = FepSet.of(ready.prompts.all, [axis.name for axis in pipe.axes], request.settings, sampling)
+    fep_set = FepSet.of(ready.prompts.all, [axis.name for axis in pipe.axes], request.settings, sampling)
     features: dict[str, Mapping[str, Floats]] = {}
     for arm in ready.arms:
         if arm.adapter is request.adapter:
-            features[arm.name] = fep_features(pipe, arm, fast, extractors)
+            features[arm.name] = fep_features(pipe, arm, fep_set, extractors)
         else:
             with carrying(pipe, request.adapter, arm.adapter, ready.loading):
-                features[arm.name] = fep_features(pipe, arm, fast, extractors)
-    features[NOISE_FLOOR] = fep_features(pipe, backbone, fast, extractors, shift=OTHER_NOISE)
+                features[arm.name] = fep_features(pipe, arm, fep_set, extractors)
+    features[NOISE_FLOOR] = fep_features(pipe, backbone, fep_set, extractors, shift=OTHER_NOISE)
     table = fast_table(features, backbone.name, extractors)
     if not request.drift:
         return table, None
     watch.note(f"drift over {len(request.drift)} sources")
-    return table, drift(pipe, request.adapter, request.drift, fast, backbone, extractors[0], ready.loading)
+    return table, drift(pipe, request.adapter, request.drift, fep_set, backbone, extractors[0], ready.loading)
 
 
 def _notes(request: EvaluateRequest, ready: Prepared) -> tuple[str, ...]:
@@ -305,6 +305,6 @@ def _notes(request: EvaluateRequest, ready: Prepared) -> tuple[str, ...]:
     if request.adapter_only is None:
         notes.append(f"the baseline {ADAPTER_ONLY} needs an adapter trained without LoRA; none was given")
     notes += [caveat for axis in ready.axes if axis.name in AXES and (caveat := AXES[axis.name].caveat)]
-    if not request.settings.fast:
+    if not request.settings.fep:
         notes.append("drift from the backbone in one step was left out")
     return tuple(notes)

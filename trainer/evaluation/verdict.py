@@ -53,7 +53,7 @@ class AxisVerdict:
 def verdict(
     accuracy: Sequence[Accuracy],
     leakage: Sequence[Leakage],
-    fast: Sequence[Fep],
+    fep: Sequence[Fep],
     main: str,
     validated: Mapping[str, Validated] | None = None,
 ) -> tuple[str, ...]:
@@ -64,7 +64,7 @@ def verdict(
     words = {one.axis: one for one in accuracy if one.arm == TEXT}
     held = validated or {}
     lines = [axis_line(one, leakage, words.get(one.axis), held.get(one.axis)) for one in accuracy if one.arm == main]
-    return (*lines, *drift_lines(fast, main))
+    return (*lines, *drift_lines(fep, main))
 
 
 def nothing_read(accuracy: Sequence[Accuracy], main: str) -> bool:
@@ -168,12 +168,12 @@ def _of_commanded(one: Accuracy, read: AxisVerdict) -> str:
     return "" if share is None else f" ({_percent(share)} of the median commanded)"
 
 
-def drift_lines(fast: Sequence[Fep], main: str) -> tuple[str, ...]:
+def drift_lines(fep: Sequence[Fep], main: str) -> tuple[str, ...]:
     """Return how far the main arm moves the backbone, beside what other noise alone does, by the first extractor."""
-    ours = next((one for one in fast if one.arm == main), None)
+    ours = next((one for one in fep if one.arm == main), None)
     if ours is None:
         return ()
-    floor = next((one for one in fast if one.arm == "noise floor" and one.extractor == ours.extractor), None)
+    floor = next((one for one in fep if one.arm == "noise floor" and one.extractor == ours.extractor), None)
     if floor is None:
         return ()
     less = "less" if ours.ss_fd < floor.ss_fd else "more"

@@ -15,7 +15,7 @@ TRAIN_S_PER_CLIP = 0.009  # of a step
 SAMPLE_S_PER_STEP = 0.012  # of a video, with guidance
 READ_S_PER_VIDEO = 0.14
 READ_S_PER_PIXEL = 2e-6  # of larger videos, all probes: 252 x 252, 9 frames
-FAST_S_PER_VIDEO = 0.03  # one step, decoded and described
+FEP_S_PER_VIDEO = 0.03  # one step, decoded and described
 START_S = 2.0  # of Blender
 FRAME_S = {"lit": 0.6, "pbr": 0.9}  # a frame with light transport takes that long, however small it is
 LOAD_S = 5.0  # each of training, generation and evaluation
@@ -62,7 +62,7 @@ def expect(recipe: RunRecipe, train: TrainSettings) -> dict[str, ExpectedCost]:
             cpu_s=LOAD_S + videos * (settings.steps or TOY_STEPS) * SAMPLE_S_PER_STEP * shown, size_bytes=videos * VIDEO_BYTES
         ),
         "evaluate": ExpectedCost(
-            cpu_s=LOAD_S + (videos * READ_S_PER_VIDEO + expected_fast_videos(recipe) * FAST_S_PER_VIDEO) * shown
+            cpu_s=LOAD_S + (videos * READ_S_PER_VIDEO + expected_fep_videos(recipe) * FEP_S_PER_VIDEO) * shown
         ),
     }
 
@@ -94,10 +94,10 @@ def _prompts(settings: EvaluateSettings, axis: str) -> int:
     return min(len(given), settings.prompts_count) if given else settings.prompts_count
 
 
-def expected_fast_videos(recipe: RunRecipe) -> int:
+def expected_fep_videos(recipe: RunRecipe) -> int:
     """Return how many videos are made in one denoising step."""
     settings = recipe.evaluate
-    if not settings.fast:
+    if not settings.fep:
         return 0
     each = [_prompts(settings, axis) for axis in _axes(recipe)]
     prompts = sum(each) if settings.axis_prompts else max(each)

@@ -12,7 +12,7 @@ from trainer.control import axis_control
 from trainer.estimates.flops import PEAKS, Shape, step_flops
 from trainer.estimates.footprint import OPTIMIZER_BYTES
 from trainer.generation.sampler import Sampling
-from trainer.runs.expect import READ_S_PER_PIXEL, ExpectedCost, expected_fast_videos, expected_videos
+from trainer.runs.expect import READ_S_PER_PIXEL, ExpectedCost, expected_fep_videos, expected_videos
 from trainer.runs.run_recipe import RunRecipe
 from trainer.training.dry_run import Sizes, trainable_counts
 
@@ -56,7 +56,7 @@ def expect_large(recipe: RunRecipe, train: TrainSettings, sizes: Sizes) -> dict[
     weights = sum(trainable_counts(sizes).values())
     checkpoint = weights * (4 + OPTIMIZER_BYTES[train.optimizer.name])
     frames, width, height, steps, guidance = _sampling(settings)
-    videos, fast = expected_videos(recipe), expected_fast_videos(recipe)
+    videos, fep_videos = expected_videos(recipe), expected_fep_videos(recipe)
     forward = flops(sizes.tokens(frames, height, width), forward_only=True) * (2 if guidance > 1 else 1)
     pixels = frames * width * height
     return {
@@ -66,7 +66,7 @@ def expect_large(recipe: RunRecipe, train: TrainSettings, sizes: Sizes) -> dict[
         "generate": ExpectedCost(
             cpu_s=0.0, gpu_s=videos * steps * forward / card, size_bytes=round(videos * pixels * PIXEL_BYTES)
         ),
-        "evaluate": ExpectedCost(cpu_s=videos * pixels * READ_S_PER_PIXEL, gpu_s=fast * forward / card),
+        "evaluate": ExpectedCost(cpu_s=videos * pixels * READ_S_PER_PIXEL, gpu_s=fep_videos * forward / card),
     }
 
 

@@ -96,8 +96,8 @@ def _check_evaluation(evaluate: EvaluateSettings, train: TrainSettings, used: Se
         )
     if evaluate.has_prompts:
         count = len(gather(evaluate, evaluate.axes or learnt, None, None).all)
-        if evaluate.fast and count < LEAST_FOR_DISTANCE:
+        if evaluate.fep and count < LEAST_FOR_DISTANCE:
             raise InputError(
                 f"{source}: {count} prompts are too few for a Fréchet distance; give at least {LEAST_FOR_DISTANCE}, or leave "
-                "it out with evaluate.fast = false"
+                "it out with evaluate.fep = false"
             )

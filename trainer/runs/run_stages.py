@@ -218,7 +218,7 @@ class Generate:
 
     def inputs(self, earlier: Mapping[str, StageRecord]) -> Mapping[str, str]:
         """Depend on the adapter and on what to sweep."""
-        settings = self.context.recipe.evaluate.model_dump(mode="json", exclude={"features", "fast"})
+        settings = self.context.recipe.evaluate.model_dump(mode="json", exclude={"features", "fep"})
         return {"adapter": digest_of(earlier["train"].made), "settings": digest_of(settings)}
 
     def made(self) -> Mapping[str, str]:
@@ -246,7 +246,7 @@ class Evaluate:
 
     def inputs(self, earlier: Mapping[str, StageRecord]) -> Mapping[str, str]:
         """Depend on the adapter, the videos, the settings and the probes."""
-        settings = self.context.recipe.evaluate.model_dump(mode="json")
+        settings = self.context.recipe.evaluate.model_dump(mode="json", by_alias=True)
         return {
             "adapter": digest_of(earlier["train"].made),
             "videos": digest_of(earlier["generate"].made),
@@ -361,7 +361,7 @@ def evaluate_request(context: RunContext) -> Any:
         settings=settings,
         dataset=None if settings.has_prompts else context.dataset,
         ref=context.tag,
-        drift=(context.folder / "train",) if settings.fast else (),
+        drift=(context.folder / "train",) if settings.fep else (),
         replace_others=True,  # the run's own folder: what another adapter or other settings made there is out of date
         loading=Loading() if context.device == "auto" else Loading(device=context.device),
     )

@@ -13,7 +13,7 @@ from trainer.backbones.load import load_component
 from trainer.data.encoding import EncodedReader
 from trainer.generation.sampler import generation_of
 from trainer.methods import METHODS
-from trainer.training.callbacks import PreviewPipeline, make_journal, make_watchers
+from trainer.training.callbacks import PreviewPipeline, make_callbacks, make_metrics_log
 from trainer.training.loop import Loop
 from trainer.training.setup import PreparedRun, autocast_dtype
 
@@ -21,8 +21,8 @@ from trainer.training.setup import PreparedRun, autocast_dtype
 def watch(loop: Loop, run: PreparedRun, folder: Path, stream: TextIO) -> None:
     """Let a run's callbacks watch its loop: metric log, trackers and progress, validation, previews. For the first process."""
     opened, settings = run.opened, run.opened.settings
-    callbacks = make_watchers(
-        make_journal(folder, settings, stream),
+    callbacks = make_callbacks(
+        make_metrics_log(folder, settings, stream),
         settings,
         folder,
         held_out=opened.data.validation,

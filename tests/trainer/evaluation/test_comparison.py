@@ -58,7 +58,7 @@ name = "tiny"
 prompts = ["a", "b", "c"]
 controls = "-1,0,1"
 features = ["tiny"]
-fast = false
+fep = false
 """
 
 

@@ -292,7 +292,7 @@ def test_results_stand_on_the_card_once(evaluated: Path, home: Path) -> None:
         (["--adapter", "adapter", "--prompts", "eight.txt", "--controls", "1..2"], "controls '1..2' are no numbers"),
         (["--adapter", "adapter", "--prompts", "eight.txt", "--features", "resnet"], "'resnet' is no extractor"),
         (["--adapter", "adapter", "--prompts", "eight.txt", "--adapter-only", "lora"], "controls nothing"),
-        (["--adapter", "adapter", "--prompts", "two.txt", "--no-fast", "--drift", "lora"], "--no-fast leaves that out"),
+        (["--adapter", "adapter", "--prompts", "two.txt", "--no-fep", "--drift", "lora"], "--no-fep leaves that out"),
         (["--adapter", "adapter", "--prompts", "eight.txt"], "--features tiny"),
     ],
 )
@@ -324,7 +324,7 @@ def test_captions_are_of_held_out_scenes_that_vary_the_axis(two_axes: Path, tint
 
 def test_a_dataset_s_captions_are_enough_to_evaluate(home: Path, two_axes: Path) -> None:
     words = ["--adapter", home / "adapter", "--dataset", two_axes, "--out", home / "captions", *WORDS, *TINY_VIDEO]
-    told = output(command, *words, "--no-fast", "--no-text-baseline", "--prompts-count", "1", "--json")
+    told = output(command, *words, "--no-fep", "--no-text-baseline", "--prompts-count", "1", "--json")
     report = json.loads(told)
     assert report["prompts_from"].startswith("captions of held-out scenes") and report["fep"] == []
     assert any("too few for intervals" in note for note in report["notes"])
@@ -340,7 +340,7 @@ def test_an_adapter_in_whose_videos_nothing_can_be_read_ends_with_exit_code_1(ho
     (tmp_path / "metrics.jsonl").write_text("".join(event.line() for event in events))
     words = ["--adapter", tmp_path / "adapter", "--prompts", home / "two.txt", "--out", tmp_path / "out", *TINY_VIDEO]
     given = ["--axis", "shutter", "--controls", "-1,0,1", "--features", "tiny", "--modes", "decoupled"]
-    result = run(command, *words, *given, "--no-fast", "--no-text-baseline", "--json")
+    result = run(command, *words, *given, "--no-fep", "--no-text-baseline", "--json")
     assert result.exit_code == 1 and "could read no video of this adapter" in result.stderr
     report = read_report(tmp_path / "out")
     assert report.verdict[0].startswith("shutter: the probe could read 0 % of the videos, too few to say")
@@ -391,7 +391,7 @@ def test_clip_from_a_folder_scores_videos_against_their_words(home: Path) -> Non
     for part in (CLIPModel(config), tokenizer, CLIPImageProcessor(size=32, crop_size=32)):
         part.save_pretrained(folder)
     given = ["--adapter", home / "adapter", "--prompts", home / "two.txt", "--out", home / "with-clip", "--axis", "temperature"]
-    output(command, *given, "--controls", "-1,0,1", "--no-fast", "--features", f"clip={folder}", *TINY_VIDEO)
+    output(command, *given, "--controls", "-1,0,1", "--no-fep", "--features", f"clip={folder}", *TINY_VIDEO)
     report = read_report(home / "with-clip")
     assert report.extractors == (f"CLIP ({folder})",)
     scores = {one.arm: one.text_video.value for one in report.svp}

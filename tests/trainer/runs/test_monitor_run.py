@@ -81,7 +81,7 @@ def text(board: Board) -> str:
 
 def test_the_line_that_repeats_a_run_is_one_that_a_shell_and_the_command_take(tmp_path: Path) -> None:
     (tmp_path / "my recipe.toml").write_text(RECIPE)
-    overrides = ('evaluate.prompts=["a red ball", "it\'s dusk"]', "evaluate.fast=false", "train.steps=50")
+    overrides = ('evaluate.prompts=["a red ball", "it\'s dusk"]', "evaluate.fep=false", "train.steps=50")
     recipe = load_run_recipe(tmp_path / "my recipe.toml", overrides)
 
     def place(root: Path, dataset: Path, **more: Any) -> RunContext:

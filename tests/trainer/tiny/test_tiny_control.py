@@ -22,7 +22,7 @@ SMALLER = {
     "evaluate.controls": '"-1.5..1.5:7"',
     "evaluate.modes": '["decoupled", "backbone_only"]',
     "evaluate.text_baseline": "false",
-    "evaluate.fast": "false",
+    "evaluate.fep": "false",
 }
 
 

@@ -18,7 +18,7 @@ from watch_support import AXES, clips, control_task, make_loop, small_settings, 
 
 from generator.errors import DamagedError
 from scenes.errors import InputError
-from trainer.training.callbacks import make_journal, make_watchers
+from trainer.training.callbacks import make_callbacks, make_metrics_log
 from trainer.training.callbacks.curves import CurveDrawer, draw_curves, panels, series, smoothed
 from trainer.training.callbacks.metrics import FILE, Event, MetricsFile, MetricsLog, read_events
 from trainer.training.callbacks.progress_bar import LiveBar, PlainLines, make_progress_sink, summary
@@ -153,8 +153,8 @@ def test_a_resumed_run_logs_what_an_unbroken_one_does(tmp_path: Path) -> None:
     logs = []
     for name, crash in (("whole", None), ("broken", 5)):
         for stop in [crash, None] if crash else [None]:
-            task, metrics_log = control_task(tiny_pipe(tmp_path)), make_journal(tmp_path / name, told, io.StringIO())
-            callbacks = make_watchers(metrics_log, told, tmp_path / name, held_out=clips("held-out"), axes=AXES)
+            task, metrics_log = control_task(tiny_pipe(tmp_path)), make_metrics_log(tmp_path / name, told, io.StringIO())
+            callbacks = make_callbacks(metrics_log, told, tmp_path / name, held_out=clips("held-out"), axes=AXES)
             loop = make_loop(task, told, tmp_path / name, [*callbacks, *([Stop(stop)] if stop else [])])
             if stop:
                 with pytest.raises(RuntimeError, match="crash"):
@@ -176,11 +176,11 @@ def test_watchers_are_those_the_settings_ask_for(tmp_path: Path) -> None:
     def made(**more: object) -> list[str]:
         told = small_settings(**more)
         held_out = clips("held-out")
-        return [type(one).__name__ for one in make_watchers(metrics_log, told, tmp_path, held_out=held_out, axes=AXES)]
+        return [type(one).__name__ for one in make_callbacks(metrics_log, told, tmp_path, held_out=held_out, axes=AXES)]
 
     assert made() == ["MetricsLog", "Validation"]
     assert made(validation={"every": 0}) == ["MetricsLog"]
-    nothing = make_watchers(metrics_log, small_settings(), tmp_path, held_out=(), axes=AXES)
+    nothing = make_callbacks(metrics_log, small_settings(), tmp_path, held_out=(), axes=AXES)
     assert [type(one).__name__ for one in nothing] == ["MetricsLog"]
 
 

@@ -25,8 +25,10 @@ from trainer.training.callbacks.validation import Averaged, Validation
 from trainer.training.tasks.base import Callback
 
 
-def make_journal(folder: Path, settings: TrainSettings, stream: TextIO, recipe: Mapping[str, Any] | None = None) -> MetricsLog:
-    """Return a run's metrics_log: metrics.jsonl, curves, the trackers that the settings name, and progress on a stream.
+def make_metrics_log(
+    folder: Path, settings: TrainSettings, stream: TextIO, recipe: Mapping[str, Any] | None = None
+) -> MetricsLog:
+    """Return a run's metrics log: metrics.jsonl, curves, the trackers that the settings name, and progress on a stream.
 
     Raises InputError for a tracker that is not installed.
     """
@@ -36,7 +38,7 @@ def make_journal(folder: Path, settings: TrainSettings, stream: TextIO, recipe: 
     return MetricsLog((log, CurveDrawer(log.path, folder.name), *trackers, make_progress_sink(stream)))
 
 
-def make_watchers(
+def make_callbacks(
     metrics_log: MetricsLog,
     settings: TrainSettings,
     folder: Path,
@@ -46,7 +48,7 @@ def make_watchers(
     pipeline: PreviewPipeline | None = None,
     averaged: Averaged = lambda: None,
 ) -> tuple[Callback, ...]:
-    """Return a run's callbacks: the metrics_log, validation and previews where the settings ask for them.
+    """Return a run's callbacks: the metrics log, validation and previews where the settings ask for them.
 
     `held_out` are the clips of the validation split, `axes` the names of their controls, `averaged` gives the averaged weights
     at the time (`lambda: loop.average`). Validation is left out where nothing is held out, which `TrainingData.notes` says.
@@ -88,8 +90,8 @@ __all__ = [
     "Validation",
     "ValueReading",
     "check_trackers",
-    "make_journal",
-    "make_watchers",
+    "make_callbacks",
+    "make_metrics_log",
     "preview_prompts",
     "read_events",
     "read_sweep",
