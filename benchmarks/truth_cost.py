@@ -15,7 +15,7 @@ import time
 from collections import defaultdict
 from pathlib import Path
 
-from generator.building.local import scene_jobs
+from generator.building.scene_jobs import scene_jobs
 from generator.recipe.load import load_recipe
 from generator.recipe.plan import Plan, make_plan
 from generator.recipe.truth_section import PASSES, TruthPasses

@@ -5,35 +5,32 @@ A clip is finished when its record is in the store; a build killed at any instan
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import importlib.util
 import os
 import shutil
 import sys
 import time
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
-from types import MappingProxyType
 
 from generator.building.heartbeat import HeartbeatFolder, HeartbeatProgress, HeartbeatWriter
 from generator.building.plan_check import concerns
+from generator.building.scene_jobs import scene_jobs, spread
 from generator.console.progress import Progress
 from generator.errors import NoSpaceError
 from generator.io.atomic import FULL
 from generator.recipe.blend_file import take_in
 from generator.recipe.estimate import bytes_of_truth
-from generator.recipe.plan import ClipPlan, Plan, canonical_json
+from generator.recipe.plan import ClipPlan, Plan
 from generator.render.executable import VERSION
-from generator.render.messages import ClipJob, SceneJob, TruthJob, WorkerSettings
+from generator.render.messages import WorkerSettings
 from generator.render.pool import PoolOptions, RenderPool
 from generator.store.objects import ClipRecord, Store
 from generator.store.record_keys import clip_keys, donor_keys, recipe_truth
 from generator.store.splits import SplitRatios
-from generator.truth.truth_names import TRUTH_FORMAT
 from generator.versions.commit import commit_build
 from generator.versions.history.history import History
 from generator.versions.history.locks import writing
@@ -52,7 +49,6 @@ from generator.versions.working.working_folder import (
     stored_plan,
 )
 from scenes.errors import InputError
-from scenes.spec import Optics
 
 SUPPORTED = {(3, 11): "5.0", (3, 13): "5.2"}  # Blender publishes one wheel per Python version
 
@@ -285,84 +281,6 @@ def _render(
         finally:
             progress.close()
     return failed, sum(seconds)
-
-
-def scene_jobs(
-    plan: Plan,
-    pending: Sequence[ClipPlan],
-    keys: dict[str, str],
-    blender: str,
-    donors: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
-) -> list[SceneJob]:
-    """Return the pending clips by scene, the scenes with most frames to render first, so that none is left at the end.
-
-    `donors` are by clip id the keys of records that have its frames already, with other truth beside them.
-    """
-    by_scene: dict[str, list[ClipJob]] = defaultdict(list)
-    for clip in pending:
-        by_scene[clip.scene_id].append(
-            ClipJob(
-                clip_id=clip.clip_id,
-                key=keys[clip.clip_id],
-                optics=clip.optics,
-                values=clip.values,
-                donors=donors.get(clip.clip_id, ()),
-            )
-        )
-    jobs = [
-        SceneJob(
-            scene_id=scene_id,
-            spec=plan.scene_by_id[scene_id].spec,
-            clips=tuple(clips),
-            truth=truth_job(plan, scene_id, blender),
-        )
-        for scene_id, clips in by_scene.items()
-    ]
-    return sorted(jobs, key=_frames_to_render, reverse=True)
-
-
-def truth_job(plan: Plan, scene_id: str, blender: str) -> TruthJob | None:
-    """Return the ground truth that a scene of a plan has, or None for a recipe without any."""
-    truth = plan.recipe.truth
-    if truth is None:
-        return None
-    tree = {
-        "format": TRUTH_FORMAT,
-        "passes": truth.passes,
-        "blender": blender,
-        "spec": plan.scene_by_id[scene_id].spec.model_dump(mode="json"),
-        "render": plan.recipe.render.model_dump(mode="json"),
-        "video": plan.recipe.video.model_dump(mode="json"),
-    }
-    return TruthJob(key=hashlib.sha256(canonical_json(tree).encode()).hexdigest(), passes=truth.passes)
-
-
-def spread(jobs: list[SceneJob], workers: int) -> list[SceneJob]:
-    """Cut the longest scenes in two while there are fewer scenes than workers; clips that share a render stay together."""
-    jobs = list(jobs)
-    while len(jobs) < workers:
-        long = next((job for job in jobs if len(_by_optics(job)) > 1), None)
-        if long is None:
-            break
-        groups = _by_optics(long)
-        half = len(groups) // 2
-        jobs.remove(long)
-        for part in (groups[:half], groups[half:]):
-            clips = tuple(clip for group in part for clip in group)
-            jobs.append(replace(long, clips=clips))
-        jobs.sort(key=_frames_to_render, reverse=True)
-    return jobs
-
-
-def _by_optics(job: SceneJob) -> list[list[ClipJob]]:
-    groups: dict[Optics, list[ClipJob]] = defaultdict(list)
-    for clip in job.clips:
-        groups[clip.optics].append(clip)
-    return list(groups.values())
-
-
-def _frames_to_render(job: SceneJob) -> int:
-    return len(_by_optics(job)) * job.spec.shot.frames
 
 
 def _records(plan: Plan, path: Path, blender: str) -> dict[str, ClipRecord]:

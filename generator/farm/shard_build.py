@@ -23,7 +23,8 @@ from types import TracebackType
 from typing import Self
 
 from generator.building.heartbeat import HeartbeatProgress, HeartbeatWriter
-from generator.building.local import LOGS, scene_jobs, spread
+from generator.building.local import LOGS
+from generator.building.scene_jobs import scene_jobs, spread
 from generator.console.progress import Progress
 from generator.errors import NoSpaceError
 from generator.farm.parts import Parts

@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 import tiny
 
-from generator.building.local import BuildReport, build, fitting_blender, scene_jobs, spread
+from generator.building.local import BuildReport, build, fitting_blender
+from generator.building.scene_jobs import scene_jobs, spread
 from generator.console.progress import JsonProgress, LiveProgress, PlainProgress, make_progress
 from generator.errors import RenderError
 from generator.media.video import decode, frames_digest

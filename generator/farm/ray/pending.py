@@ -9,7 +9,7 @@ from collections import Counter, deque
 from collections.abc import Generator, Mapping
 from dataclasses import replace
 
-from generator.building.local import scene_jobs, spread
+from generator.building.scene_jobs import scene_jobs, spread
 from generator.farm.missing import lookup
 from generator.farm.parts import Parts
 from generator.farm.prefetch import prefetch

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from evaluation_support import FPS, Thumbnail, clip, synthetic
+from evaluation_support import FPS, clip, synthetic
 from generation_support import output, run, save_random, small_config
 
 from generator.io.checked_model import verified
@@ -397,22 +397,3 @@ def test_clip_from_a_folder_scores_videos_against_their_words(home: Path) -> Non
     scores = {one.arm: one.text_video.value for one in report.svp}
     assert set(scores) == {"decoupled", "joint", "lora_only", "backbone_only", "text prompting"}
     assert all(score is not None and -1 <= score <= 1 for score in scores.values()) and len(set(scores.values())) > 1
-
-
-def test_controls_hold_zero_and_are_ascending() -> None:
-    assert parse_controls("-1.5..1.5:4") == (-1.5, -0.5, 0.0, 0.5, 1.5)
-    assert parse_controls("1,-1") == (-1.0, 0.0, 1.0)
-    for wrong in ("0", "0,0.0", "a", "-1..1:1", "-1..1:500", "nan,1,2", "-40,40"):
-        with pytest.raises(InputError, match="controls"):
-            parse_controls(wrong)
-
-
-def test_the_thumbnail_of_a_video_is_its_colours() -> None:
-    assert np.allclose(Thumbnail().video(np.full((2, 8, 8, 3), 7, np.uint8)), 8.0)
-
-
-def test_a_control_guidance_without_an_unconditional_pass_is_refused_before_anything_is_made() -> None:
-    with pytest.raises(ValueError, match="control_guidance 3 needs the unconditional pass, and guidance 1 has none"):
-        EvaluateSettings(guidance=1.0, control_guidance=3.0)
-    assert EvaluateSettings(guidance=1.0, control_guidance=1.0).control_guidance == 1.0
-    assert EvaluateSettings(control_guidance=3.0).guidance is None

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from evaluation_support import Thumbnail
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.linalg import sqrtm
 
 from scenes.errors import InputError
+from trainer.config.evaluate import EvaluateSettings, parse_controls
 from trainer.evaluation.features.distances import (
     Gaussian,
     fit_gaussian,
@@ -135,3 +137,22 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
         interval = bootstrap(lambda chosen, values=values_P: float(values[chosen].mean()), 30, rng)
         held += interval.low <= 0.0 <= interval.high
     assert held >= 50
+
+
+def test_controls_hold_zero_and_are_ascending() -> None:
+    assert parse_controls("-1.5..1.5:4") == (-1.5, -0.5, 0.0, 0.5, 1.5)
+    assert parse_controls("1,-1") == (-1.0, 0.0, 1.0)
+    for wrong in ("0", "0,0.0", "a", "-1..1:1", "-1..1:500", "nan,1,2", "-40,40"):
+        with pytest.raises(InputError, match="controls"):
+            parse_controls(wrong)
+
+
+def test_the_thumbnail_of_a_video_is_its_colours() -> None:
+    assert np.allclose(Thumbnail().video(np.full((2, 8, 8, 3), 7, np.uint8)), 8.0)
+
+
+def test_a_control_guidance_without_an_unconditional_pass_is_refused_before_anything_is_made() -> None:
+    with pytest.raises(ValueError, match="control_guidance 3 needs the unconditional pass, and guidance 1 has none"):
+        EvaluateSettings(guidance=1.0, control_guidance=3.0)
+    assert EvaluateSettings(guidance=1.0, control_guidance=1.0).control_guidance == 1.0
+    assert EvaluateSettings(control_guidance=3.0).guidance is None
