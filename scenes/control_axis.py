@@ -9,9 +9,12 @@ Array legend: T frames, H rows, W columns, 3 channels (RGB).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from scenes.arrays import Bytes, Floats32
 from scenes.spec import Optics, SceneSpec
@@ -23,18 +26,63 @@ PROBES_VERSION = 2  # raised when any probe reads the same frames differently; s
 
 @dataclass(frozen=True, kw_only=True)
 class UnitLaw:
-    """The law every axis obeys: `value(c) = neutral * ratio ** c` (DESIGN section 2)."""
+    """The law every axis obeys: `value(c) = neutral * ratio ** c`, or `value(c) = neutral + step * c` where `step` is given.
+
+    Units that are logarithms already (exposure in EV), or that pass through zero (dioptres), step; all others have a ratio.
+    Raises ValueError for a law that has both, since no axis is of both kinds.
+    """
 
     neutral: float
-    ratio: float
+    ratio: float = 1.0
+    step: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check that the law is of one kind."""
+        if self.step and self.ratio != 1.0:
+            raise ValueError(f"a law has a ratio or a step; received ratio {self.ratio:g} and step {self.step:g}")
+
+    @property
+    def additive(self) -> bool:
+        """Whether equal steps of the control add equal amounts of the unit, so that zero and negative values are possible."""
+        return self.step != 0.0
+
+    @property
+    def rises(self) -> bool:
+        """Whether the value grows with the control."""
+        return self.step > 0 if self.additive else self.ratio > 1
 
     def value(self, control: float) -> float:
         """Return the physical value at a control."""
-        return self.neutral * math.pow(self.ratio, control)
+        return self.neutral + self.step * control if self.additive else self.neutral * math.pow(self.ratio, control)
+
+    def values(self, controls_N: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the physical values at controls `[N]`."""
+        if self.additive:
+            return self.neutral + self.step * controls_N
+        return np.asarray(self.neutral * np.power(self.ratio, controls_N))
 
     def control(self, value: float) -> float:
         """Return the control at a physical value."""
+        if self.additive:
+            return (value - self.neutral) / self.step
         return math.log(value / self.neutral) / math.log(self.ratio)
+
+    def slack(self, relative: float) -> float:
+        """Return what a relative tolerance allows beside the value's own share, in the unit: of an additive law's step."""
+        return relative * abs(self.step)
+
+    def turned(self) -> UnitLaw:
+        """Return the law with c = -1 and c = +1 exchanged."""
+        return replace(self, step=-self.step) if self.additive else replace(self, ratio=1 / self.ratio)
+
+    def recipe_keys(self, digits: int = 9) -> tuple[str, ...]:
+        """Return the law as the keys of a recipe: `neutral = 5.6`, `ratio = 0.25`."""
+        name, amount = ("step", self.step) if self.additive else ("ratio", self.ratio)
+        return f"neutral = {self.neutral:.{digits}g}", f"{name} = {amount:.{digits}g}"
+
+    def __str__(self) -> str:
+        """Return the law in words: `neutral 5.6, ratio 0.25`."""
+        return ", ".join(self.recipe_keys(6)).replace(" =", "")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +158,7 @@ class Axis(Protocol):
 
     @property
     def default_law(self) -> UnitLaw:
-        """The default unit law; a recipe may override neutral and ratio."""
+        """The default unit law, additive or not; a recipe may override its constants, never its kind."""
         ...
 
     def layout_law(self, fps: int) -> UnitLaw:

@@ -62,12 +62,12 @@ def concerns(plan: Plan, judged_by_axis: Mapping[str, tuple[int, int]] | None = 
     yield from filter(None, [short_blurs(plan)])
     for name, (judged, labelled) in (judged_clips(plan) if judged_by_axis is None else judged_by_axis).items():
         axis, law, layout = AXES[name], recipe.law(name), recipe.layout_law(name)
-        if (law.ratio > 1) != (axis.default_law.ratio > 1):
+        if law.rises != axis.default_law.rises:
             yield (
-                f"axes.{name}.ratio = {law.ratio:g} turns the axis round: c = +1 is {axis.format(law.value(1.0))}, the weaker "
-                f"effect, and everywhere else +1 is the stronger; write {1 / law.ratio:.6g}"
+                f"axes.{name}.{law.recipe_keys(6)[1]} turns the axis round: c = +1 is {axis.format(law.value(1.0))}, the "
+                f"weaker effect, and everywhere else +1 is the stronger; write {law.turned().recipe_keys(6)[1].split()[-1]}"
             )
-        keep = f"axes.{name}.layout = {{ neutral = {law.neutral:.9g}, ratio = {law.ratio:.9g} }}"
+        keep = f"axes.{name}.layout = {{ {', '.join(law.recipe_keys())} }}"
         strongest, roomy = (
             max((one.value(-1.0), one.value(1.0)), key=lambda v: axis.distance(v, law.neutral)) for one in (law, layout)
         )

@@ -55,28 +55,41 @@ class Video(Section):
 
 
 class Law(Section):
-    """A unit law `value(c) = neutral * ratio ** c`; what is left out is the axis's default."""
+    """A unit law `value(c) = neutral * ratio ** c`, or `neutral + step * c`; what is left out is the axis's default."""
+
+    added_later = frozenset({"step"})
 
     neutral: float | None = Field(
         default=None,
-        gt=0,
         description='physical value at c = 0: a number, or as people write it, such as "1/50", "f/2.8" or "3200K"',
-        json_schema_extra={"anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"type": "string"}, {"type": "null"}]},
+        json_schema_extra={"anyOf": [{"type": "number"}, {"type": "string"}, {"type": "null"}]},
     )
     ratio: float | None = Field(default=None, gt=0, description="factor from c = 0 to c = 1")
+    step: float | None = Field(default=None, description="what is added from c = 0 to c = 1, for axes in EV")
 
     def over(self, default: UnitLaw) -> UnitLaw:
-        """Return the law with what is left out taken from a default."""
-        return UnitLaw(
-            neutral=default.neutral if self.neutral is None else self.neutral,
-            ratio=default.ratio if self.ratio is None else self.ratio,
-        )
+        """Return the law with what is left out taken from a default. `check_kind` says what cannot be taken over it."""
+        neutral = default.neutral if self.neutral is None else self.neutral
+        if default.additive:
+            return UnitLaw(neutral=neutral, step=default.step if self.step is None else self.step)
+        return UnitLaw(neutral=neutral, ratio=default.ratio if self.ratio is None else self.ratio)
+
+    def check_kind(self, default: UnitLaw, key: str) -> None:
+        """Raise ValueError, naming `key`, for a constant that the axis's kind of law does not have or that leaves no range."""
+        wrong, right = ("ratio", "step") if default.additive else ("step", "ratio")
+        if getattr(self, wrong) is not None:
+            given = f"{key}.{wrong} = {getattr(self, wrong):g}"
+            raise ValueError(f"{given}: the law of this axis has no {wrong}, its default is {default}; give {right} instead")
+        if self.step == 0:
+            raise ValueError(f"{key}.step = 0: the value is the same at every control; give another, such as {default.step:g}")
+        if self.neutral is not None and self.neutral <= 0 and not default.additive:
+            raise ValueError(f"{key}.neutral = {self.neutral:g}: give a number above 0, such as {default.neutral:g}")
 
 
 class AxisLaw(Law):
     """Overrides of an axis's unit law: which values are rendered, never what stands before the camera."""
 
-    added_later = frozenset({"layout"})
+    added_later = frozenset({"layout", "step"})
 
     layout: Law | None = Field(
         default=None,
@@ -287,6 +300,10 @@ class Recipe(Section):
             if name not in used:
                 raise ValueError(f"axes.{name}: no pyramid controls this axis; remove the override or add the axis")
         for name in sorted(used):
+            override = self.axes.get(name, AxisLaw())
+            override.check_kind(AXES[name].default_law, f"axes.{name}")
+            if override.layout is not None:
+                override.layout.check_kind(AXES[name].default_law, f"axes.{name}.layout")
             try:
                 AXES[name].check_law(self.law(name), self.video.fps)
                 AXES[name].check_law(self.layout_law(name), self.video.fps)

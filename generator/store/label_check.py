@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -59,14 +58,15 @@ def _axis_faults(labels: pa.Table, axis: str, law: UnitLaw | None) -> Iterator[s
     yield from fault(given[0] != given[1], "a label has both or neither")
     both = given[0] & given[1]
     with np.errstate(all="ignore"):
-        number = both & np.isfinite(values) & (values > 0)
-        yield from fault(both & ~number, "a value is a positive number")
+        additive = AXES[axis].default_law.additive
+        number = both & np.isfinite(values) & (additive | (values > 0))
+        yield from fault(both & ~number, f"a value is a {'finite' if additive else 'positive'} number")
         inside = both & (np.abs(controls) <= 1.0)
         yield from fault(both & ~inside, "a control lies in -1 to 1")
         if law is not None:
-            expected = law.neutral * np.exp(controls * math.log(law.ratio))
-            apart = np.abs(values - expected) > LAW_TOLERANCE * np.abs(expected)
-            yield from fault(number & inside & apart, f"the law has neutral {law.neutral:g} and ratio {law.ratio:g}")
+            expected = law.values(controls)
+            apart = np.abs(values - expected) > LAW_TOLERANCE * np.abs(expected) + law.slack(LAW_TOLERANCE)
+            yield from fault(number & inside & apart, f"the law has {law}")
 
 
 def _word(value: float) -> str:

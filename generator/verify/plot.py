@@ -1,4 +1,4 @@
-"""Measured against labelled: one panel per axis on logarithmic axes in physical units, and the errors beneath it."""
+"""Measured against labelled: one panel per axis in physical units (logarithmic but for additive laws), errors beneath it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLo
 from scipy.optimize import brentq
 
 from generator.verify.findings import AxisReport, ClipMeasurement, VerifyReport
-from scenes.axes import AXES
+from scenes.axes import AXES, UnitLaw
 from scenes.axes.ticks import scale_values
 
 PAPER, INK, FAINT, GRID, BAND = "#faf8f4", "#1f1d1a", "#8b857a", "#e4dfd5", "#d9a441"
@@ -70,9 +70,9 @@ def _draw_panel(panel: Axes, axis: AxisReport, entries: Sequence[ClipMeasurement
         panel.text(0.5, 0.5, said, transform=panel.transAxes, ha="center", color=FAINT)
         return
     values = [value for entry in entries for value in (entry.labelled, entry.measured) if value is not None]
-    margin = (max(values) / min(values)) ** 0.06
-    low, high = min(values) / max(margin, 1.05), max(values) * max(margin, 1.05)
-    truth = np.geomspace(low, high, 80)
+    additive = AXES[axis.axis].default_law.additive
+    low, high = _limits(min(values), max(values), additive=additive)
+    truth = np.linspace(low, high, 80) if additive else np.geomspace(low, high, 80)
     edges = [
         [value_at_distance(axis.axis, reference, bar) for reference in truth] for bar in (-axis.median_bar, axis.median_bar)
     ]
@@ -80,7 +80,8 @@ def _draw_panel(panel: Axes, axis: AxisReport, entries: Sequence[ClipMeasurement
     panel.plot(truth, truth, color=INK, linewidth=0.8)
     for entry in entries:
         _dot(panel, entry, entry.measured, inks)
-    panel.set(xscale="log", yscale="log", xlim=(low, high), ylim=(low, high))
+    scale_name = "linear" if additive else "log"
+    panel.set(xscale=scale_name, yscale=scale_name, xlim=(low, high), ylim=(low, high))
     panel.set_ylabel("measured", color=FAINT, fontsize=9)
     ticks = scale_values(axis.axis, low, high)
     for scale in (panel.xaxis, panel.yaxis):
@@ -90,6 +91,15 @@ def _draw_panel(panel: Axes, axis: AxisReport, entries: Sequence[ClipMeasurement
         scale.set_minor_formatter(NullFormatter())
     panel.grid(color=GRID, linewidth=0.6)
     panel.set_axisbelow(True)
+
+
+def _limits(low: float, high: float, *, additive: bool) -> tuple[float, float]:
+    """Return the ends of a panel around its least and greatest value."""
+    if additive:
+        margin = 0.06 * (high - low) or 1.0
+        return low - margin, high + margin
+    factor = max((high / low) ** 0.06, 1.05)
+    return low / factor, high * factor
 
 
 def _draw_errors(panel: Axes, axis: AxisReport, entries: Sequence[ClipMeasurement], inks: dict[int, str]) -> None:
@@ -133,12 +143,16 @@ def _legend(inks: dict[int, str]) -> list[Line2D]:
 
 
 def value_at_distance(axis: str, reference: float, distance: float) -> float:
-    """Return the physical value that lies `distance` (stop or mired, positive: stronger) from a reference."""
+    """Return the physical value that lies `distance` (error unit, positive: stronger) from a reference."""
+    law = AXES[axis].default_law
+    if not law.additive:
+        law = UnitLaw(neutral=reference, ratio=math.e)
+    place = law.control(reference)
 
-    def away(log_value: float) -> float:
-        return AXES[axis].distance(math.exp(log_value), reference) - distance
+    def away(control: float) -> float:
+        return AXES[axis].distance(law.value(control), reference) - distance
 
     reach = 0.1
-    while away(math.log(reference) - reach) * away(math.log(reference) + reach) > 0 and reach < 20:
+    while away(place - reach) * away(place + reach) > 0 and reach < 20:
         reach *= 1.5
-    return math.exp(float(brentq(away, math.log(reference) - reach, math.log(reference) + reach)))
+    return law.value(float(brentq(away, place - reach, place + reach)))

@@ -121,9 +121,10 @@ def _axis_label_words(plan: Plan, clip: ClipPlan, axis: str, value: float | None
         yield f"{axis}_control is {control:.9g}, outside -1 to 1"
     if not math.isclose(control, clip.controls[axis], rel_tol=LAW_TOLERANCE, abs_tol=LAW_TOLERANCE):
         yield f"{axis}_control is {control:.9g}, the plan says {clip.controls[axis]:.9g}"
-    if not math.isclose(value, clip.values[axis], rel_tol=LAW_TOLERANCE):
+    slack = law.slack(LAW_TOLERANCE)
+    if not math.isclose(value, clip.values[axis], rel_tol=LAW_TOLERANCE, abs_tol=slack):
         yield f"{column} is {value:.9g}, the plan says {clip.values[axis]:.9g}"
-    if not math.isclose(value, law.value(control), rel_tol=LAW_TOLERANCE):
+    if not math.isclose(value, law.value(control), rel_tol=LAW_TOLERANCE, abs_tol=slack):
         yield f"{column} is {value:.9g}, the law gives {law.value(control):.9g} at control {control:.9g}"
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from trainer.control.attach import CONTROLS, WanAdapter, attach
 from trainer.control.config import AdapterConfig, ControlConfig, LoraSettings, resolve_blocks
-from trainer.control.laws import AxisControl, LogLaw, MiredLaw, NoLaw, axis_control
+from trainer.control.laws import AxisControl, LogLaw, MiredLaw, NoLaw, StepLaw, axis_control
 from trainer.control.modes import Mode, default_mode
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "MiredLaw",
     "Mode",
     "NoLaw",
+    "StepLaw",
     "WanAdapter",
     "attach",
     "axis_control",

@@ -47,6 +47,33 @@ class LogLaw(BaseModel):
         return UnitLaw(neutral=self.neutral, ratio=self.ratio).control(value)
 
 
+class StepLaw(BaseModel):
+    """The additive law of an axis whose unit is a logarithm already: `value(c) = neutral + step * c`."""
+
+    model_config = FROZEN
+
+    kind: Literal["step"] = "step"
+    neutral: Annotated[float, Field(ge=-1e12, le=1e12)]
+    step: Annotated[float, Field(ge=-1e9, le=1e9)]
+
+    @model_validator(mode="after")
+    def _check(self) -> StepLaw:
+        if abs(self.step) < LEAST_RATIO:
+            raise ValueError(f"step {self.step:g} means the same value at every control; give one other than 0")
+        return self
+
+    def value(self, control: float) -> float:
+        """Return the physical value at a control; raises InputError where it is beyond what numbers hold."""
+        value = UnitLaw(neutral=self.neutral, step=self.step).value(control)
+        if not math.isfinite(value):
+            raise InputError(f"control {control:g} means {value:g}, which no camera has; choose one nearer 0")
+        return value
+
+    def control(self, value: float) -> float:
+        """Return the control at a physical value."""
+        return UnitLaw(neutral=self.neutral, step=self.step).control(value)
+
+
 class MiredLaw(BaseModel):
     """Mired linear in the control, as the published temperature checkpoints have it: mired(c) = neutral + slope * c."""
 
@@ -90,7 +117,7 @@ class NoLaw(BaseModel):
         raise InputError(f"{value:g} cannot become a control: this checkpoint states no unit law for its axis; give --control")
 
 
-Law = Annotated[LogLaw | MiredLaw | NoLaw, Field(discriminator="kind")]
+Law = Annotated[LogLaw | StepLaw | MiredLaw | NoLaw, Field(discriminator="kind")]
 
 
 class AxisControl(BaseModel):
@@ -120,8 +147,10 @@ class AxisControl(BaseModel):
                 f"{self.name} {written!r} is no value; give a number in its unit, or text such as {self.format(0.0)}"
             )
         value = self.axis.parse(written) if isinstance(written, str) else float(written)
-        if not (math.isfinite(value) and value > 0):
-            raise InputError(f"{self.name} {value:g} is not a physical value; give a finite number above 0, or units")
+        signed = isinstance(self.law, StepLaw)
+        if not (math.isfinite(value) and (signed or value > 0)):
+            above = "" if signed else " above 0"
+            raise InputError(f"{self.name} {value:g} is not a physical value; give a finite number{above}, or units")
         return self.law.control(value)
 
     def format(self, control: float) -> str:
@@ -139,4 +168,6 @@ def axis_control(name: str, law: UnitLaw | None = None) -> AxisControl:
     if name not in AXES:
         raise InputError(f"axis '{name}' is unknown{closest(name, AXES)}; allowed are {', '.join(AXES)}")
     used = law if law is not None else AXES[name].default_law
+    if used.additive:
+        return AxisControl(name=name, law=StepLaw(neutral=used.neutral, step=used.step))
     return AxisControl(name=name, law=LogLaw(neutral=used.neutral, ratio=used.ratio))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -111,16 +111,17 @@ def unit_law(version: Version, labels: pa.Table, axis: str) -> UnitLaw:
     """Return the unit law of an axis in a version's recipes; raises InputError where recipes or labels disagree with it."""
     laws = {_recipe_law(recipe, axis) for recipe in version.recipes if _uses(recipe, axis)} or {AXES[axis].default_law}
     if len(laws) > 1:
-        written = " and ".join(f"neutral {law.neutral:g}, ratio {law.ratio:g}" for law in sorted(laws, key=repr))
+        written = " and ".join(str(law) for law in sorted(laws, key=repr))
         raise InputError(
             f"the recipes of version {version.short} give {axis} different unit laws ({written}); train on one of them"
         )
     law = laws.pop()
     used = labels.filter(labels[f"{axis}_control"].is_valid())
     values = used[AXES[axis].column].to_numpy()
-    expected = law.neutral * np.power(law.ratio, used[f"{axis}_control"].to_numpy())
-    if not np.allclose(values, expected, rtol=LAW_TOLERANCE, atol=0.0):
-        worst = int(np.argmax(np.abs(np.log(values / expected))))
+    expected = law.values(used[f"{axis}_control"].to_numpy())
+    if not np.allclose(values, expected, rtol=LAW_TOLERANCE, atol=law.slack(LAW_TOLERANCE)):
+        away = values - expected if law.additive else np.log(values / expected)
+        worst = int(np.argmax(np.abs(away)))
         raise InputError(
             f"clip {used['clip_id'][worst].as_py()} is labelled {axis} {values[worst]:g}, the version's unit law gives "
             f"{expected[worst]:g}; build the dataset again with one law"
@@ -170,8 +171,8 @@ def _uses(recipe: Mapping[str, Any], axis: str) -> bool:
 
 def _recipe_law(recipe: Mapping[str, Any], axis: str) -> UnitLaw:
     override, default = recipe.get("axes", {}).get(axis, {}), AXES[axis].default_law
-    neutral, ratio = override.get("neutral"), override.get("ratio")
-    return UnitLaw(neutral=default.neutral if neutral is None else neutral, ratio=default.ratio if ratio is None else ratio)
+    given = {key: override[key] for key in ("neutral", "ratio", "step") if override.get(key) is not None}
+    return replace(default, **given)
 
 
 def _records(labels: pa.Table, axes: Sequence[str]) -> tuple[TrainingClip, ...]:

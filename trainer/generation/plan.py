@@ -138,7 +138,7 @@ def _names(
 def _value_name(axis: AxisControl, control: float) -> str:
     """Return an axis and a value in units; the control follows where the value as written is a rounded one."""
     written = axis.format(control)
-    value = re.sub(r"[^a-z0-9.]+", "-", written.lower()).strip("-")
+    value = re.sub(r"[^a-z0-9.]+", "-", re.sub(r"^-", "minus ", written.lower())).strip("-")
     exact = written.startswith("c = ") or abs(axis.control(written.replace(" ", "")) - control) < 1e-9
     return f"{axis.name}-{value}" if exact else f"{axis.name}-{value}-c{control:+.4f}"
 

@@ -105,7 +105,7 @@ def drift_figure(drift: Drift) -> Figure:
 
 
 def labels_figure(axis: str, entries: Sequence[ClipMeasurement]) -> Figure | None:
-    """Return measured against labelled values of a dataset on logarithmic axes, a colour for each layer; None if unread."""
+    """Return measured against labelled values of a dataset on the axis's own scale, a colour for each layer; None if unread."""
     read = [entry for entry in entries if entry.axis == axis and entry.measured is not None]
     if not read:
         return None
@@ -119,7 +119,8 @@ def labels_figure(axis: str, entries: Sequence[ClipMeasurement]) -> Figure | Non
             _line([e.labelled for e in own], [e.measured for e in own], f"layer {layer}", number, words, mode="markers")
         )
     ticks = scale_values(axis, low, high)
-    scale = {"type": "log", "tickvals": ticks, "ticktext": [AXES[axis].format(value) for value in ticks]}
+    kind = "linear" if AXES[axis].default_law.additive else "log"
+    scale = {"type": kind, "tickvals": ticks, "ticktext": [AXES[axis].format(value) for value in ticks]}
     return _figure(data, {"xaxis": {**scale, "title": {"text": "labelled"}}, "yaxis": {**scale, "title": {"text": "measured"}}})
 
 

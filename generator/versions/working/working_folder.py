@@ -208,9 +208,7 @@ def difference(earlier: Recipe, later: Recipe) -> str:
     laws = {axis: later.law(axis) for axis in later.used_axes if later.law(axis) != later.layout_law(axis)}
     if plan_format(later) == 1 or not laws:
         return "same recipe, drawn by another version of Stopdown"
-    layouts = "; ".join(
-        f"axes.{axis}.layout = {{ neutral = {law.neutral:.9g}, ratio = {law.ratio:.9g} }}" for axis, law in laws.items()
-    )
+    layouts = "; ".join(f"axes.{axis}.layout = {{ {', '.join(law.recipe_keys())} }}" for axis, law in laws.items())
     return (
         f"same recipe, whose scenes an earlier Stopdown laid out for its own range of {' and '.join(laws)}; "
         f"the recipe keeps them with {layouts}"

@@ -207,6 +207,8 @@ def _law_words(axis: AxisControl) -> str:
     law = axis.law
     if law.kind == "log":
         return f"{axis.axis.format(law.neutral)} x {law.ratio:.4g}^c"
+    if law.kind == "step":
+        return f"{axis.axis.format(law.neutral)} {law.step:+.4g} c"
     if law.kind == "mired":
         return f"{law.neutral_mired:g} {law.mired_per_control:+g} c mired"
     return "none stated"

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from scenes.errors import InputError
-from trainer.control.laws import AxisControl, Law, LogLaw, MiredLaw, NoLaw, axis_control
+from trainer.control.laws import AxisControl, Law, LogLaw, MiredLaw, NoLaw, StepLaw, axis_control
 from trainer.formats.published import PUBLISHED_LAWS, published_axes
 
 PRESETS = {
@@ -64,6 +64,8 @@ def _affine(axis: AxisControl, new: Law) -> tuple[float, float]:
     if isinstance(old, LogLaw) and isinstance(new, LogLaw):
         per_old = math.log(old.ratio)
         return math.log(new.ratio) / per_old, math.log(new.neutral / old.neutral) / per_old
+    if isinstance(old, StepLaw) and isinstance(new, StepLaw):
+        return new.step / old.step, (new.neutral - old.neutral) / old.step
     if isinstance(old, MiredLaw) and isinstance(new, MiredLaw):
         return new.mired_per_control / old.mired_per_control, (new.neutral_mired - old.neutral_mired) / old.mired_per_control
     raise InputError(
