@@ -172,11 +172,13 @@ def _asked(pipe: WanPipeline, adapter: SavedAdapter, sampling: Mapping[str, Any]
 
 def _note_extrapolation(axes: Sequence[AxisControl], points: Sequence[Point]) -> None:
     """Say on the error stream which values lie outside the trained range: they are allowed, and not what was learned."""
+    from trainer.control.curve import furthest
+
     for axis in axes:
-        furthest = max((point.get(axis.name, 0.0) for point in points), key=abs)
-        if abs(furthest) > 1 + 1e-9:
+        most = max((furthest(point.get(axis.name, 0.0)) for point in points), key=abs)
+        if abs(most) > 1 + 1e-9:
             ends = " to ".join(axis.format(end) for end in (-1.0, 1.0))
-            words = f"{axis.name} {axis.format(furthest)} is control {furthest:.3g}, beyond the trained range {ends}"
+            words = f"{axis.name} {axis.format(most)} is control {most:.3g}, beyond the trained range {ends}"
             print(f"stopdown: note: {words}", file=sys.stderr)
 
 
@@ -220,12 +222,14 @@ def _show(rows: Sequence[Row], out: Path, json: bool) -> None:
     from rich.text import Text
 
     from generator.console.terminal import Console
+    from trainer.generation.grid import control_words
+    from trainer.generation.record import controls_tree
 
     videos = [(row, video, (out / f"{video.name}.mp4").exists()) for row in rows for video in row.videos]
     if json:
         trees = [
             {"video": f"{video.name}.mp4", "prompt": row.prompt, "seed": row.seed, "mode": row.mode}
-            | {"controls": video.point, "labels": list(video.labels), "exists": exists}
+            | {"controls": controls_tree(video.point), "labels": list(video.labels), "exists": exists}
             for row, video, exists in videos
         ]
         print(json_module.dumps({"out": str(out), "videos": trees}))
@@ -234,7 +238,8 @@ def _show(rows: Sequence[Row], out: Path, json: bool) -> None:
     for column in ("prompt", "seed", "mode", *rows[0].videos[0].given, ""):
         table.add_column(column, overflow="fold")
     for row, video, exists in videos:
-        words = [f"{value} ({video.point[axis]:+.2f})" for axis, value in zip(video.given, video.labels, strict=True)]
+        pairs = zip(video.given, video.labels, strict=True)
+        words = [f"{value} ({control_words(video.point[axis])})" for axis, value in pairs]
         table.add_row(Text(row.prompt), str(row.seed), row.mode, *words, "is there" if exists else "")
     Console(highlight=False).print(table)
     print(f"{len(videos)} videos into {out}, the first as {videos[0][1].name}.mp4; leave out --dry-run to make them")

@@ -1,6 +1,6 @@
 """Puts an adapter on a backbone and takes it off again; switches modes.
 
-Shapes: B batch, A axes.
+Shapes: B batch, F latent frames, A axes.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ CONTROLS = "controls"  # the key in `attention_kwargs` under which a forward cal
 class WanAdapter:
     """An adapter on a transformer: its parameters, its mode and its state.
 
-    Call the transformer with `attention_kwargs={"controls": controls_BA}`, one row per video (or one row for all).
+    Call the transformer with `attention_kwargs={"controls": controls_BA}`, one row per video (or one row for all). For controls
+    that change over time, [B, F, A], call `set_frames(F)` before; it holds until the next one.
     """
 
     def __init__(self, transformer: WanTransformer3DModel, config: AdapterConfig) -> None:
@@ -39,6 +40,7 @@ class WanAdapter:
         self.mode = Mode.BACKBONE_ONLY
         self.strength = 0.0
         self.ramp = 1.0
+        self.frames = 1
         self._axes = len(config.control.axes) if config.control is not None else 0
         self._carries = False
         self._instead: Tensor | None = None  # the controls of diffusers' pass "uncond", while it runs
@@ -47,8 +49,8 @@ class WanAdapter:
     def _carry_controls(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Move the controls to the argument whose embedding Wan puts in front of the text; refuse a call without them."""
         received = dict(kwargs.get("attention_kwargs") or {})
-        own_BA = received.pop(CONTROLS, None)
-        controls_BA = own_BA if self._instead is None else self._instead
+        own = received.pop(CONTROLS, None)
+        controls = own if self._instead is None else self._instead
         kwargs = {**kwargs, "attention_kwargs": received}
         if not self._carries:
             return args, kwargs
@@ -60,27 +62,38 @@ class WanAdapter:
                 "the text of this call wants a gradient, which control tokens keep from it; freeze the text embedder"
             )
         hidden_BCTHW = args[0] if args else kwargs["hidden_states"]
-        batch = hidden_BCTHW.shape[0]
-        if controls_BA is None:
+        carried = self._checked(controls, hidden_BCTHW).to(hidden_BCTHW.device, torch.float32)
+        return args, {**kwargs, "encoder_hidden_states_image": carried.expand(hidden_BCTHW.shape[0], *carried.shape[1:])}
+
+    def _checked(self, controls: Tensor | None, hidden_BCTHW: Tensor) -> Tensor:
+        """Return the controls of a call, a row [A] or [F, A] per video or for all; raises InputError where they do not fit."""
+        batch, _, latent_frames, *_ = hidden_BCTHW.shape
+        row = [self._axes] if self.frames == 1 else [self.frames, self._axes]
+        if controls is None:
             raise InputError(
-                f"the backbone was called without controls; pass attention_kwargs={{'{CONTROLS}': [{batch}, {self._axes}]}}"
+                f"the backbone was called without controls; pass attention_kwargs={{'{CONTROLS}': {[batch, *row]}}}"
             )
-        if controls_BA.ndim != 2 or controls_BA.shape[1] != self._axes or controls_BA.shape[0] not in (1, batch):
+        if self.frames not in (1, latent_frames):
             raise InputError(
-                f"controls of shape {list(controls_BA.shape)} do not fit a batch of {batch} videos and {self._axes} axes; "
-                f"give [{batch}, {self._axes}] or [1, {self._axes}]"
+                f"the adapter was set to controls of {self.frames} latent frames and the video has {latent_frames}; call "
+                f"set_frames({latent_frames}), or set_frames(1) for one control over the whole video"
             )
-        carried_BA = controls_BA.to(hidden_BCTHW.device, torch.float32).expand(batch, -1)
-        return args, {**kwargs, "encoder_hidden_states_image": carried_BA}
+        if list(controls.shape[1:]) != row or controls.shape[0] not in (1, batch):
+            over = "" if self.frames == 1 else f" of {self.frames} latent frames"
+            raise InputError(
+                f"controls of shape {list(controls.shape)} do not fit a batch of {batch} videos{over} and {self._axes} axes; "
+                f"give {[batch, *row]} or {[1, *row]}"
+            )
+        return controls
 
     @contextmanager
-    def unconditional(self, controls_BA: Tensor) -> Iterator[None]:
-        """While entered, the pass of guidance that diffusers' pipelines name "uncond" receives these controls [B, A]."""
+    def unconditional(self, controls: Tensor) -> Iterator[None]:
+        """While entered, the pass of guidance that diffusers' pipelines name "uncond" receives these controls instead."""
         whole = self.transformer.cache_context
 
         @contextmanager
         def cache_context(name: str, **where: Any) -> Iterator[None]:
-            self._instead = controls_BA if name == "uncond" else None
+            self._instead = controls if name == "uncond" else None
             try:
                 with whole(name, **where):
                     yield
@@ -163,16 +176,28 @@ class WanAdapter:
         self.ramp = ramp
         self._switch_control()
 
+    def set_frames(self, frames: int) -> None:
+        """Set how many latent frames have controls of their own: 1, or all that a video has (its controls are [B, F, A]).
+
+        It is a state like the ramp, not an argument, because a forward pass must not change anything and gradient
+        checkpointing replays blocks later: set it before a batch, and change it only after its backward pass.
+        """
+        if frames < 1:
+            raise InputError(f"{frames} latent frames cannot be; give 1 or more")
+        self.frames = frames
+        self._switch_control()
+
     def _switch_control(self) -> None:
         if self.config.control is None:
             return
         weight = self.ramp * self.strength
         self._carries = check_mode(self.mode, self.config).control and weight != 0
-        prefix = self.embedding.prefix if self._carries else 0
+        prefix = self.embedding.prefix * self.frames if self._carries else 0
         for block in self.transformer.blocks:
             block.attn2.processor.prefix = prefix
         for processor in self.processors.values():
             processor.gate.ramp.fill_(weight)
+            processor.frames = self.frames
 
     def detach(self) -> None:
         """Take the adapter off; the transformer is as it was before, except that its parameters stay frozen."""

@@ -1,7 +1,7 @@
 """The attention processors of an adapted backbone's cross-attention: with control tokens, and without.
 
-Shapes: B batch, S video tokens, K context tokens (prefix + text), D model width, E embedding, N control tokens, H heads,
-C head width.
+Shapes: B batch, S video tokens (frame after frame), K context tokens (prefix + text), D model width, E embedding, P prefix
+tokens, N control tokens, H heads, C head width, F latent frames with controls of their own (1: one control for all), G = B * F.
 """
 
 from __future__ import annotations
@@ -64,7 +64,8 @@ class ControlAttention(nn.Module):
 
     `y = Attn(Q, K_text, V_text) + w * g * Attn(Q, K', V')`, then the block's output projection, where
     `K' = RMSNorm(key_up(key_down(e))) * alpha / rank` and `V' = value_up(value_down(e)) * alpha / rank` are `tokens` tokens of
-    the model width. With `prefix` = 0 there is no control, bit for bit.
+    the model width. `prefix` counts the control's tokens in front of the text, of all `frames`; with `prefix` = 0 there is no
+    control, bit for bit. With `frames` above 1 the video tokens of a latent frame attend to that frame's control alone.
     """
 
     # diffusers sets these on every processor that has them (`set_attention_backend`, context parallelism).
@@ -73,7 +74,7 @@ class ControlAttention(nn.Module):
 
     def __init__(self, config: ControlConfig, width: int, eps: float, dtype: torch.dtype) -> None:
         super().__init__()
-        self.prefix = 0
+        self.prefix, self.frames = 0, 1
         self.embed_dim = config.embed_dim
         self.tokens = config.tokens
         self.scale = config.alpha / config.rank
@@ -91,13 +92,13 @@ class ControlAttention(nn.Module):
         for layer, std in drawn:
             layer.weight.copy_(torch.empty(layer.weight.shape).normal_(0.0, std, generator=generator))
 
-    def control_tokens(self, prefix_BPD: Tensor) -> tuple[Tensor, Tensor]:
-        """Return keys and values [B, N, D] of the prefix tokens [B, P, D]."""
-        embedding_BE = prefix_BPD.flatten(1)[:, : self.embed_dim].to(self.key_down.weight.dtype)
-        key_BND = self.key_up(self.key_down(embedding_BE)).unflatten(1, (self.tokens, -1))
-        value_BND = self.value_up(self.value_down(embedding_BE)).unflatten(1, (self.tokens, -1))
-        key_BND = self.key_norm(key_BND.to(self.key_norm.weight.dtype))  # autocast may have narrowed it
-        return key_BND * self.scale, value_BND * self.scale
+    def control_tokens(self, prefix_GPD: Tensor) -> tuple[Tensor, Tensor]:
+        """Return keys and values [G, N, D] of the prefix tokens [G, P, D]."""
+        embedding_GE = prefix_GPD.flatten(1)[:, : self.embed_dim].to(self.key_down.weight.dtype)
+        key_GND = self.key_up(self.key_down(embedding_GE)).unflatten(1, (self.tokens, -1))
+        value_GND = self.value_up(self.value_down(embedding_GE)).unflatten(1, (self.tokens, -1))
+        key_GND = self.key_norm(key_GND.to(self.key_norm.weight.dtype))  # autocast may have narrowed it
+        return key_GND * self.scale, value_GND * self.scale
 
     def forward(
         self,
@@ -115,9 +116,15 @@ class ControlAttention(nn.Module):
         text_BTD, prefix_BPD = split_prefix(encoder_hidden_states, self.prefix, hidden_states.dtype)
         query_BSD = attn.norm_q(attn.to_q(hidden_states))
         text_BSD = self._attend(attn, query_BSD, attn.norm_k(attn.to_k(text_BTD)), attn.to_v(text_BTD), attention_mask)
-        key_BND, value_BND = self.control_tokens(prefix_BPD)
-        control_BSD = self._attend(attn, query_BSD, key_BND.type_as(query_BSD), value_BND.type_as(query_BSD), None)
+        query_GSD, prefix_GPD = (self._by_frame(part) for part in (query_BSD, prefix_BPD))
+        key_GND, value_GND = self.control_tokens(prefix_GPD)
+        control_GSD = self._attend(attn, query_GSD, key_GND.type_as(query_BSD), value_GND.type_as(query_BSD), None)
+        control_BSD = control_GSD.reshape(query_BSD.shape)
         return attn.to_out[1](attn.to_out[0](text_BSD + self.gate(control_BSD)))
+
+    def _by_frame(self, tokens_BKD: Tensor) -> Tensor:
+        """Return tokens [B, F * K, D], frame after frame, as [G, K, D]."""
+        return tokens_BKD if self.frames == 1 else tokens_BKD.unflatten(1, (self.frames, -1)).flatten(0, 1)
 
     def _attend(self, attn: WanAttention, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         query_BSHC, key_BKHC, value_BKHC = (part.unflatten(2, (attn.heads, -1)) for part in (query, key, value))

@@ -4,8 +4,8 @@ Wan's transformer puts the output of `condition_embedder.image_embedder` in fron
 backbone leaves that place empty. The embedding stands there, so the controls reach every block as an ordinary argument:
 nothing is stored between calls, and gradient checkpointing replays a block with the very same tokens.
 
-Shapes: B batch, A axes, E embedding, D model width, P prefix tokens (the E values, zero-padded to whole tokens), T text tokens,
-K = P + T.
+Shapes: B batch, A axes, E embedding, D model width, P prefix tokens of one frame (the E values, zero-padded to whole tokens), F
+latent frames that have controls of their own (1 where one control serves the whole video), T text tokens, K = F * P + T.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ class ControlEmbedding(nn.Module):
         self.lin1 = nn.Linear(axes, hidden_dim, dtype=torch.float32)
         self.lin2 = nn.Linear(hidden_dim, embed_dim, dtype=torch.float32)
 
-    def forward(self, controls_BA: Tensor) -> Tensor:
-        """Return the prefix tokens [B, P, D] of controls [B, A]."""
-        embedding_BE = self.lin2(F.silu(self.lin1(controls_BA.to(self.lin1.weight.dtype))))
-        return F.pad(embedding_BE, (0, self.padding)).unflatten(1, (self.prefix, self.width))
+    def forward(self, controls_BFA: Tensor) -> Tensor:
+        """Return the prefix tokens [B, F * P, D], frame after frame, of controls [B, F, A], or [B, P, D] of controls [B, A]."""
+        embedding_BFE = self.lin2(F.silu(self.lin1(controls_BFA.to(self.lin1.weight.dtype))))
+        return F.pad(embedding_BFE, (0, self.padding)).unflatten(-1, (self.prefix, self.width)).flatten(1, -2)
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:

@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw
 from generator.web.contact_sheet import ACCENT, FAINT, INK, LINE, PAPER
 from generator.web.gallery import signed
 from scenes.arrays import Bytes
+from trainer.control.curve import Control, ControlCurve
 from trainer.generation.fonts import draw_line, fitted, width
 from trainer.generation.plan import PlannedVideo, Row
 
@@ -99,6 +100,13 @@ def moving_grid(layout: Layout, rows: Sequence[Row], frames: Frames) -> Bytes | 
     return playing
 
 
+def control_words(control: Control) -> str:
+    """Return a control with its sign; of a curve, the first and the last."""
+    if isinstance(control, ControlCurve):
+        return " → ".join(signed(at, 2) for at in (control.knots[0][1], control.knots[-1][1]))
+    return signed(control, 2)
+
+
 def row_words(row: Row) -> str:
     """Return what tells a row from others besides its prompt."""
     return f"seed {row.seed}  ·  {row.mode}"
@@ -121,7 +129,7 @@ def _labels(draw: ImageDraw.ImageDraw, video: PlannedVideo, left: int, top: int,
     if not swept:
         draw_line(draw, (left, top), "no control", FAINT, *face)
     for line, ((_, control), value) in enumerate(zip(swept, video.labels, strict=True)):
-        written = signed(control, 2)
+        written = control_words(control)
         draw_line(draw, (left, top + line * LABEL_PX), value, INK, *face)
         written_px = width(draw, written, *small)
         if width(draw, value, *face) + written_px + 8 <= room_px:

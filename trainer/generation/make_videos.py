@@ -20,6 +20,7 @@ from trainer.adapters.saved import SavedAdapter
 from trainer.backbones.load import experts, fingerprint
 from trainer.backbones.text_length import length_notes
 from trainer.control.config import AdapterConfig
+from trainer.control.curve import ControlCurve
 from trainer.control.laws import AxisControl
 from trainer.control.modes import PARTS, Mode
 from trainer.generation.fonts import not_drawable, one_line
@@ -30,6 +31,7 @@ from trainer.generation.record import (
     CRF,
     PRESET,
     State,
+    controls_tree,
     read_record,
     recipe_digest,
     refuse,
@@ -137,6 +139,9 @@ def check_request(pipe: WanPipeline, request: Request) -> None:
         raise InputError(f"batch {request.batch} cannot be; give 1 or more videos at a time")
     if request.out.exists() and not request.out.is_dir():
         raise InputError(f"{request.out} is a file; give --out a folder")
+    for control in {control for row in request.rows for video in row.videos for _, control in video.controls}:
+        if isinstance(control, ControlCurve):
+            control.frame_controls(request.sampling.frames, request.fps)  # refuses one that goes on after the video
 
 
 def _recipes(pipe: ControlledWan, request: Request, loading: Loading) -> dict[str, dict[str, Any]]:
@@ -192,6 +197,7 @@ def _frames(
         mode=row.mode,
         strength=videos[0].strength,
         batch=request.batch,
+        fps=request.fps,
         on_step=count,
     )
     yield from zip(videos, itertools.repeat(next(sampled)) if alike else sampled, strict=False)
@@ -278,7 +284,7 @@ def _index(request: Request, loading: Loading) -> dict[str, Any]:
                     "mode": row.mode,
                     "strength": video.strength,
                     "labels": dict(zip(video.given, video.labels, strict=True)),
-                    "controls": video.point,
+                    "controls": controls_tree(video.point),
                     "values": record["recipe"]["values"],
                     "sha256": record["sha256"],
                 }

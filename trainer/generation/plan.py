@@ -10,13 +10,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from scenes.errors import InputError
+from trainer.control.curve import Control, ControlCurve
 from trainer.control.laws import AxisControl
 from trainer.generation.prompts import Prompt
 
-SLUG_LENGTH = 40
+SLUG_LENGTH, CURVE_LENGTH = 40, 60  # letters of a prompt and of a curve in a file's name
 MOST_SEED = 2**63 - 1
 
-Point = Mapping[str, float]  # axis -> control; one column of a grid
+Point = Mapping[str, Control]  # axis -> control or curve; one column of a grid
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,14 +30,22 @@ class PlannedVideo:
     seed: int
     mode: str
     strength: float
-    controls: tuple[tuple[str, float], ...]  # of every axis of the adapter
+    controls: tuple[tuple[str, Control], ...]  # of every axis of the adapter
     given: tuple[str, ...]  # the axes that were given a value; the others are neutral
     labels: tuple[str, ...]  # the given values in units
 
     @property
-    def point(self) -> dict[str, float]:
-        """The controls by axis."""
+    def point(self) -> dict[str, Control]:
+        """The controls and curves by axis."""
         return dict(self.controls)
+
+    @property
+    def scalars(self) -> dict[str, float]:
+        """The controls by axis of a video without curves; raises ValueError for one with a curve."""
+        plain = {name: control for name, control in self.controls if not isinstance(control, ControlCurve)}
+        if len(plain) < len(self.controls):
+            raise ValueError(f"{self.name} has a curve where one control is needed")
+        return plain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +59,7 @@ class Row:
     videos: tuple[PlannedVideo, ...]
 
 
-def make_points(controls: Mapping[str, Sequence[float]], *, zipped: bool = False) -> tuple[Point, ...]:
+def make_points(controls: Mapping[str, Sequence[Control]], *, zipped: bool = False) -> tuple[Point, ...]:
     """Return the columns: the product of the axes' controls, the last axis fastest; or pairs of them if `zipped`.
 
     When zipped, an axis with one value keeps it throughout. Raises InputError for lists of different lengths.
@@ -116,7 +125,14 @@ def make_rows(
 
 def labels_of(axes: Sequence[AxisControl], point: Point) -> tuple[str, ...]:
     """Return the values of a column in units, in the order of the axes; an axis without a value is neutral and unnamed."""
-    return tuple(axis.format(point[axis.name]) for axis in axes if axis.name in point)
+    return tuple(_label(axis, point[axis.name]) for axis in axes if axis.name in point)
+
+
+def _label(axis: AxisControl, control: Control) -> str:
+    """Return a value in units, a curve as its values with an arrow between them; where its knots are is in the record."""
+    if isinstance(control, ControlCurve):
+        return " → ".join(axis.format(at) for _, at in control.knots)
+    return axis.format(control)
 
 
 def slug(text: str, length: int = SLUG_LENGTH) -> str:
@@ -135,8 +151,11 @@ def _names(
     return ["_".join([head, *(_value_name(axis, point[axis.name]) for axis in axes if axis.name in point)]) for point in points]
 
 
-def _value_name(axis: AxisControl, control: float) -> str:
+def _value_name(axis: AxisControl, control: Control) -> str:
     """Return an axis and a value in units; the control follows where the value as written is a rounded one."""
+    if isinstance(control, ControlCurve):
+        knots = "_".join(f"{time_s:g}s-{_value_name(axis, at).removeprefix(f'{axis.name}-')}" for time_s, at in control.knots)
+        return f"{axis.name}-{slug(knots, CURVE_LENGTH)}"
     written = axis.format(control)
     value = re.sub(r"[^a-z0-9.]+", "-", re.sub(r"^-", "minus ", written.lower())).strip("-")
     exact = written.startswith("c = ") or abs(axis.control(written.replace(" ", "")) - control) < 1e-9

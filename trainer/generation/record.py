@@ -20,8 +20,9 @@ from scenes.arrays import Bytes
 from scenes.errors import InputError
 from trainer.adapters.card import installed_versions
 from trainer.adapters.saved import SavedAdapter
+from trainer.control.curve import Control, ControlCurve
 from trainer.control.laws import AxisControl, NoLaw
-from trainer.generation.plan import PlannedVideo
+from trainer.generation.plan import PlannedVideo, Point
 from trainer.generation.sampler import Sampling
 
 CRF, PRESET = 12, "medium"  # as the datasets'
@@ -47,7 +48,7 @@ def video_recipe(
         "seed": video.seed,
         "mode": video.mode,
         "strength": video.strength,
-        "controls": video.point,
+        "controls": controls_tree(video.point),
         "values": {axis.name: _value(axis, video.point[axis.name]) for axis in axes},
         "sampling": _sampling_words(sampling),
         "fps": fps,
@@ -157,8 +158,21 @@ def write_json(path: Path, tree: Any) -> None:
     write_atomic(path, json.dumps(tree, indent=2, ensure_ascii=False, allow_nan=False).encode() + b"\n")
 
 
-def _value(axis: AxisControl, control: float) -> float | None:
-    return None if isinstance(axis.law, NoLaw) else axis.law.value(control)
+def controls_tree(point: Point) -> dict[str, Any]:
+    """Return the controls of a video for JSON: numbers, and the knots [[seconds, control], ...] of curves."""
+    return {
+        name: [list(knot) for knot in control.knots] if isinstance(control, ControlCurve) else control
+        for name, control in point.items()
+    }
+
+
+def _value(axis: AxisControl, control: Control) -> float | list[list[float]] | None:
+    """Return the value in the axis's unit, or the knots of a curve with it; None where the law has no unit."""
+    if isinstance(axis.law, NoLaw):
+        return None
+    if isinstance(control, ControlCurve):
+        return [[time_s, axis.law.value(at)] for time_s, at in control.knots]
+    return axis.law.value(control)
 
 
 def _short(value: Any) -> str:

@@ -21,7 +21,7 @@ from trainer.adapters.saved import SavedAdapter
 from trainer.backbones.text_length import WAN_TOKENS
 from trainer.generation.plan import Point
 from trainer.methods import Method
-from trainer.pipelines.controlled_wan import ControlledWan, check_size, unguided_share
+from trainer.pipelines.controlled_wan import DATASET_FPS, ControlledWan, check_size, unguided_share
 
 MOST_TEXT_TOKENS = 4096  # as a training's text_max_length
 MOST_PX, MOST_FRAMES = 8192, 1025  # as a recipe's
@@ -60,9 +60,13 @@ class SampleVideos(Protocol):
         mode: str | None = None,
         strength: float = 1.0,
         batch: int = 1,
+        fps: float = DATASET_FPS,
         on_step: Stepped | None = None,
     ) -> Iterator[Bytes]:
-        """Yield a video [T, H, W, 3] per point (`{"shutter": 0.7}`: controls by axis), all from the same noise."""
+        """Yield a video [T, H, W, 3] per point (`{"shutter": 0.7}`: controls by axis), all from the same noise.
+
+        `fps` is the rate at which the seconds of a curve are counted.
+        """
         ...
 
 

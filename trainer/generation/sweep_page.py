@@ -11,12 +11,13 @@ from urllib.parse import quote
 import jinja2
 
 from generator.io.atomic import write_atomic
-from generator.web.gallery import EMBED_LIMIT_BYTES, STILL_PX, environment, signed
+from generator.web.gallery import EMBED_LIMIT_BYTES, STILL_PX, environment
 from generator.web.gallery_pictures import POSTER_PX, data_uri, webp
 from scenes.arrays import Bytes
 from scenes.axes.ticks import scale_values
+from trainer.control.curve import ControlCurve
 from trainer.control.laws import AxisControl, NoLaw
-from trainer.generation.grid import row_words
+from trainer.generation.grid import control_words, row_words
 from trainer.generation.plan import PlannedVideo, Row
 
 
@@ -75,16 +76,19 @@ def _cell(
         "poster": webp(middle_HW3, POSTER_PX, 82) if moving else "",
         "video": "" if not moving else data_uri("video/mp4", path.read_bytes()) if embedded else linked,
         "values": [
-            {"axis": axis.name, "value": label, "control": signed(video.point[axis.name], 2)}
+            {"axis": axis.name, "value": label, "control": control_words(video.point[axis.name])}
             for axis, label in zip(given, video.labels, strict=True)
         ],
     }
 
 
 def _ruler(axis: AxisControl, videos: Sequence[PlannedVideo]) -> dict[str, Any] | None:
-    """Return an axis's scale over the controls of a row, with their marks; none for one value or an axis without units."""
-    controls = [video.point[axis.name] for video in videos]
-    low, high = min(controls), max(controls)
+    """Return an axis's scale over the controls of a row, with their marks.
+
+    None for one value, for curves and for an axis without units.
+    """
+    placed = [(control, video.name) for video in videos if not isinstance(control := video.point[axis.name], ControlCurve)]
+    low, high = min(placed, default=(0.0, ""))[0], max(placed, default=(0.0, ""))[0]
     if isinstance(axis.law, NoLaw) or high - low < 1e-6:
         return None
 
@@ -100,7 +104,7 @@ def _ruler(axis: AxisControl, videos: Sequence[PlannedVideo]) -> dict[str, Any] 
         "numerals": [
             {"left": left, "shift": 0 if left < 5 else 100 if left > 95 else 50, "text": text} for left, text in numerals
         ],
-        "marks": [{"left": percent(video.point[axis.name]), "clip_id": video.name} for video in videos],
+        "marks": [{"left": percent(control), "clip_id": name} for control, name in placed],
     }
 
 

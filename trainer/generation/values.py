@@ -1,7 +1,8 @@
-"""Values of an axis as people write them: one, a list, a sweep.
+"""Values of an axis as people write them: one, a list, a sweep, a curve.
 
 `1/50` is one value, `1/400,1/80,1/16` a list, `1/400..1/16:7` seven values evenly spaced in control, that is in the logarithm
-of the value. `--control` takes the same with normalised scalars: `0.7`, `shutter=-1..1:5`.
+of the value. `f/8@0s f/1.4@0.5s` is a curve: a value that changes over the video (`trainer.control.curve`). `--control` takes
+the same with normalised scalars: `0.7`, `shutter=-1..1:5`, `shutter=-1@0s 1@0.5s`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from scenes.axes import AXES
 from scenes.errors import InputError
+from trainer.control.curve import Control, furthest, is_curve, parse_curve
 from trainer.control.laws import AxisControl, NoLaw
 
 MOST_VALUES = 1000  # of one sweep; more is a slip of the finger
@@ -37,24 +39,24 @@ def given_controls(
     *,
     limit: float | None = None,
     source: str = "this adapter",
-) -> dict[str, tuple[float, ...]]:
-    """Return the controls per axis, in the order of `axes`, of values in units and of `--control` words (`0.7`, `shutter=0.7`).
+) -> dict[str, tuple[Control, ...]]:
+    """Return the controls and curves per axis, in the order of `axes`, of values in units and of `--control` words.
 
-    An axis that nothing was given for is absent. Raises InputError for an axis that is not among `axes`, one given twice, what
-    cannot be parsed, and a control beyond `limit` (none by default).
+    Words are `0.7` or `shutter=0.7`. An axis that nothing was given for is absent. Raises InputError for an axis that is not
+    among `axes`, one given twice, what cannot be parsed, and a control beyond `limit` (none by default).
     """
     by_name = {axis.name: axis for axis in axes}
-    found: dict[str, tuple[float, ...]] = {}
-    words = [(name, text, controls_of) for name, text in values.items()]
-    words += [(*_named(word, axes, source), plain_controls) for word in control]
+    found: dict[str, tuple[Control, ...]] = {}
+    words = [(name, text, _in_units) for name, text in values.items()]
+    words += [(*_named(word, axes, source), _number) for word in control]
     for name, text, parse in words:
         if name not in by_name:
             raise InputError(f"{source} does not control '{name}'; it controls {', '.join(by_name) or 'nothing'}")
         if name in found:
             raise InputError(f"{name} was given twice; write all its values as one list, such as {_example(by_name[name])}")
-        found[name] = parse(by_name[name], text)
+        found[name] = _with_curves(by_name[name], text, parse)
         for one in found[name]:
-            check_limit(by_name[name], one, limit)
+            check_limit(by_name[name], furthest(one), limit)
     return {name: found[name] for name in by_name if name in found}
 
 
@@ -75,6 +77,19 @@ def _parsed(axis: AxisControl, written: str, one: Callable[[str], float]) -> tup
     if not all(parts):
         raise InputError(f"'{written}' is no list of {axis.name} values; write it like {_example(axis)}")
     return tuple(control for part in parts for control in (_sweep(axis, part, one) if ".." in part else (one(part),)))
+
+
+def _with_curves(axis: AxisControl, written: str, one: Callable[[AxisControl, str], float]) -> tuple[Control, ...]:
+    """Return the controls of a list of values, sweeps and curves."""
+
+    def read(text: str) -> float:
+        return one(axis, text)
+
+    if not is_curve(written):
+        return _parsed(axis, written, read)
+    parts = [part.strip() for part in written.split(",")]
+    several = [[parse_curve(part, read, axis.name)] if is_curve(part) else _parsed(axis, part, read) for part in parts]
+    return tuple(control for some in several for control in some)
 
 
 def _sweep(axis: AxisControl, written: str, one: Callable[[str], float]) -> tuple[float, ...]:

@@ -1,6 +1,6 @@
 """`ControlledWan`: diffusers' WanPipeline whose calls take camera values in units.
 
-Shapes: N videos, A axes.
+Shapes: N videos, F latent frames, A axes.
 """
 
 from __future__ import annotations
@@ -25,15 +25,18 @@ from trainer.backbones.load import EXPERTS, experts, load_backbone
 from trainer.backbones.text_length import WAN_TOKENS
 from trainer.control import CONTROLS, AxisControl, Mode, WanAdapter, default_mode
 from trainer.control.config import AdapterConfig
+from trainer.control.curve import Control, ControlCurve, furthest, is_curve, latent_rows, parse_curve
 from trainer.control.modes import PARTS
 from trainer.control.numbers import finite_number, is_number
 from trainer.pipelines.lora_calls import GuardedLora
 from trainer.pipelines.schedulers import use_scheduler
 
 WAN_GUIDANCE = 5.0  # WanPipeline's own
-Value = str | float
+DATASET_FPS = 16.0  # at which the seconds of a curve are counted if nothing else is said
+WAN_FRAMES = 81  # WanPipeline's own
+Value = str | float | ControlCurve
 Values = Value | Sequence[Value]
-Numbers = float | Sequence[float]
+Numbers = float | ControlCurve | Sequence[float | ControlCurve]
 
 
 class ControlledWan(GuardedLora):
@@ -100,11 +103,16 @@ class ControlledWan(GuardedLora):
         values: Mapping[str, Values],
         control: Numbers | Mapping[str, Numbers] | None = None,
         limit: float | None = None,
+        *,
+        num_frames: int = WAN_FRAMES,
+        fps: float = DATASET_FPS,
     ) -> Tensor:
         """Return the controls [N, A] of values in units, or of `control`, the normalised scalar, per axis or for the only one.
 
-        One value serves all videos, a list gives one each; an axis without any stays neutral. Raises InputError for an axis
-        the adapter lacks, an axis given twice, a list of another length, and a control beyond `limit` (none by default).
+        One value serves all videos, a list gives one each; an axis without any stays neutral. With a curve among them
+        (`trainer.control.curve`, or text such as "f/8@0s f/1.4@0.5s") they are [N, F, A], for a video of `num_frames` at `fps`.
+        Raises InputError for an axis the adapter lacks, an axis given twice, a list of another length, a control beyond `limit`
+        (none by default) and a curve that goes on after the video.
         """
         names = [axis.name for axis in self.axes]
         numbers = self._numbers(control)
@@ -116,14 +124,16 @@ class ControlledWan(GuardedLora):
             raise InputError(f"{min(doubled)} was given in units and as a control; give one of them")
         columns = []
         for axis in self.axes:
-            given = [axis.control(v) for v in _several(axis.name, values[axis.name])] if axis.name in values else None
-            given = (
-                [finite_number(v, axis.name) for v in _several(axis.name, numbers[axis.name])]
-                if axis.name in numbers
-                else given
-            )
-            columns.append(_column(axis, given if given is not None else [0.0], videos, limit))
-        return torch.tensor(columns, dtype=torch.float32).reshape(len(columns), videos).T.contiguous()
+            given: list[Control] = [0.0]
+            if axis.name in values:
+                given = [_in_units(axis, value) for value in _several(axis.name, values[axis.name])]
+            if axis.name in numbers:
+                given = [_number(axis, value) for value in _several(axis.name, numbers[axis.name])]
+            columns.append(_column(axis, given, videos, limit))
+        rows = [list(row) for row in zip(*columns, strict=True)] if columns else [[] for _ in range(videos)]
+        per_latent = self.vae_scale_factor_temporal
+        controls = latent_rows(rows, frames=num_frames, fps=fps, frames_per_latent=per_latent)
+        return torch.tensor(controls, dtype=torch.float32)
 
     def _numbers(self, control: Numbers | Mapping[str, Numbers] | None) -> Mapping[str, Numbers]:
         if control is None:
@@ -144,32 +154,37 @@ class ControlledWan(GuardedLora):
         strength: float = 1.0,
         control_guidance: float = 1.0,
         limit: float | None = None,
+        fps: float = DATASET_FPS,
         **options: Any,
     ) -> Any:
         """Generate videos under control; returns what WanPipeline returns.
 
         Values come as arguments named like the axes (`shutter="1/50"`, `temperature=3200`), one for all prompts or a list with
-        one per prompt; a number is in the axis's unit. `control` gives normalised scalars instead. `mode` is one of the
-        inference modes, `strength` = 0 the bare backbone; all other options are WanPipeline's. Both passes of classifier-free
-        guidance see the control; `control_guidance` above 1 shows less of it to the unconditional one, so that guidance
-        pushes the video that many times as far towards the control (see `unguided_share`). Raises InputError as `controls`,
-        `WanAdapter.set_mode` and `unguided_share` do.
+        one per prompt; a number is in the axis's unit. A value that changes over the video is a curve, such as
+        `aperture="f/8@0s f/1.4@2s"`, whose seconds are those of a video at `fps`. `control` gives normalised scalars instead.
+        `mode` is one of the inference modes, `strength` = 0 the bare backbone; all other options are WanPipeline's. Both passes
+        of classifier-free guidance see the control; `control_guidance` above 1 shows less of it to the unconditional one, so
+        that guidance pushes the video that many times as far towards the control (see `unguided_share`). Raises InputError as
+        `controls`, `WanAdapter.set_mode` and `unguided_share` do.
         """
         values = {name: options.pop(name) for name in list(options) if name in AXES}
         self.check_intact()
-        per_prompt = self.controls(_prompts(prompt, options), values, control, limit)
-        controls_NA = per_prompt.repeat_interleave(options.get("num_videos_per_prompt") or 1, dim=0)
-        for adapter in self.adapters.values():
-            adapter.set_mode(mode if mode is not None else default_mode(adapter.config), strength)
-        attention_kwargs = {**(options.pop("attention_kwargs", None) or {}), CONTROLS: controls_NA}
+        num_frames = options.get("num_frames", WAN_FRAMES)
+        per_prompt = self.controls(_prompts(prompt, options), values, control, limit, num_frames=num_frames, fps=fps)
+        controls = per_prompt.repeat_interleave(options.get("num_videos_per_prompt") or 1, dim=0)  # [N, A] or [N, F, A]
+        attention_kwargs = {**(options.pop("attention_kwargs", None) or {}), CONTROLS: controls}
         options.setdefault("max_sequence_length", self.text_tokens)
         with ExitStack() as passes:
+            for adapter in self.adapters.values():
+                adapter.set_mode(mode if mode is not None else default_mode(adapter.config), strength)
+                adapter.set_frames(controls.shape[1] if controls.ndim == 3 else 1)
+                passes.callback(adapter.set_frames, 1)
             if control_guidance != 1:
                 configs = [adapter.config for adapter in self.adapters.values()]
                 check_control_acts(configs, [mode], strength, control_guidance)
                 for name, guidance in _guidances(options, tuple(self.adapters)).items():
                     share = unguided_share(control_guidance, guidance)
-                    passes.enter_context(self.adapters[name].unconditional(controls_NA * share))
+                    passes.enter_context(self.adapters[name].unconditional(controls * share))
             return super().__call__(prompt, attention_kwargs=attention_kwargs, **options)
 
 
@@ -234,18 +249,29 @@ def check_size(pipe: WanPipeline, *, height: int, width: int, num_frames: int) -
 
 def _several(axis: str, values: Any) -> list[Any]:
     """Return one value or several as a list; numpy's and torch's scalars and arrays are numbers and lists as well."""
-    if isinstance(values, str) or is_number(values):
+    if isinstance(values, str | ControlCurve) or is_number(values):
         return [values]
     if isinstance(values, bool) or not isinstance(values, Iterable):
-        raise InputError(f"{axis} {values!r} is no value; give a number, a text in units, or a list of them")
+        raise InputError(f"{axis} {values!r} is no value; give a number, a text in units, a curve, or a list of them")
     return list(values)
 
 
-def _column(axis: AxisControl, given: Sequence[float], videos: int, limit: float | None) -> list[float]:
+def _in_units(axis: AxisControl, value: Any) -> Control:
+    """Return the control, or the curve, of a value in units."""
+    if isinstance(value, str) and is_curve(value):
+        return parse_curve(value, axis.control, axis.name)
+    return value if isinstance(value, ControlCurve) else axis.control(value)
+
+
+def _number(axis: AxisControl, value: Any) -> Control:
+    return value if isinstance(value, ControlCurve) else finite_number(value, axis.name)
+
+
+def _column(axis: AxisControl, given: Sequence[Control], videos: int, limit: float | None) -> list[Control]:
     """Return one control per video, checked."""
     if len(given) not in (1, videos):
         raise InputError(f"{len(given)} values of {axis.name} for {videos} prompts; give one, or one per prompt")
-    for control in given:
+    for control in map(furthest, given):
         if not math.isfinite(control):
             raise InputError(f"control {control} of {axis.name} is not a number; give a finite one, trained were -1 to 1")
         if limit is not None and abs(control) > limit:

@@ -203,7 +203,7 @@ class _Counter:
 
 def _named(video: PlannedVideo, axis: AxisControl) -> PlannedVideo:
     """Return a video that is labelled with its value of one axis alone."""
-    return replace(video, given=(axis.name,), labels=(axis.format(video.point[axis.name]),))
+    return replace(video, given=(axis.name,), labels=(axis.format(video.scalars[axis.name]),))
 
 
 def _record(folder: Path, video: PlannedVideo) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from scenes.errors import InputError
 from trainer.adapters.saved import SavedAdapter
 from trainer.generation.plan import Point
 from trainer.generation.sampler import Sampling, Stepped, check_sampling, encode_text, to_bytes
-from trainer.pipelines.controlled_wan import ControlledWan, control_acts
+from trainer.pipelines.controlled_wan import DATASET_FPS, ControlledWan, control_acts
 
 
 def sample(
@@ -31,12 +31,14 @@ def sample(
     mode: str | None = None,
     strength: float = 1.0,
     batch: int = 1,
+    fps: float = DATASET_FPS,
     on_step: Stepped | None = None,
 ) -> Iterator[Bytes]:
     """Yield a video [T, H, W, 3] per point (`{"shutter": 0.7}`: controls by axis) as they are finished, `batch` at a time.
 
-    An axis without a value is neutral; all videos are made from the same noise. Raises InputError for a size the backbone
-    cannot take, an axis the adapter lacks, an unknown mode, and too little memory.
+    A control may be a curve, whose seconds are those of a video at `fps`. An axis without a value is neutral; all videos are
+    made from the same noise. Raises InputError for a size the backbone cannot take, an axis the adapter lacks, an unknown mode,
+    a curve that goes on after the video, and too little memory.
     """
     check_sampling(pipe, sampling)
     if batch < 1:
@@ -53,7 +55,7 @@ def sample(
                 on_step(before * sampling.steps + (step + 1) * len(some), len(points) * sampling.steps)  # noqa: B023
             return values
 
-        yield from _batch(pipe, some, text, sampling, seed, mode, strength, count)
+        yield from _batch(pipe, some, text, sampling, seed, mode, strength, fps, count)
 
 
 def _batch(
@@ -64,6 +66,7 @@ def _batch(
     seed: int,
     mode: str | None,
     strength: float,
+    fps: float,
     callback: Callable[..., dict[str, Any]],
 ) -> Bytes:
     """Return videos [N, T, H, W, 3], each from the noise of a generator of its own that starts at `seed`."""
@@ -75,6 +78,7 @@ def _batch(
             control={name: [point.get(name, 0.0) for point in points] for name in axes},
             mode=mode,
             strength=strength,
+            fps=fps,
             control_guidance=sampling.control_guidance if control_acts(configs, mode, strength) else 1.0,
             # drawn on the CPU, so that a seed means the same noise on every device
             generator=[torch.Generator("cpu").manual_seed(seed) for _ in points],

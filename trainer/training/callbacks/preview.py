@@ -23,6 +23,7 @@ from scenes.arrays import Bytes
 from scenes.errors import InputError
 from trainer.config.train import PreviewSettings
 from trainer.control import AxisControl, default_mode
+from trainer.control.curve import Control
 from trainer.data.records import TrainingClip
 from trainer.generation.grid import lay_out, still_grid
 from trainer.generation.make_videos import FPS
@@ -135,7 +136,7 @@ class Preview:
 
     def _sample(self, pipe: PreviewWan, rows: Sequence[Row]) -> Frames:
         """Return the frames of every video; what several axes share, their c = 0, is made once."""
-        made: dict[tuple[str, tuple[tuple[str, float], ...]], Bytes] = {}
+        made: dict[tuple[str, tuple[tuple[str, Control], ...]], Bytes] = {}
         frames: Frames = {}
         for row in rows:
             wanted = [video for video in row.videos if (row.prompt, video.controls) not in made]
@@ -149,7 +150,7 @@ class Preview:
         return frames
 
     def _read(self, axis: AxisControl, row: Row, frames: Frames) -> SweepReport:
-        controls = [video.point[axis.name] for video in row.videos]
+        controls = [video.scalars[axis.name] for video in row.videos]
         return read_sweep(axis, controls, [frames[video.name] for video in row.videos], self.fps)
 
     def _write(
