@@ -149,7 +149,8 @@ def with_axis_options(command: Callable[..., None]) -> Callable[..., None]:
 
 def _option(axis: Axis) -> Any:
     sharp, neutral, strong = (axis.format(axis.default_law.value(control)).replace(" ", "") for control in (-1.0, 0.0, 1.0))
-    words = f"{axis.plural}: {neutral}, a list {sharp},{neutral},{strong} or a sweep {sharp}..{strong}:7."
+    words = f"{axis.plural}: {neutral}, a list {sharp},{neutral},{strong}, a sweep {sharp}..{strong}:7 or a curve over the "
+    words += f"video {sharp}@0s {strong}@0.5s."
     return Annotated[
         str | None, typer.Option(f"--{axis.name.replace('_', '-')}", metavar="VALUES", help=words, rich_help_panel=VALUES)
     ]
