@@ -9,25 +9,34 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from generator.export.base import Exporter, ExportJob, Row
-from generator.export.files.entries import ClipFile, Entry, StillFile, TextFile
+from generator.export.files.entries import ClipFile, Entry, MadeFile, StillFile, TextFile
 from generator.export.files.text import csv_table, json_lines
-from generator.pairs.dataset_pairs import Pair, pairs_of
+from generator.pairs.dataset_pairs import Pair, Side, pairs_of
+from generator.truth.read_truth import TruthReader
+from generator.truth.truth_names import SHARP_FILE
 
 
 def _entries(job: ExportJob) -> Iterator[Entry]:
     rows, pairs = {row["clip_id"]: row for row in job.rows}, _pairs(job)
-    clips = {side.clip_id for pair in pairs for side in (pair.condition, pair.target) if side.frames == "all"}
+    sides = [side for pair in pairs for side in (pair.condition, pair.target)]
+    clips = {side.clip_id for side in sides if side.frames == "all"}
     for clip_id in sorted(clips):
         yield ClipFile(path=f"clips/{clip_id}.mp4", clip_id=clip_id, sha256=rows[clip_id]["sha256_bytes"])
+    for scene_id, clip_id in {rows[side.clip_id]["scene_id"]: side.clip_id for side in sides if side.frames == "sharp"}.items():
+        reader = job.source.truth(clip_id)
+        reader.check("sharp")
+        yield MadeFile(path=f"sharp/{scene_id}.mp4", write=partial(_write_sharp, reader), size_bytes=reader.size(SHARP_FILE))
     for pair in pairs:
         for path, frame in _stills(pair, rows):
             digest = rows[pair.condition.clip_id]["sha256_bytes"]
             yield StillFile(path=path, clip_id=pair.condition.clip_id, sha256=digest, frame=frame)
     conditions = [[job.place(path) for path in _condition(pair, rows)] for pair in pairs]
-    targets = [job.place(f"clips/{pair.target.clip_id}.mp4") for pair in pairs]
+    targets = [job.place(_video(pair.target, pair)) for pair in pairs]
     lines = zip(pairs, targets, conditions, strict=True)
     yield TextFile(path="pairs.jsonl", data=json_lines(_line(*line) for line in lines))
     joined = [paths[0] if len(paths) == 1 else json.dumps(paths) for paths in conditions]
@@ -44,14 +53,23 @@ def _pairs(job: ExportJob) -> tuple[Pair, ...]:
 def _stills(pair: Pair, rows: dict[str, Row]) -> list[tuple[str, int]]:
     """Return the pictures of a condition: path and number of the frame."""
     clip_id, which = pair.condition.clip_id, pair.condition.frames
-    if which == "all":
+    if which in ("all", "sharp"):
         return []
     last = [(f"conditions/{clip_id}-last.png", rows[clip_id]["frames"] - 1)] if which == "first_and_last" else []
     return [(f"conditions/{clip_id}.png", 0), *last]
 
 
 def _condition(pair: Pair, rows: dict[str, Row]) -> list[str]:
-    return [path for path, _ in _stills(pair, rows)] or [f"clips/{pair.condition.clip_id}.mp4"]
+    return [path for path, _ in _stills(pair, rows)] or [_video(pair.condition, pair)]
+
+
+def _video(side: Side, pair: Pair) -> str:
+    """Return the path of a side that is a whole video."""
+    return f"sharp/{pair.scene_id}.mp4" if side.frames == "sharp" else f"clips/{side.clip_id}.mp4"
+
+
+def _write_sharp(reader: TruthReader, path: Path) -> None:
+    path.write_bytes(reader.file(SHARP_FILE))
 
 
 def _line(pair: Pair, target: str, conditions: list[str]) -> dict[str, Any]:

@@ -19,23 +19,30 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from generator.versions.manifest.rows import axes_of
-from generator.versions.reading.dataset import Dataset
+from generator.versions.reading.dataset import Clip, Dataset
 from scenes.axes import AXES
 from scenes.errors import InputError, closest
+from scenes.spec import Optics
 
-Frames = Literal["all", "first", "first_and_last"]
+Frames = Literal["all", "first", "first_and_last", "sharp"]
 Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Side:
-    """One side of a pair: a clip of the dataset, or some of its frames."""
+    """One side of a pair: a clip of the dataset, some of its frames, or its scene's sharp clip (docs/truth.md)."""
 
     clip_id: str
     frames: Frames = "all"
 
-    def of(self, video_THW3: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Return the frames of this side of its clip's, `[T, H, W, 3]`: all of them, one, or two."""
+    def of(self, clip: Clip) -> NDArray[np.uint8]:
+        """Return the frames of this side, sRGB `[T, H, W, 3]`.
+
+        Raises DamagedError, and InputError for a sharp clip that the version does not have.
+        """
+        if self.frames == "sharp":
+            return clip.sharp()
+        video_THW3 = clip.frames()
         if self.frames == "all":
             return video_THW3
         return video_THW3[[0]] if self.frames == "first" else video_THW3[[0, -1]]
@@ -46,7 +53,8 @@ class Pair:
     """What is given and what is wanted of one scene.
 
     `control_change` is the target's control less the condition's, by axis; `distance` the same in stops or mired, positive
-    towards the stronger effect. Both are zero where both sides are of one clip.
+    towards the stronger effect. Both are zero where both sides are of one clip, and empty where one is the sharp clip, whose
+    exposure time and lens have no size.
     """
 
     kind: str
@@ -91,6 +99,25 @@ def _keyframes(rows: list[Row], axes: tuple[str, ...]) -> Iterator[tuple[Side, S
             yield Side(clip_id=row["clip_id"], frames="first_and_last"), Side(clip_id=row["clip_id"])
 
 
+def _sharp(rows: list[Row], axes: tuple[str, ...]) -> Iterator[tuple[Side, Side]]:
+    for row in rows:
+        if _only_blurred(row, axes):
+            yield Side(clip_id=row["clip_id"], frames="sharp"), Side(clip_id=row["clip_id"])
+
+
+def _deblur(rows: list[Row], axes: tuple[str, ...]) -> Iterator[tuple[Side, Side]]:
+    for sharp, blurred in _sharp(rows, axes):
+        yield blurred, sharp
+
+
+def _only_blurred(row: Row, axes: tuple[str, ...]) -> bool:
+    """Whether all that a clip's controls do is done by the camera's optics: its sharp clip then differs by the blur alone."""
+    values = {axis: row[AXES[axis].column] for axis in axes if row[AXES[axis].column] is not None}
+    return bool(values) and all(AXES[axis].apply_optics(Optics(), value) != Optics() for axis, value in values.items())
+
+
+BLURRED = "no clip differs from its scene's sharp one by blur alone; pair clips of axes that act on the optics, and of no other"
+
 PAIR_KINDS: Mapping[str, PairKind] = MappingProxyType(
     {
         "neutral": PairKind(
@@ -113,6 +140,16 @@ PAIR_KINDS: Mapping[str, PairKind] = MappingProxyType(
             summary="the first and the last frame of a clip -> the clip",
             sides=_keyframes,
             lacking="no clip has more than two frames; give frames = 5 or more",
+        ),
+        "sharp": PairKind(
+            summary="the scene without any blur -> a clip that the optics blur (needs the truth pass sharp)",
+            sides=_sharp,
+            lacking=BLURRED,
+        ),
+        "deblur": PairKind(
+            summary="a clip that the optics blur -> the scene without any blur (needs the truth pass sharp)",
+            sides=_deblur,
+            lacking=BLURRED,
         ),
     }
 )
@@ -146,6 +183,8 @@ def pairs_of(labels: pa.Table, kind: str) -> tuple[Pair, ...]:
         by_id = {row["clip_id"]: row for row in scene}
         for condition, target in pair_kind.sides(scene, axes):
             change, distance = _difference(by_id[condition.clip_id], by_id[target.clip_id], axes)
+            if "sharp" in (condition.frames, target.frames):
+                change, distance = {}, {}
             found.append(
                 Pair(
                     kind=kind,
@@ -173,12 +212,13 @@ class DatasetPairs:
         return len(self.pairs)
 
     def __getitem__(self, position: int) -> tuple[Pair, NDArray[np.uint8], NDArray[np.uint8]]:
-        """Return a pair, and the frames of condition and target, uint8 `[T, H, W, 3]`; raises IndexError, DamagedError."""
+        """Return a pair, and the frames of condition and target, uint8 `[T, H, W, 3]`.
+
+        Raises IndexError, DamagedError, and InputError for a sharp clip of a version that has none.
+        """
         pair = self.pairs[position]
-        video_THW3 = self.dataset.frames(pair.target.clip_id)
-        same = pair.condition.clip_id == pair.target.clip_id
-        given_THW3 = video_THW3 if same else self.dataset.frames(pair.condition.clip_id)
-        return pair, pair.condition.of(given_THW3), pair.target.of(video_THW3)
+        condition_THW3, target_THW3 = (side.of(self.dataset[side.clip_id]) for side in (pair.condition, pair.target))
+        return pair, condition_THW3, target_THW3
 
     def __repr__(self) -> str:
         return f"DatasetPairs({len(self)} pairs of kind {self.pairs[0].kind} in {self.dataset!r})"

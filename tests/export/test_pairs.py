@@ -28,6 +28,7 @@ from scenes.axes import AXES
 from scenes.errors import InputError
 
 LAW = AXES["shutter"].default_law
+OF_TRUTH = ("sharp", "deblur")  # their tests are those of ground truth
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +96,7 @@ def test_the_frames_of_a_pair_are_those_of_its_clips(anchored: Path) -> None:
     assert DatasetPairs(dataset, "still")[0][1].shape[0] == 1
 
 
-@pytest.mark.parametrize("kind", PAIR_KINDS)
+@pytest.mark.parametrize("kind", [kind for kind in PAIR_KINDS if kind not in OF_TRUTH])
 def test_an_export_of_pairs_is_read_back_as_the_same_pairs(anchored: Path, tmp_path: Path, kind: str) -> None:
     source = DatasetSource(build(tmp_path / "ds", "pyramid.0.anchor=true"))
     export(source, "pairs", tmp_path / "out", ExportOptions(pairs=kind))
@@ -107,19 +108,28 @@ def test_an_export_of_pairs_is_read_back_as_the_same_pairs(anchored: Path, tmp_p
     assert [Path(line["video_path"]).stem for line in lines] == [pair.target.clip_id for pair in pairs]
     with (tmp_path / "out" / "pairs.csv").open() as file:
         assert [row["caption"] for row in csv.DictReader(file)] == [pair.caption for pair in pairs]
-    pair, line = pairs[-1], lines[-1]
+    line = lines[-1]
     video = decode(tmp_path / "out" / line["video_path"])
     if kind == "keyframes":
         stills = [iio.imread(tmp_path / "out" / line[f"control_path_{index}"]) for index in (0, 1)]
-        assert np.array_equal(np.stack(stills), pair.condition.of(video))
+        assert np.array_equal(np.stack(stills), video[[0, -1]])
         return
     for table in ("pairs.jsonl", "pairs.csv", "in_context.csv"):
         read = read_pair_files(tmp_path / "out" / table)
         assert [one.caption for one in read] == [one.caption for one in pairs]
         condition, target = read[-1].frames()
         assert target.shape == video.shape and np.abs(target.astype(int) - video).mean() < 3
-        given = decode(tmp_path / "ds" / "clips" / f"{pairs[-1].condition.clip_id}.mp4")
-        assert len(condition) == len(pairs[-1].condition.of(given))
+        assert len(condition) == (1 if kind == "still" else len(video))
+
+
+@pytest.mark.parametrize("kind", OF_TRUTH)
+def test_pairs_with_a_sharp_clip_are_refused_where_there_is_no_truth(anchored: Path, tmp_path: Path, kind: str) -> None:
+    source = DatasetSource(build(tmp_path / "ds"))
+    with pytest.raises(InputError, match=r"has no ground truth; add \[truth\]"):
+        export(source, "pairs", tmp_path / "out", ExportOptions(pairs=kind))
+    assert not list(tmp_path.glob("out/**/*.mp4"))
+    with pytest.raises(InputError, match=r"has no ground truth; add \[truth\]"):
+        DatasetPairs(Dataset.open(anchored), kind)[0]
 
 
 def test_a_caption_that_a_person_edits_has_no_parts_any_more(tmp_path: Path) -> None:
