@@ -77,7 +77,7 @@ for name, (module, _) in stopdown.COMMANDS.items():
         seen += len(wanted)
 assert seen > 4, seen
 """
-    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
     assert result.returncode == 0, result.stderr
 
 

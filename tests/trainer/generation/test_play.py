@@ -270,7 +270,7 @@ def test_a_damaged_video_is_one_line(served: Served) -> None:
 )
 def test_only_the_page_itself_is_answered(served: Served, method: str, path: str, headers: dict[str, str], status: int) -> None:
     place = urlsplit(served.address)
-    connection = http.client.HTTPConnection(place.hostname or "", place.port, timeout=60)
+    connection = http.client.HTTPConnection(place.hostname or "", place.port, timeout=300)
     connection.putrequest(method, path, skip_host=True)
     for name, value in ({"Host": place.netloc} | headers).items():
         connection.putheader(name, value)
@@ -284,7 +284,7 @@ def test_only_the_page_itself_is_answered(served: Served, method: str, path: str
 
 def test_a_request_that_grows_beyond_the_limit_is_cut_off(served: Served) -> None:
     place = urlsplit(served.address)
-    connection = http.client.HTTPConnection(place.hostname or "", place.port, timeout=60)
+    connection = http.client.HTTPConnection(place.hostname or "", place.port, timeout=300)
     pieces = (b"x" * 65536 for _ in range(1 + MOST_BYTES // 65536))
     with contextlib.suppress(OSError):  # the server may hang up while pieces are on their way
         connection.request("POST", "/gradio_api/queue/join", pieces, {"Host": place.netloc}, encode_chunked=True)
