@@ -112,7 +112,7 @@ def device_name(device: torch.device) -> str:
     )
 
 
-def device_peak(device: torch.device, size: int = 2048) -> tuple[float | None, str]:
+def device_peak(device: torch.device, size: int = 1024) -> tuple[float | None, str]:
     """Return a device's peak operations per second in bfloat16 and where the number comes from."""
     if device.type == "cuda":
         name = device_name(device)

@@ -15,13 +15,13 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 
-from trainer.tiny.shared import precision
 from trainer.tiny.shared.config import TinySettings
 from trainer.tiny.transformer.text import HELD_TOKENS, build_text_encoder, embed
 from trainer.tiny.transformer.transformer_stage import TIMES, build_transformer
 from trainer.tiny.transformer.unpadded_flow import padding_bias, velocity
 from trainer.tiny.vae.unchunked_vae import decode_latents, encode_moments
 from trainer.tiny.vae.vae_stage import begun_vae
+from trainer.weights import precision
 
 WORDS, LENGTH = 1200, 25  # of a caption
 

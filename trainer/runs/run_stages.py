@@ -201,7 +201,7 @@ class Train:
         clear_other_run(settings, folder, self.context.note)
         accelerator = make_accelerator(settings)
         opened = open_run(settings, accelerator.device, folder=folder)
-        for words in opened.data.notes:
+        for words in (*opened.data.notes, *opened.notes):
             self.context.note(words)
         step = run_training(opened, folder, accelerator, Console(stderr=True, highlight=False))
         losses = [event.values.get("loss") for event in read_events(folder / "metrics.jsonl") if event.kind == "train"]

@@ -27,10 +27,10 @@ from torch import Tensor, nn
 from transformers import UMT5Config, UMT5EncoderModel
 
 from trainer.tiny.shared.batched_muon import Muon
-from trainer.tiny.shared.precision import autocast
 from trainer.tiny.transformer.text import embed
 from trainer.tiny.transformer.unpadded_flow import padding_bias, velocity
 from trainer.training.ema import start_average, update_average
+from trainer.weights.precision import autocast
 
 TIMES = 1000
 PIECE_BYTES = 16 * 2**20 - 65536

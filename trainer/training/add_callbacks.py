@@ -53,5 +53,5 @@ def _preview_pipeline(run: PreparedRun, reader: EncodedReader) -> PreviewPipelin
         embed=text_now if backbone.train_text_encoder else reader.text,
         vae=vae,
         sample=generation_of(METHODS[run.opened.settings.method]).sample,
-        autocast=autocast_dtype(run.opened.settings),
+        autocast=autocast_dtype(run.opened),
     )

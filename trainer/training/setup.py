@@ -35,6 +35,7 @@ from trainer.training.given import Given, check_given, find_given
 from trainer.training.tasks.base import Task
 from trainer.training.tasks.flow import RectifiedFlow
 from trainer.training.together import all_do
+from trainer.weights.precision import bfloat16_pays
 
 if TYPE_CHECKING:
     from trainer.training.callbacks.validation import Validation
@@ -113,6 +114,7 @@ class Opened:
     settings: TrainSettings
     data: TrainingData
     pipe: WanPipeline
+    device: torch.device  # that it trains on
     given: Given | None = None  # weights to start from
     notes: tuple[str, ...] = ()  # lines that a person should read, beside those of the data
 
@@ -185,10 +187,19 @@ def open_run(settings: TrainSettings, device: torch.device, *, weightless: bool 
     pipe = _backbone(settings, device, weightless)
     check_sizes((*data.train, *data.validation), pipe)
     given = None if settings.start_from is None else find_given(settings.start_from, folder)
-    opened = Opened(settings=settings, data=data, pipe=pipe, given=given)
+    opened = Opened(settings=settings, data=data, pipe=pipe, device=device, given=given)
     parts.check(opened)
     check_early(settings, data, pipe)
-    return replace(opened, notes=_notes(opened)) if method.encodes else opened
+    return replace(opened, notes=(*_precision_notes(opened), *(_notes(opened) if method.encodes else ())))
+
+
+def _precision_notes(opened: Opened) -> tuple[str, ...]:
+    if opened.settings.precision != "bf16" or not _stays_float32(opened):
+        return ()
+    return (
+        "this CPU has no hardware for bfloat16, so train.precision = 'bf16' computes in float32, which is several times faster "
+        "here and rounds less",
+    )
 
 
 def _notes(opened: Opened) -> tuple[str, ...]:
@@ -294,10 +305,18 @@ def chosen_experts(settings: TrainSettings, pipe: WanPipeline) -> tuple[str, ...
 def make_flow(opened: Opened, dtype: torch.dtype) -> RectifiedFlow:
     """Return the flow objective of a run, its inputs in the dtype of the backbone's weights."""
     return RectifiedFlow.of(
-        opened.pipe, opened.experts, shift=opened.settings.flow_shift, dtype=dtype, autocast=autocast_dtype(opened.settings)
+        opened.pipe, opened.experts, shift=opened.settings.flow_shift, dtype=dtype, autocast=autocast_dtype(opened)
     )
 
 
-def autocast_dtype(settings: TrainSettings) -> torch.dtype | None:
-    """Return the dtype of the forward pass where it is not the weights' own."""
-    return torch.bfloat16 if settings.precision == "bf16" else None
+def autocast_dtype(opened: Opened) -> torch.dtype | None:
+    """Return the dtype of the forward pass where it is not the weights' own.
+
+    A CPU without hardware for bfloat16 computes with float32 weights as they are, which `open_run` notes.
+    """
+    return None if opened.settings.precision != "bf16" or _stays_float32(opened) else torch.bfloat16
+
+
+def _stays_float32(opened: Opened) -> bool:
+    own = opened.settings.backbone
+    return own.dtype == "float32" and own.quantization == "none" and not bfloat16_pays(opened.device.type)

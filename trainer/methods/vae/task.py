@@ -164,7 +164,7 @@ class VaeParts:
         batches = FrameBatches(
             opened.data, opened.data.train, batch_size=settings.batch_size, seed=settings.seed, lengths=settings.crop_frames
         )
-        return VaeTask(opened.pipe.vae, batches, autocast=autocast_dtype(settings))
+        return VaeTask(opened.pipe.vae, batches, autocast=autocast_dtype(opened))
 
     def trainable(self, sizes: Sizes) -> dict[str, int]:
         """Return the parameters of the autoencoder."""

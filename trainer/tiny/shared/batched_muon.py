@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from trainer.tiny.shared.precision import bfloat16_pays
+from trainer.weights.precision import bfloat16_pays
 
 MOMENTUM = "momentum_buffer"
 

@@ -20,9 +20,9 @@ from torch import Tensor
 from trainer.tiny.shared.augmentation import TURNS
 from trainer.tiny.shared.clips import Clips, Entry
 from trainer.tiny.shared.config import HEIGHT, WIDTH
-from trainer.tiny.shared.precision import autocast
 from trainer.tiny.vae.unchunked_vae import encode_moments
 from trainer.tiny.vae.vae_stage import to_video
+from trainer.weights.precision import autocast
 
 CHUNK = 16
 

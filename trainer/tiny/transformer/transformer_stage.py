@@ -18,12 +18,12 @@ from transformers import PreTrainedTokenizerFast, UMT5EncoderModel
 
 from trainer.tiny.shared.augmentation import TURNS
 from trainer.tiny.shared.config import SHIPPED, Phase, TransformerSettings
-from trainer.tiny.shared.precision import autocast
 from trainer.tiny.shared.start import take_up
 from trainer.tiny.transformer.latents import Latents, decode_normalised, latent_frames, latent_shape
 from trainer.tiny.transformer.text import build_text_encoder, embed, tokenize
 from trainer.tiny.transformer.unpadded_flow import padding_bias, velocity
 from trainer.training.tasks.objective import fixed_noise, fixed_times, mix, shift_times
+from trainer.weights.precision import autocast
 
 TIMES = 1000  # the timesteps of Wan's schedulers
 HELD_OUT, GRID = 96, 12

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 from trainer.tiny.shared.clips import Clips, Entry, draw_windows
 from trainer.tiny.shared.config import SHIPPED, Phase, VaeSettings
-from trainer.tiny.shared.precision import autocast
 from trainer.tiny.shared.start import widened
 from trainer.tiny.vae.linear_code import LinearCode, fit_linear_code
 from trainer.tiny.vae.unchunked_vae import decode_latents, encode_moments
+from trainer.weights.precision import autocast
 
 TAUGHT_LOGVAR = -5.0
 LOGVAR_RANGE = (-30.0, 20.0)  # as diffusers' DiagonalGaussianDistribution clips it
