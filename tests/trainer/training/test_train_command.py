@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,10 @@ from trainer.adapters.saved import SavedAdapter
 from trainer.backbones.quantize import Quantization
 from trainer.backbones.wan_configs import WAN_CONFIGS, random_transformer
 from trainer.commands.train import command
+from trainer.config.recipe import load_settings
+from trainer.training import setup
 from trainer.training.checkpoints.checkpoint import checkpoint_steps
+from trainer.training.setup import autocast_dtype, open_run
 
 HERE = Path(__file__).parent.parent
 RUN = """
@@ -226,6 +230,20 @@ def test_a_dry_run_counts_and_writes_nothing(place: Path, tmp_path: Path, capsys
     assert "clips to learn from" in words and "train.optimizer.learning_rate" in words
     assert "trains 0 parameters of transformer: control" in words and "parameters of transformer: LoRA" in words
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("hardware", [True, False])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_cpu_that_imitates_bfloat16_computes_float32_weights_as_they_are(
+    hardware: bool, dtype: str, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(setup, "bfloat16_pays", lambda kind: hardware or kind != "cpu")
+    settings = load_settings(place / "recipe.toml", [f"train.backbone.dtype={dtype}"])
+    opened = open_run(settings, torch.device("cpu"))
+    stays = dtype == "float32" and not hardware
+    assert autocast_dtype(opened) == (None if stays else torch.bfloat16)
+    assert any("no hardware for bfloat16" in note for note in opened.notes) == stays
+    assert autocast_dtype(replace(opened, device=torch.device("cuda"))) is torch.bfloat16
 
 
 @pytest.mark.parametrize("what", ["transformer", "vae"])
