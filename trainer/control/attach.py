@@ -180,7 +180,8 @@ class WanAdapter:
         """Set how many latent frames have controls of their own: 1, or all that a video has (its controls are [B, F, A]).
 
         It is a state like the ramp, not an argument, because a forward pass must not change anything and gradient
-        checkpointing replays blocks later: set it before a batch, and change it only after its backward pass.
+        checkpointing replays blocks later: set it before a batch, and change it only after its backward pass. Raises
+        InputError for less than one.
         """
         if frames < 1:
             raise InputError(f"{frames} latent frames cannot be; give 1 or more")
